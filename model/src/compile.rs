@@ -1,0 +1,90 @@
+//! From a tenant's configuration to its route table: everything is checked, all that is wrong is reported.
+
+mod check;
+mod lower;
+mod place;
+mod regexes;
+
+use std::{collections::HashMap, sync::Arc};
+
+pub use lower::action::NOT_EDITABLE;
+pub use regexes::check_regex;
+
+use crate::{
+    Backend, CompileError, CompileLimits, CompiledMatch, CompiledRoute, CompiledRule, Origin, PoolName,
+    RouteTable, TenantConfig,
+};
+
+/// Reported at most: past this, a configuration is not mended by reading on.
+const MAX_ERRORS: usize = 256;
+
+/// The table of the listeners of `pool`, or of all of them.
+pub(crate) fn compile(
+    config: &TenantConfig,
+    pool: Option<&PoolName>,
+    limits: &CompileLimits,
+) -> Result<RouteTable, Vec<CompileError>> {
+    let mut errors = Errors::default();
+    check::sizes(config, limits, &mut errors);
+    // Past its limits a configuration is not looked into any further: that is what they are for.
+    errors.stop()?;
+
+    let backends = check::backends(config, limits, &mut errors);
+    check::certificates(config, &mut errors);
+    let listeners = check::listeners(config, &mut errors);
+    let parts = lower::lower(config, &lower::Names { listeners, backends }, limits, &mut errors);
+    errors.stop()?;
+
+    let table = place::place(config, parts, pool, limits, &mut errors);
+    errors.stop()?;
+    Ok(table)
+}
+
+/// The compiled routes, flat: each match names its rule by position, each rule its route.
+#[derive(Debug, Default)]
+struct Parts {
+    routes: Vec<CompiledRoute>,
+    rules: Vec<CompiledRule>,
+    /// By rank.
+    matches: Vec<CompiledMatch>,
+}
+
+/// Backends by their id.
+type Backends<'c> = HashMap<&'c str, Arc<Backend>>;
+
+/// Positions in the configuration by id.
+type Positions<'c> = HashMap<&'c str, u32>;
+
+/// What is wrong so far.
+#[derive(Debug, Default)]
+struct Errors {
+    list: Vec<CompileError>,
+}
+
+impl Errors {
+    fn push(&mut self, origin: &Origin, problem: impl Into<String>) {
+        if self.list.len() < MAX_ERRORS {
+            self.list.push(CompileError { origin: origin.clone(), problem: problem.into() });
+        }
+    }
+
+    /// The same, `field` below the origin's own.
+    fn push_in(&mut self, origin: &Origin, field: &str, problem: impl Into<String>) {
+        let mut inner = origin.clone();
+        if !inner.field.is_empty() {
+            inner.field.push('.');
+        }
+        inner.field.push_str(field);
+        self.push(&inner, problem);
+    }
+
+    /// Ends the compilation if something is wrong.
+    fn stop(&mut self) -> Result<(), Vec<CompileError>> {
+        if self.list.is_empty() { Ok(()) } else { Err(std::mem::take(&mut self.list)) }
+    }
+}
+
+/// A position as it is kept; the limits bound every list far below `u32::MAX`.
+fn position(index: usize) -> u32 {
+    u32::try_from(index).unwrap_or(u32::MAX)
+}

@@ -1,0 +1,112 @@
+//! What can be said of listeners, backends and certificates by themselves.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
+
+use super::{Backends, Errors, Positions, position};
+use crate::{CompileLimits, HostPattern, ListenerProtocol, Origin, TenantConfig};
+
+/// The tenant is within its limits.
+pub(super) fn sizes(config: &TenantConfig, limits: &CompileLimits, errors: &mut Errors) {
+    let matches = config.routes.iter().flat_map(|r| &r.rules).map(|r| r.matches.len()).sum();
+    let whole = Origin { kind: "Tenant".into(), name: config.tenant.to_string(), ..Origin::default() };
+    for (what, count, most) in [
+        ("listeners", config.listeners.len(), limits.max_listeners),
+        ("routes", config.routes.len(), limits.max_routes),
+        ("matches", matches, limits.max_matches),
+        ("backends", config.backends.len(), limits.max_backends),
+        ("certificates", config.certificates.len(), limits.max_certificates),
+    ] {
+        if count > most {
+            errors.push(&whole, format!("{count} {what} are more than the limit of {most}"));
+        }
+    }
+}
+
+/// The backends by their id.
+pub(super) fn backends<'c>(
+    config: &'c TenantConfig,
+    limits: &CompileLimits,
+    errors: &mut Errors,
+) -> Backends<'c> {
+    let mut known = HashMap::with_capacity(config.backends.len());
+    for backend in &config.backends {
+        let origin = &backend.origin;
+        if known.insert(backend.id.0.as_str(), Arc::new(backend.clone())).is_some() {
+            errors.push(origin, format!("backend {} is there twice", backend.id));
+        }
+        if backend.endpoints.is_empty() {
+            errors.push_in(origin, "endpoints", "a backend needs at least one endpoint");
+        }
+        if backend.endpoints.len() > limits.max_endpoints {
+            let count = backend.endpoints.len();
+            let most = limits.max_endpoints;
+            errors.push_in(
+                origin,
+                "endpoints",
+                format!("{count} endpoints are more than the limit of {most}"),
+            );
+        }
+        if backend.connect_timeout.is_zero() {
+            errors.push_in(origin, "connectTimeout", "it must be longer than zero");
+        }
+        for (index, endpoint) in backend.endpoints.iter().enumerate() {
+            if endpoint.weight == 0 {
+                errors.push_in(origin, &format!("endpoints[{index}].weight"), "it must be at least 1");
+            }
+        }
+    }
+    known
+}
+
+/// Certificates have different ids.
+pub(super) fn certificates(config: &TenantConfig, errors: &mut Errors) {
+    let mut known = HashSet::with_capacity(config.certificates.len());
+    for certificate in &config.certificates {
+        if !known.insert(&certificate.id) {
+            errors.push(&certificate.origin, format!("certificate {} is there twice", certificate.id));
+        }
+    }
+}
+
+/// The listeners by their id.
+pub(super) fn listeners<'c>(config: &'c TenantConfig, errors: &mut Errors) -> Positions<'c> {
+    let certificates: HashSet<_> = config.certificates.iter().map(|c| &c.id).collect();
+    let mut known = HashMap::with_capacity(config.listeners.len());
+    let mut protocols = HashMap::new();
+    for (index, listener) in config.listeners.iter().enumerate() {
+        let origin = &listener.origin;
+        if known.insert(listener.id.0.as_str(), position(index)).is_some() {
+            errors.push(origin, format!("listener {} is there twice", listener.id));
+        }
+        if listener.port == 0 {
+            errors.push_in(origin, "port", "it must be at least 1");
+        }
+        let first = protocols.entry((&listener.pool, listener.port)).or_insert(listener);
+        if first.protocol != listener.protocol {
+            let problem = format!("port {} speaks another protocol on listener {}", listener.port, first.id);
+            errors.push_in(origin, "protocol", problem);
+        }
+        if let Some(hostname) = &listener.hostname {
+            host(hostname, origin, "hostname", errors);
+        }
+        if listener.protocol == ListenerProtocol::Http && !listener.certificates.is_empty() {
+            errors.push_in(origin, "tls", "a listener that speaks HTTP has no certificates");
+        }
+        for id in listener.certificates.iter().filter(|id| !certificates.contains(id)) {
+            errors.push_in(origin, "tls.certificateRefs", format!("there is no certificate {id}"));
+        }
+    }
+    known
+}
+
+/// A pattern is as [`HostPattern::parse`] would make it.
+pub(super) fn host(pattern: &HostPattern, origin: &Origin, field: &str, errors: &mut Errors) {
+    match HostPattern::parse(&pattern.to_string()) {
+        Ok(parsed) if parsed == *pattern => {}
+        Ok(parsed) => errors.push_in(origin, field, format!("{pattern:?} must be written as {parsed}")),
+        Err(invalid) => errors.push_in(origin, field, invalid.to_string()),
+    }
+}

@@ -1,0 +1,237 @@
+//! Routes, rules and matches to their compiled form.
+
+use std::{collections::HashSet, sync::Arc};
+
+use super::{
+    Backends, Errors, Parts, Positions, check,
+    regexes::{Key, Regexes},
+};
+use crate::{
+    Action, CompileLimits, CompiledAction, CompiledMatch, CompiledMatcher, CompiledPath, CompiledRoute,
+    CompiledRule, CompiledValue, Forward, Match, Origin, PathMatch, Route, Rule, TenantConfig, ValueMatch,
+    ValueMatcher, Variant, WeightedBackend, compile::position, path::canonical,
+};
+
+pub(crate) mod action;
+
+/// Gateway API's bound on a weight.
+const MAX_WEIGHT: u32 = 1_000_000;
+
+/// What routes refer to.
+pub(super) struct Names<'c> {
+    pub(super) listeners: Positions<'c>,
+    pub(super) backends: Backends<'c>,
+}
+
+/// All routes of `config`, with the matches sorted by rank.
+pub(super) fn lower(
+    config: &TenantConfig,
+    names: &Names<'_>,
+    limits: &CompileLimits,
+    errors: &mut Errors,
+) -> Parts {
+    let mut lowering =
+        Lowering { names, limits, errors, regexes: Regexes::default(), parts: Parts::default() };
+    let mut ids = HashSet::with_capacity(config.routes.len());
+    for route in &config.routes {
+        if !ids.insert((&route.origin.kind, &route.id)) {
+            lowering.errors.push(&route.origin, format!("route {} is there twice", route.id));
+        }
+        lowering.route(route);
+    }
+    let Lowering { mut parts, errors, .. } = lowering;
+    parts.matches.sort_by_key(|m| m.rank);
+    for pair in parts.matches.windows(2).filter(|pair| pair[0].rank == pair[1].rank) {
+        let origin = |m: &CompiledMatch| &parts.rules[m.rule as usize].origin;
+        let (first, second) = (origin(&pair[0]), origin(&pair[1]));
+        errors.push(second, format!("rank {} is that of a match of {first} too", pair[1].rank.0));
+    }
+    parts
+}
+
+struct Lowering<'a, 'c> {
+    names: &'a Names<'a>,
+    limits: &'a CompileLimits,
+    errors: &'a mut Errors,
+    regexes: Regexes<'c>,
+    parts: Parts,
+}
+
+impl<'c> Lowering<'_, 'c> {
+    fn route(&mut self, route: &'c Route) {
+        let mut listeners = Vec::with_capacity(route.listeners.len());
+        for id in &route.listeners {
+            match self.names.listeners.get(id.0.as_str()) {
+                Some(&listener) if listeners.contains(&listener) => {}
+                Some(&listener) => listeners.push(listener),
+                None => {
+                    self.errors.push_in(&route.origin, "parentRefs", format!("there is no listener {id}"))
+                }
+            }
+        }
+        for hostname in &route.hostnames {
+            check::host(hostname, &route.origin, "hostnames", self.errors);
+        }
+        let index = position(self.parts.routes.len());
+        for rule in &route.rules {
+            self.rule(rule, index);
+        }
+        let (id, origin) = (route.id.clone(), route.origin.clone());
+        self.parts.routes.push(CompiledRoute { id, origin, listeners: listeners.into() });
+    }
+
+    fn rule(&mut self, rule: &'c Rule, route: u32) {
+        if rule.matches.is_empty() {
+            self.errors.push_in(&rule.origin, "matches", "a rule needs at least one match");
+        }
+        let index = position(self.parts.rules.len());
+        for (at, each) in rule.matches.iter().enumerate() {
+            let mut origin = rule.origin.clone();
+            origin.field = format!("{}.matches[{at}]", origin.field);
+            if let Some(compiled) = self.one_match(each, &origin, index) {
+                self.parts.matches.push(compiled);
+            }
+        }
+        if rule.timeouts.request.is_some_and(|t| t.is_zero())
+            || rule.timeouts.backend_request.is_some_and(|t| t.is_zero())
+        {
+            self.errors.push_in(&rule.origin, "timeouts", "none is written as nothing, not as zero");
+        }
+        action::check_filters(&rule.filters, rule, self.limits, &rule.origin, "filters", self.errors);
+        let action = self.action(rule);
+        self.parts.rules.push(CompiledRule {
+            origin: rule.origin.clone(),
+            filters: rule.filters.clone().into(),
+            action,
+            timeouts: rule.timeouts,
+            route,
+        });
+    }
+
+    fn action(&mut self, rule: &Rule) -> CompiledAction {
+        match &rule.action {
+            Action::Forward(backends) => CompiledAction::Forward(self.forward(backends, rule)),
+            Action::Redirect(redirect) => {
+                action::check_redirect(redirect, rule, self.errors);
+                CompiledAction::Redirect(redirect.clone().into())
+            }
+            Action::Respond(respond) => {
+                action::check_respond(respond, self.limits, &rule.origin, self.errors);
+                CompiledAction::Respond(respond.clone().into())
+            }
+        }
+    }
+
+    fn forward(&mut self, backends: &[WeightedBackend], rule: &Rule) -> Forward {
+        let origin = &rule.origin;
+        if backends.len() > self.limits.max_backends_per_rule {
+            let (count, most) = (backends.len(), self.limits.max_backends_per_rule);
+            self.errors.push_in(origin, "backendRefs", format!("{count} are more than the limit of {most}"));
+            return Forward { variants: Box::default(), total_weight: 0 };
+        }
+        let mut variants = Vec::with_capacity(backends.len());
+        let mut total_weight = 0_u32;
+        for (index, weighted) in backends.iter().enumerate() {
+            let field = format!("backendRefs[{index}]");
+            if weighted.weight > MAX_WEIGHT {
+                let problem = format!("{} is more than {MAX_WEIGHT}", weighted.weight);
+                self.errors.push_in(origin, &format!("{field}.weight"), problem);
+                continue;
+            }
+            let backend = weighted.backend.as_ref().and_then(|id| {
+                let known = self.names.backends.get(id.0.as_str()).cloned();
+                if known.is_none() {
+                    self.errors.push_in(origin, &field, format!("there is no backend {id}"));
+                }
+                known
+            });
+            let filters = format!("{field}.filters");
+            action::check_filters(&weighted.filters, rule, self.limits, origin, &filters, self.errors);
+            match total_weight.checked_add(weighted.weight) {
+                Some(sum) => total_weight = sum,
+                None => self.errors.push_in(origin, "backendRefs", "the sum of the weights is too large"),
+            }
+            if weighted.weight > 0 {
+                let filters = weighted.filters.clone().into();
+                variants.push(Variant { backend, weight: weighted.weight, filters });
+            }
+        }
+        Forward { variants: variants.into(), total_weight }
+    }
+
+    fn one_match(&mut self, each: &'c Match, origin: &Origin, rule: u32) -> Option<CompiledMatch> {
+        if let Some(method) = &each.method
+            && http::Method::from_bytes(method.as_bytes()).is_err()
+        {
+            self.errors.push_in(origin, "method", format!("{method:?} is not a method"));
+        }
+        for header in &each.headers {
+            action::check_name(&header.name, origin, "headers", self.errors);
+        }
+        if each.query.iter().any(|q| q.name.is_empty()) {
+            self.errors.push_in(origin, "queryParams", "a parameter needs a name");
+        }
+        let path = self.path(&each.path, origin);
+        let headers = self.values(&each.headers, origin, "headers");
+        let query = self.values(&each.query, origin, "queryParams");
+        let method = each.method.as_deref().map(Into::into);
+        Some(CompiledMatch { rank: each.rank, path: path?, method, headers, query, rule })
+    }
+
+    fn path(&mut self, path: &'c PathMatch, origin: &Origin) -> Option<CompiledPath> {
+        let (PathMatch::Exact(text) | PathMatch::PrefixSegment(text) | PathMatch::PrefixString(text)) = path
+        else {
+            let PathMatch::Regex { pattern, anchor, icase } = path else { return None };
+            return self
+                .regex(Key { pattern, anchor: *anchor, icase: *icase }, origin, "path")
+                .map(CompiledPath::Regex);
+        };
+        if text.len() > self.limits.path_bytes {
+            let (len, most) = (text.len(), self.limits.path_bytes);
+            self.errors.push_in(origin, "path", format!("a path of {len} bytes is longer than {most}"));
+            return None;
+        }
+        match canonical(text) {
+            // A string prefix may end in the middle of what only together is canonical, `/a/.`
+            Ok(_) if matches!(path, PathMatch::PrefixString(_)) => {}
+            Ok(form) if form == *text => {}
+            Ok(form) => {
+                self.errors.push_in(origin, "path", format!("{text:?} matches nothing; write {form:?}"));
+                return None;
+            }
+            Err(problem) => {
+                self.errors.push_in(origin, "path", format!("{text:?}: {problem}"));
+                return None;
+            }
+        }
+        Some(match path {
+            PathMatch::Exact(_) => CompiledPath::Exact(text.as_str().into()),
+            PathMatch::PrefixString(_) => CompiledPath::PrefixString(text.as_str().into()),
+            _ => CompiledPath::PrefixSegment(Arc::from(text.strip_suffix('/').unwrap_or(text))),
+        })
+    }
+
+    fn values(&mut self, values: &'c [ValueMatch], origin: &Origin, field: &str) -> Box<[CompiledValue]> {
+        if values.len() > self.limits.max_fields {
+            let (count, most) = (values.len(), self.limits.max_fields);
+            self.errors.push_in(origin, field, format!("{count} are more than the limit of {most}"));
+            return Box::default();
+        }
+        let mut compiled = Vec::with_capacity(values.len());
+        for value in values {
+            let matcher = match &value.matcher {
+                ValueMatcher::Exact(text) => Some(CompiledMatcher::Exact(text.as_str().into())),
+                ValueMatcher::Regex(pattern) => self
+                    .regex(Key { pattern, anchor: true, icase: false }, origin, field)
+                    .map(CompiledMatcher::Regex),
+            };
+            compiled
+                .extend(matcher.map(|matcher| CompiledValue { name: value.name.as_str().into(), matcher }));
+        }
+        compiled.into()
+    }
+
+    fn regex(&mut self, key: Key<'c>, origin: &Origin, field: &str) -> Option<regex::bytes::Regex> {
+        self.regexes.get(key, self.limits).map_err(|problem| self.errors.push_in(origin, field, problem)).ok()
+    }
+}

@@ -1,0 +1,190 @@
+//! Which route answers on which port and host.
+
+use std::collections::{BTreeMap, HashMap};
+
+use super::{Errors, Parts, position};
+use crate::{
+    CompileLimits, CompiledMatch, CompiledPath, HostPattern, Origin, PoolName, Route, RouteTable,
+    TenantConfig,
+    host::HostMap,
+    table::{Group, PathIndex},
+};
+
+/// Listeners of one port and hostname, and the routes on them by hostname. `None` is any host.
+#[derive(Debug, Default)]
+struct Draft {
+    listeners: Vec<u32>,
+    hosts: BTreeMap<Option<HostPattern>, Vec<u32>>,
+}
+
+type Drafts = BTreeMap<(u16, Option<HostPattern>), Draft>;
+
+pub(super) fn place(
+    config: &TenantConfig,
+    parts: Parts,
+    pool: Option<&PoolName>,
+    limits: &CompileLimits,
+    errors: &mut Errors,
+) -> RouteTable {
+    let mut drafts = Drafts::new();
+    for (index, listener) in config.listeners.iter().enumerate() {
+        if pool.is_none_or(|pool| *pool == listener.pool) {
+            let key = (listener.port, listener.hostname.clone());
+            drafts.entry(key).or_default().listeners.push(position(index));
+        }
+    }
+    let mut budget = Budget { left: limits.max_placements, origin: None };
+    attach(config, &parts, &mut drafts, &mut budget);
+
+    let mut indices = Indices::new(&parts);
+    let mut ports: Vec<(u16, HostMap<Group>)> = vec![];
+    for ((port, hostname), draft) in drafts {
+        let mut hosts = HostMap::default();
+        for (host, routes) in draft.hosts {
+            let index = indices.of(routes, limits, &mut budget, errors);
+            hosts.insert(host.as_ref(), index);
+        }
+        if ports.last().is_none_or(|(last, _)| *last != port) {
+            ports.push((port, HostMap::default()));
+        }
+        let group = Group { listeners: draft.listeners.into(), hosts };
+        if let Some((_, groups)) = ports.last_mut() {
+            groups.insert(hostname.as_ref(), group);
+        }
+    }
+    if let Some(origin) = budget.origin {
+        let most = limits.max_placements;
+        errors
+            .push(&origin, format!("all routes on all their hosts and ports have more than {most} matches"));
+    }
+    let indices = indices.done.into();
+    RouteTable {
+        listeners: config.listeners.clone().into(),
+        routes: parts.routes.into(),
+        rules: parts.rules.into(),
+        matches: parts.matches.into(),
+        ports: ports.into(),
+        indices,
+    }
+}
+
+/// How many matches may still be placed, and where that ran out.
+struct Budget {
+    left: usize,
+    origin: Option<Origin>,
+}
+
+impl Budget {
+    /// Whether there was room for that many.
+    fn take(&mut self, matches: usize, origin: &Origin) -> bool {
+        match self.left.checked_sub(matches) {
+            Some(left) => self.left = left,
+            None => {
+                self.origin.get_or_insert_with(|| origin.clone());
+            }
+        }
+        self.origin.is_none()
+    }
+}
+
+/// Attaches every route to its listeners' groups.
+fn attach(config: &TenantConfig, parts: &Parts, drafts: &mut Drafts, budget: &mut Budget) {
+    for (index, (route, compiled)) in config.routes.iter().zip(&parts.routes).enumerate() {
+        for listener in &compiled.listeners {
+            let listener = &config.listeners[*listener as usize];
+            let Some(draft) = drafts.get_mut(&(listener.port, listener.hostname.clone())) else { continue };
+            for host in hosts(route, listener.hostname.as_ref()) {
+                if !budget.take(1, &route.origin) {
+                    return;
+                }
+                let routes = draft.hosts.entry(host).or_default();
+                // Two listeners of one group, or two hostnames with the same intersection.
+                if routes.last() != Some(&position(index)) {
+                    routes.push(position(index));
+                }
+            }
+        }
+    }
+}
+
+/// The hosts that `route` answers for on a listener of that hostname. `None` is any.
+fn hosts<'r>(
+    route: &'r Route,
+    listener: Option<&'r HostPattern>,
+) -> impl Iterator<Item = Option<HostPattern>> + 'r {
+    let all = route.hostnames.is_empty().then(|| listener.cloned());
+    let some = route.hostnames.iter().filter_map(move |own| match listener {
+        Some(listener) => HostPattern::intersect(own, listener),
+        None => Some(own.clone()),
+    });
+    all.into_iter().chain(some.map(Some))
+}
+
+/// The positions of each route's matches, by rank.
+fn matches_by_route(parts: &Parts) -> Vec<Vec<u32>> {
+    let mut by_route = vec![vec![]; parts.routes.len()];
+    for (index, each) in parts.matches.iter().enumerate() {
+        let rule = &parts.rules[each.rule as usize];
+        by_route[rule.route as usize].push(position(index));
+    }
+    by_route
+}
+
+/// What an index spends on a match: segments become nodes of its tree.
+fn cost(each: &CompiledMatch) -> usize {
+    match &each.path {
+        CompiledPath::PrefixSegment(prefix) => 1 + prefix.matches('/').count() / 4,
+        _ => 1,
+    }
+}
+
+/// Path indices; hosts with the same routes share one.
+struct Indices<'p> {
+    parts: &'p Parts,
+    by_route: Vec<Vec<u32>>,
+    known: HashMap<Vec<u32>, u32>,
+    done: Vec<PathIndex>,
+}
+
+impl<'p> Indices<'p> {
+    fn new(parts: &'p Parts) -> Self {
+        Self { parts, by_route: matches_by_route(parts), known: HashMap::new(), done: vec![] }
+    }
+
+    /// The position of the index of the matches of `routes`.
+    fn of(
+        &mut self,
+        routes: Vec<u32>,
+        limits: &CompileLimits,
+        budget: &mut Budget,
+        errors: &mut Errors,
+    ) -> u32 {
+        if let Some(&known) = self.known.get(&routes) {
+            return known;
+        }
+        let mut matches: Vec<u32> =
+            routes.iter().flat_map(|route| &self.by_route[*route as usize]).copied().collect();
+        matches.sort_unstable();
+        let origin = |index: u32| {
+            let each: &CompiledMatch = &self.parts.matches[index as usize];
+            &self.parts.rules[each.rule as usize].origin
+        };
+        let index = position(self.done.len());
+        let cost = matches.iter().map(|each| cost(&self.parts.matches[*each as usize])).sum();
+        if matches.first().is_none_or(|first| budget.take(cost, origin(*first))) {
+            let paths = PathIndex::new(&self.parts.matches, &matches);
+            if let Some(crowd) = paths.crowded(limits.max_matches_per_path) {
+                let problem = format!(
+                    "more than {} matches share this path on one host; use fewer, or different paths",
+                    limits.max_matches_per_path
+                );
+                errors.push(origin(crowd), problem);
+            }
+            self.done.push(paths);
+        } else {
+            self.done.push(PathIndex::default());
+        }
+        self.known.insert(routes, index);
+        index
+    }
+}

@@ -1,0 +1,38 @@
+//! What a gateway *is*: identifiers, the intermediate representation (IR) of a tenant's configuration, and
+//! the route table that is compiled from it.
+//!
+//! Everything here is a pure function of its input: no clock, no randomness, no I/O, no hash order. The
+//! controller and every edge compile with this crate, so what the controller accepts, every edge of the same
+//! version can serve.
+//!
+//! Deliberately absent: YAML and Kubernetes objects (`dialect`), the wire (`api`), and anything async.
+#![forbid(unsafe_code)]
+
+mod compile;
+mod compiled;
+mod error;
+mod host;
+mod id;
+mod ir;
+mod limits;
+pub mod path;
+mod request;
+mod table;
+
+pub use compile::{NOT_EDITABLE, check_regex};
+pub use compiled::{
+    CompiledAction, CompiledMatch, CompiledMatcher, CompiledPath, CompiledRoute, CompiledRule, CompiledValue,
+    Forward, Variant,
+};
+pub use error::CompileError;
+pub use host::{HostConflict, HostIndex, InvalidHost};
+pub use id::{Epoch, Generation, InvalidName, PoolName, Revision, TenantId, WorkerId};
+pub use ir::{
+    Action, Backend, BackendId, Certificate, CertificateId, Endpoint, EndpointAddress, Feature, Filter,
+    HeaderEdit, HostPattern, Listener, ListenerId, ListenerProtocol, Match, Origin, PathMatch, PathModifier,
+    Rank, Redirect, Respond, Rewrite, Route, RouteId, Rule, TenantConfig, Timeouts, ValueMatch, ValueMatcher,
+    WeightedBackend,
+};
+pub use limits::{CompileLimits, is_denied};
+pub use request::{Found, NotFound, Request};
+pub use table::RouteTable;

@@ -1,0 +1,104 @@
+//! The compiled routes of one tenant, and the lookup.
+
+mod ask;
+mod paths;
+
+use ask::Ask;
+pub(crate) use paths::PathIndex;
+
+use crate::{
+    CompileError, CompileLimits, CompiledMatch, CompiledRoute, CompiledRule, Found, Listener, NotFound,
+    PoolName, Request, TenantConfig, compile::compile, host::HostMap,
+};
+
+/// The compiled routes of one tenant: immutable, shared, looked up on every request.
+#[derive(Debug)]
+pub struct RouteTable {
+    pub(crate) listeners: Box<[Listener]>,
+    pub(crate) routes: Box<[CompiledRoute]>,
+    pub(crate) rules: Box<[CompiledRule]>,
+    /// By rank: of two positions the lower one wins.
+    pub(crate) matches: Box<[CompiledMatch]>,
+    /// By port.
+    pub(crate) ports: Box<[(u16, HostMap<Group>)]>,
+    pub(crate) indices: Box<[PathIndex]>,
+}
+
+/// The listeners of one port and hostname; those of several Gateways are one.
+#[derive(Debug)]
+pub(crate) struct Group {
+    /// Positions in the table; never empty.
+    pub(crate) listeners: Box<[u32]>,
+    /// Positions of path indices.
+    pub(crate) hosts: HostMap<u32>,
+}
+
+impl RouteTable {
+    /// The table of all listeners.
+    ///
+    /// # Errors
+    /// Everything that is wrong with `config`, or costs more than `limits`, each with where it came from.
+    pub fn compile(config: &TenantConfig, limits: &CompileLimits) -> Result<Self, Vec<CompileError>> {
+        compile(config, None, limits)
+    }
+
+    /// The table of the listeners of one pool; the rest of `config` is checked as well.
+    ///
+    /// # Errors
+    /// As [`compile`](Self::compile).
+    pub fn compile_for_pool(
+        config: &TenantConfig,
+        pool: &PoolName,
+        limits: &CompileLimits,
+    ) -> Result<Self, Vec<CompileError>> {
+        compile(config, Some(pool), limits)
+    }
+
+    /// The rule that answers `request`.
+    ///
+    /// Of the port's listeners, those with the most specific hostname that the host is of: exact, then the longest
+    /// wildcard, then none. Of the routes on them, those with the most specific hostname, in the same way. Of
+    /// their matches that hold, the one of the lowest rank. There is no way back: when no match holds on the most
+    /// specific hostname, a less specific one is not asked (Envoy's virtual hosts do the same).
+    ///
+    /// Never panics. Allocates only to decode the query for a match that asks for it, and what the request's
+    /// own methods and the regex engine allocate.
+    ///
+    /// # Errors
+    /// When no rule answers, why.
+    pub fn find<'t>(&'t self, request: &impl Request) -> Result<Found<'t>, NotFound> {
+        let port = request.port();
+        let at = self.ports.binary_search_by_key(&port, |(port, _)| *port).map_err(|_| NotFound::Listener)?;
+        let group = self.ports[at].1.find(request.host()).ok_or(NotFound::Host)?;
+        let index = *group.hosts.find(request.host()).ok_or(NotFound::Host)?;
+        let ask = Ask::new(request);
+        let found = self.indices[index as usize].find(&self.matches, &ask).ok_or(NotFound::Route)?;
+
+        let matched = &self.matches[found as usize];
+        let rule = &self.rules[matched.rule as usize];
+        let route = &self.routes[rule.route as usize];
+        Ok(Found { route, rule, matched, listener: self.listener(group, route) })
+    }
+
+    /// The first of the route's listeners that is in the group.
+    fn listener(&self, group: &Group, route: &CompiledRoute) -> &Listener {
+        let first = group.listeners[0];
+        let own = match group.listeners.len() {
+            1 => first,
+            _ => *route.listeners.iter().find(|own| group.listeners.contains(own)).unwrap_or(&first),
+        };
+        &self.listeners[own as usize]
+    }
+
+    /// The listeners of the tenant, in the order of its configuration.
+    #[must_use]
+    pub fn listeners(&self) -> &[Listener] {
+        &self.listeners
+    }
+
+    /// The routes of the tenant, in the order of its configuration.
+    #[must_use]
+    pub fn routes(&self) -> &[CompiledRoute] {
+        &self.routes
+    }
+}
