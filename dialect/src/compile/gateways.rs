@@ -1,0 +1,254 @@
+//! Gateways to listeners.
+
+use std::collections::BTreeMap;
+
+use model::{Certificate, CertificateId, HostPattern, Listener, ListenerId};
+
+use super::{
+    Output,
+    world::{Unresolved, World, id_text},
+};
+use crate::{
+    Condition, Kind, Object, ObjectStatus, PoolSpec, Scope, Spec,
+    spec::{CertificateRef, GatewayListener, GatewaySpec, RoutesFrom},
+    status::{ACCEPTED, RESOLVED_REFS},
+};
+
+/// The listeners of each Gateway by namespace and name.
+pub(super) type Attachable<'a> = BTreeMap<(&'a str, &'a str), Vec<Attach<'a>>>;
+
+/// A listener that routes may attach to.
+pub(super) struct Attach<'a> {
+    pub(super) id: ListenerId,
+    pub(super) spec: &'a GatewayListener,
+    /// Whether it is served. A route that attaches to one that is not is accepted nevertheless.
+    pub(super) served: bool,
+}
+
+impl Attach<'_> {
+    /// Whether routes of `namespace` may attach to this listener of a Gateway in `own`.
+    pub(super) fn allows(&self, own: &str, namespace: &str) -> bool {
+        let from = match self.spec.routes_from {
+            RoutesFrom::Same => own == namespace,
+            RoutesFrom::All => true,
+            RoutesFrom::None => false,
+        };
+        from && self.spec.allows_http_routes
+    }
+}
+
+pub(super) fn compile<'a>(world: &World<'a>, objects: &[&'a Object], out: &mut Output) -> Attachable<'a> {
+    let mut attachable = Attachable::new();
+    let mut certificates = BTreeMap::new();
+    for object in objects {
+        if let Spec::Gateway(spec) = &object.spec {
+            let listeners = gateway(world, object, spec, &mut certificates, out);
+            attachable.insert((&object.key.namespace, &object.key.name), listeners);
+        }
+    }
+    out.config.certificates = certificates.into_values().collect();
+    attachable
+}
+
+/// What is wrong with a listener: a reason of Gateway API and a sentence.
+struct Fault {
+    reason: &'static str,
+    message: String,
+    fix: String,
+}
+
+fn gateway<'a>(
+    world: &World<'a>,
+    object: &'a Object,
+    spec: &'a GatewaySpec,
+    certificates: &mut BTreeMap<CertificateId, Certificate>,
+    out: &mut Output,
+) -> Vec<Attach<'a>> {
+    let pool_name = spec.pool.as_ref().unwrap_or(&world.environment.default_pool);
+    let pool = world.pool(pool_name);
+    if pool.is_none() {
+        let fix = "name another, or ask the platform admin to create it";
+        out.warn(
+            object,
+            "spec.infrastructure.parametersRef.name",
+            format!("there is no pool {pool_name}"),
+            fix,
+        );
+    }
+    let mut conditions = vec![];
+    let mut attachable = vec![];
+    let (mut accepted, mut resolved) = (0, 0);
+    for (index, listener) in spec.listeners.iter().enumerate() {
+        let field = format!("spec.listeners[{index}]");
+        let scope = || Scope::Listener(listener.name.clone());
+
+        let owned = owns(world, object, &field, listener, out);
+        let fault = match &pool {
+            Some(pool) => port_fault(pool, listener),
+            None => Some(Fault {
+                reason: "InvalidParameters",
+                message: format!("there is no pool {pool_name}"),
+                fix: String::new(),
+            }),
+        };
+        if let (Some(fault), true) = (&fault, pool.is_some()) {
+            out.warn(object, &format!("{field}.port"), fault.message.clone(), fault.fix.clone());
+        }
+        let fault = fault.or_else(|| (!owned).then(|| not_owned(listener)));
+        accepted += usize::from(fault.is_none());
+        conditions.push(condition(scope(), ACCEPTED, fault.as_ref(), ACCEPTED));
+
+        let (usable, ref_fault) = secrets(world, object, &field, listener, out);
+        resolved += usize::from(ref_fault.is_none());
+        conditions.push(condition(scope(), RESOLVED_REFS, ref_fault.as_ref(), RESOLVED_REFS));
+
+        // Without its own certificates it must not be served with the pool's.
+        let served = fault.is_none() && (usable.len() == listener.certificates.len() || !usable.is_empty());
+        let id = ListenerId(format!("{}/{}", id_text(&object.key), listener.name));
+        if served {
+            let ids = usable.iter().map(|secret| CertificateId(id_text(&secret.key))).collect();
+            certificates.extend(usable.into_iter().filter_map(certificate));
+            out.config.listeners.push(Listener {
+                id: id.clone(),
+                origin: object.key.origin(&field),
+                pool: pool_name.clone(),
+                port: listener.port,
+                protocol: listener.protocol,
+                hostname: listener.hostname.clone(),
+                certificates: ids,
+            });
+        }
+        attachable.push(Attach { id, spec: listener, served });
+    }
+    let all = spec.listeners.len();
+    conditions.insert(0, gateway_condition(ACCEPTED, accepted > 0, accepted == all, "ListenersNotValid"));
+    conditions
+        .insert(1, gateway_condition(RESOLVED_REFS, resolved == all, resolved == all, "ListenersNotValid"));
+    out.statuses.push(ObjectStatus { key: object.key.clone(), conditions });
+    attachable
+}
+
+fn gateway_condition(kind: &str, status: bool, whole: bool, reason: &str) -> Condition {
+    let (reason, message) = if whole { (kind, "") } else { (reason, "see the conditions of the listeners") };
+    Condition {
+        scope: Scope::Object,
+        kind: kind.to_owned(),
+        status,
+        reason: reason.to_owned(),
+        message: message.to_owned(),
+    }
+}
+
+fn condition(scope: Scope, kind: &str, fault: Option<&Fault>, fine: &str) -> Condition {
+    Condition {
+        scope,
+        kind: kind.to_owned(),
+        status: fault.is_none(),
+        reason: fault.map_or(fine, |fault| fault.reason).to_owned(),
+        message: fault.map(|fault| fault.message.clone()).unwrap_or_default(),
+    }
+}
+
+/// Whether the tenant owns the listener's hosts; a mistake if not.
+fn owns(
+    world: &World<'_>,
+    object: &Object,
+    field: &str,
+    listener: &GatewayListener,
+    out: &mut Output,
+) -> bool {
+    let Some(hostname) = &listener.hostname else { return true };
+    let owned = world.environment.owns(hostname);
+    if !owned {
+        let (problem, fix) = foreign_host(world, hostname);
+        out.mistake(object, &format!("{field}.hostname"), problem, fix);
+    }
+    owned
+}
+
+/// What is said of a hostname that the tenant does not own, and how to get it.
+pub(super) fn foreign_host(world: &World<'_>, hostname: &HostPattern) -> (String, String) {
+    let tenant = &world.environment.tenant;
+    let own: Vec<String> = world.environment.hostnames.iter().take(4).map(ToString::to_string).collect();
+    let mut fix = format!("ask the platform admin to add it to the Tenant's spec.hostnames ({tenant})");
+    if !own.is_empty() {
+        fix.push_str(&format!(", or use one of {}", own.join(", ")));
+    }
+    (format!("{hostname} does not belong to tenant {tenant}"), fix)
+}
+
+fn not_owned(listener: &GatewayListener) -> Fault {
+    let hostname = listener.hostname.as_ref().map(ToString::to_string).unwrap_or_default();
+    let message = format!("{hostname} does not belong to the tenant");
+    Fault { reason: "HostnameNotOwned", message, fix: String::new() }
+}
+
+/// Whether the pool has the listener's port, and speaks its protocol there.
+fn port_fault(pool: &PoolSpec, listener: &GatewayListener) -> Option<Fault> {
+    let Some(listen) = pool.listen_for(listener.port) else {
+        let ports: Vec<String> = pool.listen.iter().map(|listen| listen.port.to_string()).collect();
+        return Some(Fault {
+            reason: "PortUnavailable",
+            message: format!("the pool does not listen for port {}", listener.port),
+            fix: format!(
+                "use {}, or ask the platform admin to add it to the Pool's spec.listen",
+                ports.join(" or ")
+            ),
+        });
+    };
+    (listen.protocol != listener.protocol).then(|| Fault {
+        reason: "UnsupportedProtocol",
+        message: format!("the pool speaks another protocol on port {}", listener.port),
+        fix: "change the listener's protocol or its port".to_owned(),
+    })
+}
+
+/// The Secrets that can be used, and what is wrong with the last one that cannot.
+fn secrets<'a>(
+    world: &World<'a>,
+    object: &Object,
+    field: &str,
+    listener: &GatewayListener,
+    out: &mut Output,
+) -> (Vec<&'a Object>, Option<Fault>) {
+    let mut usable = vec![];
+    let mut last = None;
+    for (index, reference) in listener.certificates.iter().enumerate() {
+        let CertificateRef { namespace, name } = reference;
+        match world.resolve(&object.key, Kind::Secret, namespace.as_deref(), name) {
+            Ok(secret) => usable.push(secret),
+            Err(unresolved) => {
+                let namespace = namespace.as_ref().unwrap_or(&object.key.namespace);
+                let (reason, message, fix) = match unresolved {
+                    Unresolved::NotFound => (
+                        "InvalidCertificateRef",
+                        format!("there is no Secret {namespace}/{name}"),
+                        "create it, with type kubernetes.io/tls",
+                    ),
+                    Unresolved::NotPermitted => (
+                        "RefNotPermitted",
+                        format!("no ReferenceGrant lets this Gateway use Secret {namespace}/{name}"),
+                        "create a ReferenceGrant in the Secret's namespace",
+                    ),
+                };
+                let field = format!("{field}.tls.certificateRefs[{index}]");
+                out.warn(object, &field, message.clone(), fix);
+                last = Some(Fault { reason, message, fix: fix.to_owned() });
+            }
+        }
+    }
+    (usable, last)
+}
+
+fn certificate(secret: &Object) -> Option<(CertificateId, Certificate)> {
+    let Spec::TlsSecret(spec) = &secret.spec else { return None };
+    let id = CertificateId(id_text(&secret.key));
+    let certificate = Certificate {
+        id: id.clone(),
+        origin: secret.key.origin(""),
+        hosts: spec.hosts.clone(),
+        chain_pem: spec.chain_pem.clone(),
+        key_pem: spec.key_pem.clone(),
+    };
+    Some((id, certificate))
+}

@@ -1,0 +1,92 @@
+//! What objects can refer to.
+
+use std::{borrow::Cow, collections::HashMap};
+
+use model::PoolName;
+
+use crate::{Environment, Kind, Object, ObjectKey, PoolSpec, Spec, spec::ReferenceGrantSpec};
+
+/// The objects by name, the grants, and the surroundings.
+pub(super) struct World<'a> {
+    pub(super) environment: &'a Environment,
+    by_name: HashMap<(Kind, &'a str, &'a str), &'a Object>,
+    /// With the namespace that each is in.
+    grants: Vec<(&'a str, &'a ReferenceGrantSpec)>,
+}
+
+/// A reference that leads nowhere.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Unresolved {
+    /// No ReferenceGrant allows it.
+    NotPermitted,
+    /// No such object.
+    NotFound,
+}
+
+impl<'a> World<'a> {
+    pub(super) fn new(objects: &[&'a Object], environment: &'a Environment) -> Self {
+        let by_name = objects
+            .iter()
+            .map(|object| ((object.key.kind, &*object.key.namespace, &*object.key.name), *object))
+            .collect();
+        let grants = objects
+            .iter()
+            .filter_map(|object| match &object.spec {
+                Spec::ReferenceGrant(spec) => Some((object.key.namespace.as_str(), spec)),
+                _ => None,
+            })
+            .collect();
+        Self { environment, by_name, grants }
+    }
+
+    pub(super) fn object(&self, kind: Kind, namespace: &str, name: &str) -> Option<&'a Object> {
+        self.by_name.get(&(kind, namespace, name)).copied()
+    }
+
+    /// The object that `from` refers to, if it may.
+    pub(super) fn resolve(
+        &self,
+        from: &ObjectKey,
+        kind: Kind,
+        namespace: Option<&str>,
+        name: &str,
+    ) -> Result<&'a Object, Unresolved> {
+        let namespace = namespace.unwrap_or(&from.namespace);
+        // Permission first: whether a foreign object exists is nobody's business.
+        if namespace != from.namespace && !self.permits(from, kind, namespace, name) {
+            return Err(Unresolved::NotPermitted);
+        }
+        self.object(kind, namespace, name).ok_or(Unresolved::NotFound)
+    }
+
+    fn permits(&self, from: &ObjectKey, kind: Kind, namespace: &str, name: &str) -> bool {
+        self.grants.iter().filter(|(own, _)| *own == namespace).any(|(_, grant)| {
+            grant.from.iter().any(|f| {
+                f.group == from.kind.group() && f.kind == from.kind.as_str() && f.namespace == from.namespace
+            }) && grant.to.iter().any(|t| {
+                t.group == kind.group()
+                    && t.kind == kind.as_str()
+                    && t.name.as_deref().is_none_or(|granted| granted == name)
+            })
+        })
+    }
+
+    /// The pool of that name: where Pool objects are the tenant's own to write, these come first.
+    pub(super) fn pool(&self, name: &PoolName) -> Option<Cow<'a, PoolSpec>> {
+        if self.environment.any_host {
+            let own = self.by_name.values().find_map(|object| match &object.spec {
+                Spec::Pool(spec) if object.key.name == name.as_str() => Some(spec),
+                _ => None,
+            });
+            if let Some(own) = own {
+                return Some(Cow::Borrowed(own));
+            }
+        }
+        self.environment.pools.get(name).map(Cow::Borrowed)
+    }
+}
+
+/// `namespace/name`, as the model's identifiers have it.
+pub(super) fn id_text(key: &ObjectKey) -> String {
+    format!("{}/{}", key.namespace, key.name)
+}

@@ -1,0 +1,179 @@
+//! `weir.dev/v1` Pool.
+
+use std::{net::SocketAddr, time::Duration};
+
+use model::ListenerProtocol;
+
+use crate::{name, read::Node};
+
+/// Workers that serve the same addresses, and how many there may be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PoolSpec {
+    /// Where its workers listen. Empty: the object does not say; see [`PoolSpec::or_listen`].
+    pub listen: Vec<Listen>,
+    /// Workers that are always there. Zero: the pool sleeps when nobody calls.
+    pub min_workers: u32,
+    /// Workers that there are at most.
+    pub max_workers: u32,
+    /// What one worker is declared to serve; `None`: its CPU cost per request is learned.
+    pub requests_per_second_per_worker: Option<u32>,
+    /// How much of a worker's capacity is used before another is added.
+    pub target_utilization_permille: u32,
+    /// How long demand must be low before a worker is removed.
+    pub scale_in_delay: Duration,
+    /// The age at which a connection is retired, so that new workers get load.
+    pub max_connection_age: Duration,
+    /// How long a leaving worker waits for its connections.
+    pub drain_deadline: Duration,
+    /// Threads of one worker.
+    pub threads_per_worker: u32,
+}
+
+impl Default for PoolSpec {
+    fn default() -> Self {
+        Self {
+            // Unprivileged, and reachable from this machine only until somebody says otherwise.
+            listen: vec![
+                Listen { port: 80, bind: ([127, 0, 0, 1], 8080).into(), protocol: ListenerProtocol::Http },
+                Listen { port: 443, bind: ([127, 0, 0, 1], 8443).into(), protocol: ListenerProtocol::Https },
+            ],
+            // A first request that waits for no start.
+            min_workers: 1,
+            // A machine's cores, roughly; sockets for four times as many are cheap.
+            max_workers: 16,
+            requests_per_second_per_worker: None,
+            // Room for a burst of 40 % while another worker starts.
+            target_utilization_permille: 700,
+            // Several times a start; short dips remove nobody.
+            scale_in_delay: Duration::from_secs(60),
+            // Load levels within minutes; rare enough that handshakes do not matter.
+            max_connection_age: Duration::from_secs(600),
+            // What Kubernetes gives a pod.
+            drain_deadline: Duration::from_secs(30),
+            // More load is more workers.
+            threads_per_worker: 1,
+        }
+    }
+}
+
+/// One port of a pool.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Listen {
+    /// The port as Gateways say it.
+    pub port: u16,
+    /// Where the workers listen for it.
+    pub bind: SocketAddr,
+    /// What is spoken on it.
+    pub protocol: ListenerProtocol,
+}
+
+/// A machine's file descriptors hold sockets for four times as many.
+const MAX_WORKERS: u32 = 1_024;
+
+impl PoolSpec {
+    pub(super) fn read(node: &Node<'_>) -> Option<Self> {
+        let default = Self::default();
+        let mut fields = node.fields()?;
+        let listen = fields.optional("listen").map_or(Some(vec![]), |node| read_listen(&node));
+        let min_workers =
+            read_or(fields.optional("minWorkers"), default.min_workers, |n| n.number(0..=MAX_WORKERS));
+        let max_workers =
+            read_or(fields.optional("maxWorkers"), default.max_workers, |n| n.number(1..=MAX_WORKERS));
+        if let (Some(min), Some(max)) = (min_workers, max_workers)
+            && min > max
+        {
+            fields.node.wrong(
+                format!("minWorkers is {min}, more than maxWorkers, which is {max}"),
+                "raise maxWorkers or lower minWorkers",
+            );
+        }
+        let capacity = match fields.optional("capacityPerWorker") {
+            Some(node) => read_capacity(&node).map(Some),
+            None => Some(None),
+        };
+        let target =
+            read_or(fields.optional("targetUtilization"), default.target_utilization_permille, |node| {
+                node.number(1..=100).map(|percent: u32| percent * 10)
+            });
+        let mut time = |name, default| read_or(fields.optional(name), default, name::positive_duration);
+        let scale_in_delay = time("scaleInDelay", default.scale_in_delay);
+        let max_connection_age = time("maxConnectionAge", default.max_connection_age);
+        let drain_deadline = time("drainDeadline", default.drain_deadline);
+        let threads =
+            read_or(fields.optional("threadsPerWorker"), default.threads_per_worker, |n| n.number(1..=256));
+        fields.finish();
+        Some(Self {
+            listen: listen?,
+            min_workers: min_workers?,
+            max_workers: max_workers?,
+            requests_per_second_per_worker: capacity?,
+            target_utilization_permille: target?,
+            scale_in_delay: scale_in_delay?,
+            max_connection_age: max_connection_age?,
+            drain_deadline: drain_deadline?,
+            threads_per_worker: threads?,
+        })
+    }
+
+    /// The same, listening as `other` does where nothing is said about it.
+    #[must_use]
+    pub fn or_listen(mut self, other: &Self) -> Self {
+        if self.listen.is_empty() {
+            self.listen.clone_from(&other.listen);
+        }
+        self
+    }
+
+    /// How the pool listens for a Gateway's port.
+    #[must_use]
+    pub fn listen_for(&self, port: u16) -> Option<&Listen> {
+        self.listen.iter().find(|listen| listen.port == port)
+    }
+}
+
+/// The default where there is nothing; `None` where something is wrong.
+fn read_or<T>(node: Option<Node<'_>>, default: T, read: impl FnOnce(&Node<'_>) -> Option<T>) -> Option<T> {
+    match node {
+        Some(node) => read(&node),
+        None => Some(default),
+    }
+}
+
+fn read_capacity(node: &Node<'_>) -> Option<u32> {
+    let mut fields = node.fields()?;
+    let rate = fields.required("requestsPerSecond").and_then(|node| node.number(1..=10_000_000));
+    fields.finish();
+    rate
+}
+
+fn read_listen(node: &Node<'_>) -> Option<Vec<Listen>> {
+    let items = node.items(64);
+    let mut listen: Vec<Listen> = vec![];
+    for item in &items {
+        let one = read_one_listen(item)?;
+        if listen.iter().any(|other| other.port == one.port || other.bind == one.bind) {
+            item.wrong("its port or its bind is taken by an item before it", "use another");
+        }
+        listen.push(one);
+    }
+    if listen.is_empty() {
+        node.wrong("a pool needs at least one port", "add one, like - {port: 80, bind: \"127.0.0.1:8080\"}");
+    }
+    Some(listen)
+}
+
+fn read_one_listen(node: &Node<'_>) -> Option<Listen> {
+    let mut fields = node.fields()?;
+    let port = fields.required("port").and_then(|node| node.number(1..=u16::MAX));
+    let bind = fields.required("bind").and_then(|node| {
+        node.parsed(
+            str::parse::<SocketAddr>,
+            "write an IP address and a port, like 127.0.0.1:8080 or [::]:8080",
+        )
+    });
+    let protocol = read_or(fields.optional("protocol"), ListenerProtocol::Http, |node| {
+        node.choice("a protocol", &[("HTTP", ListenerProtocol::Http), ("HTTPS", ListenerProtocol::Https)])
+    });
+    fields.finish();
+    Some(Listen { port: port?, bind: bind?, protocol: protocol? })
+}

@@ -1,0 +1,9 @@
+//! The dialect from outside: files in, configuration, statuses and mistakes out.
+#![expect(clippy::unwrap_used, reason = "helpers of tests; a panic is how a test fails")]
+
+mod conditions;
+mod golden;
+mod malformed;
+mod property;
+mod secrets;
+mod set;
