@@ -1,0 +1,232 @@
+//! `weir.snapshot.v1` to `model`. Every error names the tenant and the nearest object.
+
+use std::{fmt::Display, time::Duration};
+
+use model::{Action, Feature, Filter, HostPattern, Origin, PathMatch, Rank, Timeouts, ValueMatcher};
+
+use super::ConvertError;
+use crate::snapshot as wire;
+
+type Result<T> = std::result::Result<T, ConvertError>;
+
+impl TryFrom<wire::TenantConfig> for model::TenantConfig {
+    type Error = ConvertError;
+
+    fn try_from(config: wire::TenantConfig) -> Result<Self> {
+        let tenant = config.tenant.parse().map_err(|e: model::InvalidName| ConvertError::Invalid {
+            tenant: config.tenant.clone(),
+            origin: "tenant".to_owned(),
+            problem: e.to_string(),
+        })?;
+        // Before anything else: what an unknown feature means cannot be judged from the fields that we know.
+        if let Some(feature) = config.features.iter().find(|f| Feature::parse(f).is_none()) {
+            return Err(ConvertError::UnknownFeature { tenant: config.tenant, feature: feature.clone() });
+        }
+        let top = Place { tenant: &config.tenant, origin: Origin::default() };
+        Ok(Self {
+            tenant,
+            listeners: each(config.listeners, |l| top.listener(l))?,
+            routes: each(config.routes, |r| top.route(r))?,
+            backends: each(config.backends, |b| top.backend(b))?,
+            certificates: each(config.certificates, |c| top.certificate(c))?,
+        })
+    }
+}
+
+fn each<W, M>(items: Vec<W>, convert: impl FnMut(W) -> Result<M>) -> Result<Vec<M>> {
+    items.into_iter().map(convert).collect()
+}
+
+/// Where in the snapshot we are: what an error names.
+struct Place<'t> {
+    tenant: &'t str,
+    origin: Origin,
+}
+
+impl<'t> Place<'t> {
+    fn at(&self, origin: Option<wire::Origin>) -> Self {
+        let origin = origin
+            .map(|wire::Origin { kind, namespace, name, field }| Origin { kind, namespace, name, field })
+            .unwrap_or_default();
+        Self { tenant: self.tenant, origin }
+    }
+
+    fn error(&self, problem: impl Display) -> ConvertError {
+        ConvertError::Invalid {
+            tenant: self.tenant.to_owned(),
+            origin: self.origin.to_string(),
+            problem: problem.to_string(),
+        }
+    }
+
+    fn some<T>(&self, value: Option<T>, what: &str) -> Result<T> {
+        value.ok_or_else(|| self.error(format_args!("{what} is missing")))
+    }
+
+    fn fits<N: TryFrom<u32>>(&self, value: u32, what: &str) -> Result<N> {
+        N::try_from(value).map_err(|_| self.error(format_args!("{what} {value} is out of range")))
+    }
+
+    fn host(&self, host: &str) -> Result<HostPattern> {
+        HostPattern::parse(host).map_err(|e| self.error(e))
+    }
+
+    fn listener(&self, listener: wire::Listener) -> Result<model::Listener> {
+        let place = self.at(listener.origin.clone());
+        let protocol = match listener.protocol() {
+            wire::ListenerProtocol::Http => model::ListenerProtocol::Http,
+            wire::ListenerProtocol::Https => model::ListenerProtocol::Https,
+            wire::ListenerProtocol::Unspecified => {
+                return Err(place.error(format_args!("protocol {} is unknown", listener.protocol)));
+            }
+        };
+        let hostname = match listener.hostname.as_str() {
+            "" => None,
+            host => Some(place.host(host)?),
+        };
+        Ok(model::Listener {
+            id: model::ListenerId(listener.id),
+            pool: listener.pool.parse().map_err(|e| place.error(e))?,
+            port: place.fits(listener.port, "port")?,
+            protocol,
+            hostname,
+            certificates: listener.certificates.into_iter().map(model::CertificateId).collect(),
+            origin: place.origin,
+        })
+    }
+
+    fn route(&self, route: wire::Route) -> Result<model::Route> {
+        let place = self.at(route.origin);
+        Ok(model::Route {
+            id: model::RouteId(route.id),
+            listeners: route.listeners.into_iter().map(model::ListenerId).collect(),
+            hostnames: route.hostnames.iter().map(|h| place.host(h)).collect::<Result<_>>()?,
+            rules: each(route.rules, |r| place.rule(r))?,
+            origin: place.origin,
+        })
+    }
+
+    fn rule(&self, rule: wire::Rule) -> Result<model::Rule> {
+        let place = self.at(rule.origin);
+        let action = match place.some(rule.action, "action")? {
+            wire::rule::Action::Forward(forward) => {
+                Action::Forward(each(forward.backends, |b| place.weighted(b))?)
+            }
+            wire::rule::Action::Redirect(redirect) => Action::Redirect(model::Redirect {
+                scheme: redirect.scheme,
+                hostname: redirect.hostname,
+                path: redirect.path.map(|p| place.path_modifier(p)).transpose()?,
+                port: redirect.port.map(|p| place.fits(p, "port")).transpose()?,
+                status: place.fits(redirect.status, "status")?,
+            }),
+            wire::rule::Action::Respond(respond) => Action::Respond(model::Respond {
+                status: place.fits(respond.status, "status")?,
+                body: respond.body,
+            }),
+        };
+        Ok(model::Rule {
+            matches: each(rule.matches, |m| place.request_match(m))?,
+            filters: each(rule.filters, |f| place.filter(f))?,
+            action,
+            timeouts: Timeouts {
+                request: rule.request_timeout_ms.map(Duration::from_millis),
+                backend_request: rule.backend_request_timeout_ms.map(Duration::from_millis),
+            },
+            origin: place.origin,
+        })
+    }
+
+    fn request_match(&self, m: wire::Match) -> Result<model::Match> {
+        use wire::r#match::Path;
+        let path = match self.some(m.path, "path")? {
+            Path::Exact(path) => PathMatch::Exact(path),
+            Path::PrefixSegment(path) => PathMatch::PrefixSegment(path),
+            Path::PrefixString(path) => PathMatch::PrefixString(path),
+            Path::Regex(wire::PathRegex { pattern, anchor, icase }) => {
+                PathMatch::Regex { pattern, anchor, icase }
+            }
+        };
+        Ok(model::Match {
+            rank: Rank(m.rank),
+            path,
+            method: m.method,
+            headers: each(m.headers, |v| self.value_match(v))?,
+            query: each(m.query, |v| self.value_match(v))?,
+        })
+    }
+
+    fn value_match(&self, m: wire::ValueMatch) -> Result<model::ValueMatch> {
+        let matcher = match self.some(m.matcher, "matcher")? {
+            wire::value_match::Matcher::Exact(value) => ValueMatcher::Exact(value),
+            wire::value_match::Matcher::Regex(pattern) => ValueMatcher::Regex(pattern),
+        };
+        Ok(model::ValueMatch { name: m.name, matcher })
+    }
+
+    fn filter(&self, filter: wire::Filter) -> Result<Filter> {
+        Ok(match self.some(filter.filter, "filter")? {
+            wire::filter::Filter::RequestHeaders(edit) => Filter::RequestHeaders(header_edit(edit)),
+            wire::filter::Filter::ResponseHeaders(edit) => Filter::ResponseHeaders(header_edit(edit)),
+            wire::filter::Filter::Rewrite(rewrite) => Filter::Rewrite(model::Rewrite {
+                hostname: rewrite.hostname,
+                path: rewrite.path.map(|p| self.path_modifier(p)).transpose()?,
+            }),
+        })
+    }
+
+    fn path_modifier(&self, modifier: wire::PathModifier) -> Result<model::PathModifier> {
+        use wire::path_modifier::Modifier;
+        Ok(match self.some(modifier.modifier, "path modifier")? {
+            Modifier::ReplaceFull(path) => model::PathModifier::ReplaceFull(path),
+            Modifier::ReplacePrefix(path) => model::PathModifier::ReplacePrefix(path),
+        })
+    }
+
+    fn weighted(&self, weighted: wire::WeightedBackend) -> Result<model::WeightedBackend> {
+        Ok(model::WeightedBackend {
+            backend: weighted.backend.map(model::BackendId),
+            weight: weighted.weight,
+            filters: each(weighted.filters, |f| self.filter(f))?,
+        })
+    }
+
+    fn backend(&self, backend: wire::Backend) -> Result<model::Backend> {
+        let place = self.at(backend.origin);
+        Ok(model::Backend {
+            id: model::BackendId(backend.id),
+            endpoints: each(backend.endpoints, |e| place.endpoint(e))?,
+            connect_timeout: Duration::from_millis(backend.connect_timeout_ms),
+            origin: place.origin,
+        })
+    }
+
+    fn endpoint(&self, endpoint: wire::Endpoint) -> Result<model::Endpoint> {
+        use wire::endpoint::Address;
+        let address = match self.some(endpoint.address, "address")? {
+            Address::Ip(text) => model::EndpointAddress::Ip(
+                text.parse().map_err(|_| self.error(format_args!("{text:?} is not an address and port")))?,
+            ),
+            Address::Dns(wire::DnsName { host, port }) => {
+                model::EndpointAddress::Dns { host, port: self.fits(port, "port")? }
+            }
+        };
+        Ok(model::Endpoint { address, weight: endpoint.weight })
+    }
+
+    fn certificate(&self, certificate: wire::Certificate) -> Result<model::Certificate> {
+        let place = self.at(certificate.origin);
+        Ok(model::Certificate {
+            id: model::CertificateId(certificate.id),
+            hosts: certificate.hosts.iter().map(|h| place.host(h)).collect::<Result<_>>()?,
+            chain_pem: certificate.chain_pem,
+            key_pem: certificate.key_pem,
+            origin: place.origin,
+        })
+    }
+}
+
+fn header_edit(edit: wire::HeaderEdit) -> model::HeaderEdit {
+    let pairs =
+        |headers: Vec<wire::Header>| headers.into_iter().map(|h| (h.name, h.value)).collect::<Vec<_>>();
+    model::HeaderEdit { set: pairs(edit.set), add: pairs(edit.add), remove: edit.remove }
+}

@@ -1,0 +1,302 @@
+use std::time::Duration;
+
+use model::{
+    Action, Backend, BackendId, Certificate, CertificateId, Endpoint, EndpointAddress, Filter, HeaderEdit,
+    HostPattern, Listener, ListenerId, ListenerProtocol, Match, Origin, PathMatch, PathModifier, Rank,
+    Redirect, Respond, Rewrite, Route, RouteId, Rule, TenantId, Timeouts, ValueMatch, ValueMatcher,
+    WeightedBackend,
+};
+use proptest::{collection::vec, option, prelude::*};
+
+use super::*;
+
+fn text() -> impl Strategy<Value = String> {
+    "[ -~äß]{0,12}"
+}
+
+fn origin() -> impl Strategy<Value = Origin> {
+    (text(), text(), text(), text()).prop_map(|(kind, namespace, name, field)| Origin {
+        kind,
+        namespace,
+        name,
+        field,
+    })
+}
+
+fn label() -> impl Strategy<Value = String> {
+    "[a-z][a-z0-9]{0,8}"
+}
+
+fn host() -> impl Strategy<Value = HostPattern> {
+    (label(), label(), any::<bool>()).prop_map(|(a, b, wildcard)| match wildcard {
+        true => HostPattern::Wildcard(format!("{a}.{b}")),
+        false => HostPattern::Exact(format!("{a}.{b}")),
+    })
+}
+
+fn millis() -> impl Strategy<Value = Duration> {
+    any::<u32>().prop_map(|ms| Duration::from_millis(ms.into()))
+}
+
+fn value_match() -> impl Strategy<Value = ValueMatch> {
+    let matcher = prop_oneof![text().prop_map(ValueMatcher::Exact), text().prop_map(ValueMatcher::Regex)];
+    (text(), matcher).prop_map(|(name, matcher)| ValueMatch { name, matcher })
+}
+
+fn path_match() -> impl Strategy<Value = PathMatch> {
+    prop_oneof![
+        text().prop_map(PathMatch::Exact),
+        text().prop_map(PathMatch::PrefixSegment),
+        text().prop_map(PathMatch::PrefixString),
+        (text(), any::<bool>(), any::<bool>()).prop_map(|(pattern, anchor, icase)| PathMatch::Regex {
+            pattern,
+            anchor,
+            icase
+        }),
+    ]
+}
+
+fn request_match() -> impl Strategy<Value = Match> {
+    (any::<u32>(), path_match(), option::of(text()), vec(value_match(), 0..3), vec(value_match(), 0..3))
+        .prop_map(|(rank, path, method, headers, query)| Match {
+            rank: Rank(rank),
+            path,
+            method,
+            headers,
+            query,
+        })
+}
+
+fn path_modifier() -> impl Strategy<Value = PathModifier> {
+    prop_oneof![text().prop_map(PathModifier::ReplaceFull), text().prop_map(PathModifier::ReplacePrefix)]
+}
+
+fn filter() -> impl Strategy<Value = Filter> {
+    let pairs = || vec((text(), text()), 0..3);
+    let edit = || {
+        (pairs(), pairs(), vec(text(), 0..3)).prop_map(|(set, add, remove)| HeaderEdit { set, add, remove })
+    };
+    prop_oneof![
+        edit().prop_map(Filter::RequestHeaders),
+        edit().prop_map(Filter::ResponseHeaders),
+        (option::of(text()), option::of(path_modifier()))
+            .prop_map(|(hostname, path)| Filter::Rewrite(Rewrite { hostname, path })),
+    ]
+}
+
+fn action() -> impl Strategy<Value = Action> {
+    let weighted =
+        (option::of(text()), any::<u32>(), vec(filter(), 0..2)).prop_map(|(backend, weight, filters)| {
+            WeightedBackend { backend: backend.map(BackendId), weight, filters }
+        });
+    prop_oneof![
+        vec(weighted, 0..3).prop_map(Action::Forward),
+        (
+            option::of(text()),
+            option::of(text()),
+            option::of(path_modifier()),
+            option::of(any::<u16>()),
+            any::<u16>()
+        )
+            .prop_map(|(scheme, hostname, path, port, status)| Action::Redirect(Redirect {
+                scheme,
+                hostname,
+                path,
+                port,
+                status
+            })),
+        (any::<u16>(), text()).prop_map(|(status, body)| Action::Respond(Respond { status, body })),
+    ]
+}
+
+fn rule() -> impl Strategy<Value = Rule> {
+    (
+        origin(),
+        vec(request_match(), 0..3),
+        vec(filter(), 0..3),
+        action(),
+        option::of(millis()),
+        option::of(millis()),
+    )
+        .prop_map(|(origin, matches, filters, action, request, backend_request)| Rule {
+            origin,
+            matches,
+            filters,
+            action,
+            timeouts: Timeouts { request, backend_request },
+        })
+}
+
+fn route() -> impl Strategy<Value = Route> {
+    (text(), origin(), vec(text(), 0..3), vec(host(), 0..3), vec(rule(), 0..3)).prop_map(
+        |(id, origin, listeners, hostnames, rules)| Route {
+            id: RouteId(id),
+            origin,
+            listeners: listeners.into_iter().map(ListenerId).collect(),
+            hostnames,
+            rules,
+        },
+    )
+}
+
+fn listener() -> impl Strategy<Value = Listener> {
+    (text(), origin(), label(), any::<u16>(), any::<bool>(), option::of(host()), vec(text(), 0..3)).prop_map(
+        |(id, origin, pool, port, https, hostname, certificates)| Listener {
+            id: ListenerId(id),
+            origin,
+            pool: pool.parse().unwrap(),
+            port,
+            protocol: if https { ListenerProtocol::Https } else { ListenerProtocol::Http },
+            hostname,
+            certificates: certificates.into_iter().map(CertificateId).collect(),
+        },
+    )
+}
+
+fn backend() -> impl Strategy<Value = Backend> {
+    let address = prop_oneof![
+        (any::<std::net::IpAddr>(), any::<u16>())
+            .prop_map(|(ip, port)| EndpointAddress::Ip(std::net::SocketAddr::new(ip, port))),
+        (label(), any::<u16>()).prop_map(|(host, port)| EndpointAddress::Dns { host, port }),
+    ];
+    let endpoint = (address, any::<u32>()).prop_map(|(address, weight)| Endpoint { address, weight });
+    (text(), origin(), vec(endpoint, 0..3), millis()).prop_map(|(id, origin, endpoints, connect_timeout)| {
+        Backend { id: BackendId(id), origin, endpoints, connect_timeout }
+    })
+}
+
+fn certificate() -> impl Strategy<Value = Certificate> {
+    (text(), origin(), vec(host(), 0..3), text(), text()).prop_map(
+        |(id, origin, hosts, chain_pem, key_pem)| Certificate {
+            id: CertificateId(id),
+            origin,
+            hosts,
+            chain_pem,
+            key_pem,
+        },
+    )
+}
+
+fn config() -> impl Strategy<Value = TenantConfig> {
+    (label(), vec(listener(), 0..3), vec(route(), 0..3), vec(backend(), 0..3), vec(certificate(), 0..2))
+        .prop_map(|(tenant, listeners, routes, backends, certificates)| TenantConfig {
+            tenant: tenant.parse().unwrap(),
+            listeners,
+            routes,
+            backends,
+            certificates,
+        })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(64) })]
+
+    #[test]
+    fn what_is_encoded_is_decoded(config in config()) {
+        let (bytes, hash) = encode(&config);
+        prop_assert_eq!(&decode(&bytes).unwrap(), &config);
+        // Equal configurations have equal bytes.
+        prop_assert_eq!(encode(&config.clone()), (bytes, hash));
+    }
+
+    #[test]
+    fn bytes_of_any_kind_do_not_panic(bytes in vec(any::<u8>(), 0..200)) {
+        drop(decode(&bytes));
+    }
+
+    #[test]
+    fn a_damaged_snapshot_does_not_panic(config in config(), at in any::<prop::sample::Index>(), byte: u8) {
+        let mut bytes = encode(&config).0.to_vec();
+        let at = at.index(bytes.len());
+        bytes[at] = byte;
+        drop(decode(&bytes));
+    }
+}
+
+fn tenant() -> TenantId {
+    "acme".parse().unwrap()
+}
+
+#[test]
+fn an_unknown_feature_is_named() {
+    let mut wire = snapshot::TenantConfig::from(&TenantConfig::empty(tenant()));
+    wire.features = vec!["http-routing".into(), "jwt".into()];
+    let error = TenantConfig::try_from(wire).unwrap_err();
+    assert_eq!(error, ConvertError::UnknownFeature { tenant: "acme".into(), feature: "jwt".into() });
+}
+
+#[test]
+fn an_error_names_the_tenant_the_object_and_the_field() {
+    let wire = snapshot::TenantConfig {
+        tenant: "acme".into(),
+        listeners: vec![snapshot::Listener {
+            origin: Some(snapshot::Origin {
+                kind: "Gateway".into(),
+                namespace: "ns".into(),
+                name: "web".into(),
+                field: "spec.listeners[0]".into(),
+            }),
+            pool: "default".into(),
+            port: 70_000,
+            protocol: snapshot::ListenerProtocol::Http.into(),
+            ..Default::default()
+        }],
+        ..Default::default()
+    };
+    let error = TenantConfig::try_from(wire).unwrap_err();
+    assert_eq!(error.origin(), "Gateway ns/web spec.listeners[0]");
+    assert_eq!(
+        error.to_string(),
+        "tenant acme: Gateway ns/web spec.listeners[0]: port 70000 is out of range"
+    );
+}
+
+#[test]
+fn a_missing_action_is_an_error() {
+    let wire = snapshot::TenantConfig {
+        tenant: "acme".into(),
+        routes: vec![snapshot::Route { rules: vec![snapshot::Rule::default()], ..Default::default() }],
+        ..Default::default()
+    };
+    assert!(TenantConfig::try_from(wire).unwrap_err().to_string().contains("action is missing"));
+}
+
+#[test]
+fn a_timeout_that_is_not_zero_stays_so() {
+    assert_eq!(to_wire::millis(Duration::from_nanos(1)), 1);
+    assert_eq!(to_wire::millis(Duration::ZERO), 0);
+    assert_eq!(to_wire::millis(Duration::MAX), u64::MAX);
+}
+
+#[test]
+fn the_host_index_is_refused_as_a_whole() {
+    let owners = vec![("a.localhost", "a"), ("*.a.localhost", "a")]
+        .into_iter()
+        .map(|(host, tenant)| (HostPattern::parse(host).unwrap(), tenant.parse::<TenantId>().unwrap()));
+    let owners: Vec<_> = owners.collect();
+    let mut wire = host_index(owners.iter().map(|(h, t)| (h, t)));
+    assert_eq!(host_owners(&wire).unwrap(), owners);
+    wire.owners[1].tenant = "Not A Tenant".into();
+    assert!(host_owners(&wire).is_err());
+}
+
+#[test]
+fn a_pool_comes_back_as_it_was() {
+    let pool = Pool {
+        name: "default".parse().unwrap(),
+        ports: vec![
+            PoolPort { port: 80, bind: "127.0.0.1:8080".parse().unwrap(), tls: false },
+            PoolPort { port: 443, bind: "[::1]:8443".parse().unwrap(), tls: true },
+        ],
+        default_certificate: Some(("chain".into(), "key".into())),
+        max_connection_age: Some(Duration::from_secs(60)),
+        drain_deadline: Duration::from_secs(30),
+    };
+    let wire = crate::feed::Pool::from(&pool);
+    assert_eq!(Pool::try_from(wire.clone()).unwrap(), pool);
+    let bad = crate::feed::Pool {
+        ports: vec![crate::feed::PoolPort { port: 80, bind: "localhost".into(), tls: false }],
+        ..wire
+    };
+    assert!(Pool::try_from(bad).unwrap_err().to_string().contains("\"localhost\""));
+}

@@ -1,0 +1,55 @@
+//! What Weir's processes say to each other: the generated gRPC messages and services, their translation to
+//! `model`, the messages between a host agent and its workers, and what every process does at its start.
+//!
+//! Deliberately absent: any decision. This crate only says how things are spelled.
+#![forbid(unsafe_code)]
+
+pub mod agent;
+pub mod client;
+pub mod convert;
+pub mod limits;
+pub mod pki;
+pub mod process;
+pub mod server;
+
+macro_rules! generated {
+    ($(#[$doc:meta])* $name:ident, $package:literal) => {
+        $(#[$doc])*
+        #[allow(
+            missing_docs,
+            unreachable_pub,
+            elided_lifetimes_in_paths,
+            clippy::large_enum_variant,
+            clippy::use_self,
+            clippy::let_underscore_must_use,
+            reason = "generated; the .proto file is the documentation"
+        )]
+        pub mod $name {
+            tonic::include_proto!($package);
+        }
+    };
+}
+
+generated! {
+    /// `weir.snapshot.v1`: the IR of one tenant.
+    snapshot, "weir.snapshot.v1"
+}
+generated! {
+    /// `weir.feed.v1`: snapshots to edges, load from edges.
+    feed, "weir.feed.v1"
+}
+generated! {
+    /// `weir.node.v1`: desired state to host agents.
+    node, "weir.node.v1"
+}
+generated! {
+    /// `weir.admin.v1`: the admin API.
+    admin, "weir.admin.v1"
+}
+generated! {
+    /// `weir.store.v1`: what the config store writes and what its servers say to each other.
+    store, "weir.store.v1"
+}
+
+/// The encoded `FileDescriptorSet` of all services, for server reflection.
+pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
