@@ -1,0 +1,14 @@
+//! What Weir needs of the kernel beyond std and tokio: packets with file descriptors, `SO_REUSEPORT` groups, lock
+//! files and processes by pidfd.
+//!
+//! The only crate that may hold unsafe code, and nearly none is needed: `rustix` and `socket2` do the rest. What is
+//! left are two socket options that neither offers, in [`reuseport`], and tokio's registration in [`polled`].
+//!
+//! Deliberately absent: policy. Who gets which socket is decided in `node`.
+#![deny(unsafe_code)]
+
+pub mod lock;
+pub mod polled;
+pub mod process;
+pub mod reuseport;
+pub mod seqpacket;
