@@ -1,0 +1,170 @@
+//! One record of the write-ahead log.
+//!
+//! ```text
+//!  0 length of the payload(4)   4 crc32c of the length and of all from byte 8 on(4)
+//!  8 kind(1)   9 flags(1)   10 "WL"   12 segment's number(4)   16 batch's number(8)   24 term(8)   32 index(8)
+//! 40 payload, padded with zeros to a multiple of 8
+//! ```
+//!
+//! Integers are little-endian. The segment's and the batch's number make a record that stands in the wrong place
+//! another record.
+
+use crate::{
+    disk::{EntryKind, HardState, LogEntry},
+    machine::Position,
+    peer::{kind_number, kind_of},
+};
+
+pub(super) const HEAD: usize = 40;
+const MAGIC: [u8; 2] = *b"WL";
+/// The batch is whole with this record.
+const LAST: u8 = 1;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// The first of a segment; its payload is the owner.
+    Segment,
+    /// Its payload is the vote, its index the commit index.
+    HardState,
+    /// The log begins anew after this place.
+    Snapshot,
+    Entry(EntryKind),
+}
+
+impl Kind {
+    fn number(self) -> u8 {
+        match self {
+            Self::Segment => 1,
+            Self::HardState => 2,
+            Self::Snapshot => 3,
+            Self::Entry(kind) => 16 + kind_number(kind),
+        }
+    }
+
+    fn of(number: u8) -> Option<Self> {
+        match number {
+            1 => Some(Self::Segment),
+            2 => Some(Self::HardState),
+            3 => Some(Self::Snapshot),
+            number => kind_of(number.checked_sub(16)?).map(Self::Entry),
+        }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Record<'a> {
+    pub(super) kind: Kind,
+    pub(super) at: Position,
+    pub(super) payload: Payload<'a>,
+}
+
+/// Borrowed, or the few bytes of a vote.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Payload<'a> {
+    Bytes(&'a [u8]),
+    Vote([u8; 8]),
+}
+
+impl Payload<'_> {
+    pub(super) fn bytes(&self) -> &[u8] {
+        match self {
+            Self::Bytes(bytes) => bytes,
+            Self::Vote(vote) => vote,
+        }
+    }
+}
+
+/// A record as it is found, and where in its batch.
+#[derive(Debug)]
+pub(super) struct Decoded<'a> {
+    pub(super) record: Record<'a>,
+    pub(super) batch: u64,
+    pub(super) last: bool,
+}
+
+impl<'a> Record<'a> {
+    pub(super) fn segment(owner: &'a [u8]) -> Self {
+        Self { kind: Kind::Segment, at: Position::default(), payload: Payload::Bytes(owner) }
+    }
+
+    pub(super) fn snapshot(at: Position) -> Self {
+        Self { kind: Kind::Snapshot, at, payload: Payload::Bytes(&[]) }
+    }
+
+    pub(super) fn entry(entry: &'a LogEntry) -> Self {
+        Self { kind: Kind::Entry(entry.kind), at: entry.at, payload: Payload::Bytes(&entry.payload) }
+    }
+
+    pub(super) fn hard_state(state: &HardState) -> Self {
+        let at = Position { index: state.commit, term: state.term };
+        Self { kind: Kind::HardState, at, payload: Payload::Vote(state.vote.to_le_bytes()) }
+    }
+
+    /// With its padding.
+    pub(super) fn size(&self) -> u64 {
+        padded(self.payload.bytes().len()) as u64
+    }
+
+    fn encode(&self, segment: u32, batch: u64, last: bool, buffer: &mut Vec<u8>) {
+        let start = buffer.len();
+        let payload = self.payload.bytes();
+        let length = u32::try_from(payload.len()).expect("an entry is bounded by MAX_TXN");
+        buffer.extend(length.to_le_bytes());
+        buffer.extend([0; 4]);
+        buffer.extend([self.kind.number(), if last { LAST } else { 0 }]);
+        buffer.extend(MAGIC);
+        buffer.extend(segment.to_le_bytes());
+        buffer.extend(batch.to_le_bytes());
+        buffer.extend(self.at.term.to_le_bytes());
+        buffer.extend(self.at.index.to_le_bytes());
+        buffer.extend(payload);
+        let sum = sum(length, &buffer[start + 8..]);
+        buffer[start + 4..start + 8].copy_from_slice(&sum.to_le_bytes());
+        buffer.resize(start + padded(payload.len()), 0);
+    }
+
+    /// The record at the beginning of `bytes`, if there is a whole one of this segment.
+    pub(super) fn decode(bytes: &'a [u8], segment: u32) -> Option<Decoded<'a>> {
+        let head = bytes.first_chunk::<HEAD>()?;
+        if head[10..12] != MAGIC || read_u32(head, 12) != segment {
+            return None;
+        }
+        let length = read_u32(head, 0);
+        let end = HEAD.checked_add(usize::try_from(length).ok()?)?;
+        if sum(length, bytes.get(8..end)?) != read_u32(head, 4) {
+            return None;
+        }
+        let kind = Kind::of(head[8])?;
+        let at = Position { term: read_u64(head, 24), index: read_u64(head, 32) };
+        let record = Self { kind, at, payload: Payload::Bytes(&bytes[HEAD..end]) };
+        // Padding is not summed, but it is zeros or somebody wrote here.
+        let padding = bytes.get(end..padded(end - HEAD))?;
+        if padding.iter().any(|byte| *byte != 0) {
+            return None;
+        }
+        Some(Decoded { record, batch: read_u64(head, 16), last: head[9] == LAST })
+    }
+}
+
+/// All records as one batch.
+pub(super) fn encode_batch(records: &[Record<'_>], segment: u32, batch: u64, buffer: &mut Vec<u8>) {
+    for (position, record) in records.iter().enumerate() {
+        record.encode(segment, batch, position + 1 == records.len(), buffer);
+    }
+}
+
+fn padded(payload: usize) -> usize {
+    (HEAD + payload).next_multiple_of(8)
+}
+
+fn sum(length: u32, rest: &[u8]) -> u32 {
+    crc32c::crc32c_append(crc32c::crc32c(&length.to_le_bytes()), rest)
+}
+
+fn read_u32(head: &[u8; HEAD], at: usize) -> u32 {
+    u32::from_le_bytes(std::array::from_fn(|byte| head[at + byte]))
+}
+
+fn read_u64(head: &[u8; HEAD], at: usize) -> u64 {
+    u64::from_le_bytes(std::array::from_fn(|byte| head[at + byte]))
+}

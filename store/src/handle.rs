@@ -1,0 +1,273 @@
+//! The asynchronous face of a store: any number of clones, on any runtime.
+
+use std::{
+    sync::{Arc, RwLock, RwLockReadGuard},
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use model::Revision;
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch},
+    time::timeout,
+};
+
+use crate::{
+    Committed, Entry, Key, Leadership, NodeId, Op, Outcome, Read, ReadError, Record, Status, Txn, TxnError,
+    Watch,
+    machine::Machine,
+    peer::{PeerMessage, Report},
+    txn::Command,
+};
+
+/// What the driver publishes and everybody reads.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) node: NodeId,
+    pub(crate) cluster_id: String,
+    /// Held for a moment only: the driver waits for it to apply. Values are shared, not copied, under it.
+    pub(crate) machine: Arc<RwLock<Machine>>,
+    /// The last revision applied. Its sender belongs to the driver: when that ends, waiters are told.
+    pub(crate) applied: watch::Receiver<Revision>,
+    pub(crate) leadership: watch::Receiver<Leadership>,
+    pub(crate) leader: watch::Receiver<Option<NodeId>>,
+    pub(crate) log: watch::Receiver<LogFigures>,
+}
+
+/// How the log is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct LogFigures {
+    pub(crate) commit_index: u64,
+    pub(crate) bytes: u64,
+}
+
+impl Shared {
+    pub(crate) fn machine(&self) -> RwLockReadGuard<'_, Machine> {
+        // A panic while it was held for writing aborts the process, so what is poisoned is not broken.
+        self.machine.read().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}
+
+/// What the driver is asked.
+#[derive(Debug)]
+pub(crate) enum Ask {
+    /// Put a command through the log.
+    Propose {
+        command: Command,
+        size: OwnedSemaphorePermit,
+        reply: oneshot::Sender<Result<Outcome, TxnError>>,
+    },
+    /// Answer when everything that was committed before now has been applied here.
+    Barrier { reply: oneshot::Sender<Result<(), ReadError>> },
+    /// A message of another server.
+    Step(Box<PeerMessage>),
+    /// What became of messages to other servers.
+    Report(Report),
+    /// Stop in good order.
+    Shutdown { reply: oneshot::Sender<()> },
+}
+
+/// A store. Clones are the same store; it ends with [`Handle::shutdown`].
+#[derive(Debug, Clone)]
+pub struct Handle {
+    pub(crate) asks: mpsc::Sender<Ask>,
+    pub(crate) bytes: Arc<Semaphore>,
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) read_timeout: Duration,
+}
+
+impl Handle {
+    /// Applies a transaction: it is durable on a quorum and visible to reads on this server when this returns.
+    /// Dropping the future does not take the transaction back.
+    ///
+    /// # Errors
+    ///
+    /// [`TxnError::Conflict`] asks to read again; [`TxnError::Busy`], [`TxnError::NoLeader`] and
+    /// [`TxnError::Unknown`] may be tried again with the same transaction, request id included.
+    pub async fn txn(&self, txn: Txn) -> Result<Committed, TxnError> {
+        txn.check()?;
+        let id = txn.request_id.clone();
+        let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let time_ms = i64::try_from(since_epoch.as_millis()).unwrap_or(i64::MAX);
+        let size = txn.ops.iter().map(|op| op.key().len() + value_len(op)).sum::<usize>();
+        match self.propose(Command::Txn { txn, time_ms }, size).await? {
+            Outcome::Committed(revision) => Ok(Committed { revision, duplicate: false }),
+            Outcome::Duplicate(revision) => Ok(Committed { revision, duplicate: true }),
+            Outcome::Conflict { key, expected, actual } => Err(TxnError::Conflict { key, expected, actual }),
+            Outcome::RequestIdReused => Err(TxnError::RequestIdReused(id)),
+            Outcome::Invalid(problem) => Err(problem.into()),
+            Outcome::Full => Err(TxnError::Full { bytes: self.shared.machine().bytes() }),
+            // Not an answer to a transaction: to whoever reads it, not answered.
+            Outcome::Compacted(_) => Err(TxnError::Unknown),
+        }
+    }
+
+    /// Forgets history up to and including a revision; returns what is forgotten then. The leader does this by
+    /// itself as history grows.
+    ///
+    /// # Errors
+    ///
+    /// As [`Handle::txn`].
+    pub async fn compact(&self, revision: Revision) -> Result<Revision, TxnError> {
+        match self.propose(Command::Compact { revision }, 0).await? {
+            Outcome::Compacted(revision) => Ok(revision),
+            _ => Err(TxnError::Unknown),
+        }
+    }
+
+    /// A key, if it exists.
+    ///
+    /// # Errors
+    ///
+    /// If the server cannot be as fresh as asked in time.
+    pub async fn get(&self, key: &str, read: Read) -> Result<Option<Entry>, ReadError> {
+        let at = self.wait(read).await?;
+        let machine = self.shared.machine();
+        Ok(match at {
+            Some(revision) => machine.get_at(key, revision)?,
+            None => machine.get(key),
+        })
+    }
+
+    /// The keys that begin with `prefix`, in the order of their bytes, and the revision that they are of: watch
+    /// from the one after it.
+    ///
+    /// # Errors
+    ///
+    /// If the server cannot be as fresh as asked in time.
+    pub async fn list(&self, prefix: &str, read: Read) -> Result<(Vec<Entry>, Revision), ReadError> {
+        let at = self.wait(read).await?;
+        let machine = self.shared.machine();
+        Ok(match at {
+            Some(revision) => (machine.list_at(prefix, revision)?, revision),
+            None => (machine.list(prefix), machine.revision()),
+        })
+    }
+
+    /// The changes of keys that begin with `prefix`, from revision `from` on (0: from the next one). Whole
+    /// revisions, in order, each once, none left out.
+    #[must_use]
+    pub fn watch(&self, prefix: impl Into<Key>, from: Revision) -> Watch {
+        Watch::new(self.shared.clone(), prefix.into(), from)
+    }
+
+    /// At most `limit` records of the audit from a revision on, oldest first.
+    ///
+    /// # Errors
+    ///
+    /// If history does not reach back to `from`.
+    pub fn audit(&self, from: Revision, limit: usize) -> Result<Vec<Record>, ReadError> {
+        Ok(self.shared.machine().records_from(from)?.take(limit).cloned().collect())
+    }
+
+    /// How this server is.
+    #[must_use]
+    pub fn status(&self) -> Status {
+        let leadership = *self.shared.leadership.borrow();
+        let leader = *self.shared.leader.borrow();
+        let log = *self.shared.log.borrow();
+        let machine = self.shared.machine();
+        Status {
+            node: self.shared.node,
+            cluster_id: self.shared.cluster_id.clone(),
+            leadership,
+            leader,
+            epoch: machine.epoch(),
+            revision: machine.revision(),
+            compacted: machine.compacted(),
+            applied_index: machine.applied().index,
+            // Published after what is applied: the state is never ahead of what is committed.
+            commit_index: log.commit_index.max(machine.applied().index),
+            wal_bytes: log.bytes,
+            hash: machine.hash(),
+            keys: machine.live_keys(),
+            bytes: machine.bytes(),
+            voters: machine.members().voters.clone(),
+        }
+    }
+
+    /// Whether this server leads, as it changes. The channel closes when the store is shut down or fails.
+    #[must_use]
+    pub fn leadership(&self) -> watch::Receiver<Leadership> {
+        self.shared.leadership.clone()
+    }
+
+    /// Whether this server leads now.
+    #[must_use]
+    pub fn is_leader(&self) -> bool {
+        self.shared.leadership.borrow().leader
+    }
+
+    /// Gives the driver a message that another server sent. Messages may be lost: when too many wait, this drops
+    /// it, and Raft sends again.
+    pub fn deliver(&self, message: PeerMessage) {
+        self.try_deliver(message);
+    }
+
+    /// As [`Handle::deliver`]; whether the driver has it.
+    pub(crate) fn try_deliver(&self, message: PeerMessage) -> bool {
+        let taken = self.asks.try_send(Ask::Step(Box::new(message))).is_ok();
+        if !taken {
+            metrics::counter!(crate::metric::PEER_DROPPED).increment(1);
+        }
+        taken
+    }
+
+    /// Stops in good order: hands leadership over if there is somebody to take it, answers who waits, writes the
+    /// state and its marker. Returns when the data directory is free. A second call returns at once.
+    pub async fn shutdown(&self) {
+        let (reply, stopped) = oneshot::channel();
+        if self.asks.send(Ask::Shutdown { reply }).await.is_ok() {
+            // An error is the driver's end as well.
+            drop(stopped.await);
+        }
+        self.asks.closed().await;
+    }
+
+    async fn propose(&self, command: Command, size: usize) -> Result<Outcome, TxnError> {
+        let permits = u32::try_from(size + 256).unwrap_or(u32::MAX);
+        let size = self.bytes.clone().try_acquire_many_owned(permits).map_err(|_| TxnError::Busy)?;
+        let (reply, answer) = oneshot::channel();
+        self.asks.try_send(Ask::Propose { command, size, reply }).map_err(|error| match error {
+            mpsc::error::TrySendError::Full(_) => TxnError::Busy,
+            mpsc::error::TrySendError::Closed(_) => TxnError::Stopped,
+        })?;
+        // No answer: the driver ended with the proposal in its hands.
+        answer.await.unwrap_or(Err(TxnError::Unknown))
+    }
+
+    /// Waits until the server is as fresh as asked; the revision to read at, if it is not the newest.
+    async fn wait(&self, read: Read) -> Result<Option<Revision>, ReadError> {
+        match read {
+            Read::Local => Ok(None),
+            Read::Linearizable => self.barrier().await.map(|()| None),
+            Read::AtLeast(wanted) => self.reach(wanted).await.map(|()| None),
+            Read::At(wanted) => self.reach(wanted).await.map(|()| Some(wanted)),
+        }
+    }
+
+    async fn barrier(&self) -> Result<(), ReadError> {
+        let (reply, answer) = oneshot::channel();
+        self.asks.try_send(Ask::Barrier { reply }).map_err(|error| match error {
+            mpsc::error::TrySendError::Full(_) => ReadError::Busy,
+            mpsc::error::TrySendError::Closed(_) => ReadError::Stopped,
+        })?;
+        answer.await.unwrap_or(Err(ReadError::Stopped))
+    }
+
+    async fn reach(&self, wanted: Revision) -> Result<(), ReadError> {
+        let mut applied = self.shared.applied.clone();
+        let reached = timeout(self.read_timeout, applied.wait_for(|have| *have >= wanted)).await;
+        match reached {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(_)) => Err(ReadError::Stopped),
+            Err(_) => Err(ReadError::Behind { wanted, have: self.shared.machine().revision() }),
+        }
+    }
+}
+
+fn value_len(op: &Op) -> usize {
+    match op {
+        Op::Put { value, .. } => value.len(),
+        Op::Delete { .. } => 0,
+    }
+}

@@ -1,0 +1,28 @@
+//! The store at its boundary: one server on a real directory, three servers in one process, and a simulation of
+//! three servers whose every run is given by its seed.
+#![expect(clippy::unwrap_used, reason = "tests; the lint's exception does not know helpers")]
+
+mod cluster;
+mod crash;
+mod failure;
+mod model;
+mod peers;
+mod sim;
+mod single;
+mod watch;
+
+use std::{path::Path, time::Duration};
+
+use store::{Config, Handle, Store};
+
+/// Small files and a quick clock.
+fn config(dir: &Path) -> Config {
+    let mut config = Config::new(dir);
+    config.segment = 64 << 10;
+    config.tick = Duration::from_millis(10);
+    config
+}
+
+async fn open(dir: &Path) -> Handle {
+    Store::open(config(dir)).await.unwrap()
+}
