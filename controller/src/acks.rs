@@ -1,0 +1,136 @@
+//! What each worker serves, as far as it has said so. In memory only: acknowledgements are facts about connections,
+//! and a server that starts again learns them from the workers' `Hello`.
+
+mod ledger;
+
+#[cfg(test)]
+mod tests;
+
+use std::{
+    collections::BTreeMap,
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Instant,
+};
+
+use api::convert::Hash;
+use model::{PoolName, Revision, TenantId, WorkerId};
+
+pub(crate) use ledger::{Cause, Ledger, Nacked, Sent};
+
+use crate::metric;
+
+/// The ledgers of all workers that have a stream to this server.
+#[derive(Debug, Default)]
+pub(crate) struct Acks {
+    inner: Mutex<Inner>,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    workers: BTreeMap<WorkerId, Subscriber>,
+    /// Tells streams of one worker apart: the newer one counts.
+    streams: u64,
+}
+
+#[derive(Debug)]
+struct Subscriber {
+    stream: u64,
+    pool: PoolName,
+    ledger: Ledger,
+}
+
+/// How far a tenant's current snapshot has come.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(crate) struct Propagation {
+    /// Workers that should serve it.
+    pub(crate) wanted: usize,
+    /// Of them, those that do.
+    pub(crate) active: usize,
+    /// Of them, those that refused it.
+    pub(crate) refused: Vec<(WorkerId, Nacked)>,
+}
+
+impl Acks {
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        // Every change is whole before anything can panic.
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes note of a worker that came with these snapshots. An older stream of the same worker no longer counts.
+    pub(crate) fn connect(
+        &self,
+        worker: WorkerId,
+        pool: PoolName,
+        revision: Revision,
+        active: BTreeMap<TenantId, Hash>,
+    ) -> u64 {
+        let mut inner = self.lock();
+        inner.streams += 1;
+        let stream = inner.streams;
+        inner.workers.insert(worker, Subscriber { stream, pool, ledger: Ledger::new(revision, active) });
+        metrics::gauge!(metric::SUBSCRIBERS).set(count(inner.workers.len()));
+        stream
+    }
+
+    /// The stream has ended.
+    pub(crate) fn disconnect(&self, worker: &WorkerId, stream: u64) {
+        let mut inner = self.lock();
+        if inner.workers.get(worker).is_some_and(|s| s.stream == stream) {
+            inner.workers.remove(worker);
+        }
+        metrics::gauge!(metric::SUBSCRIBERS).set(count(inner.workers.len()));
+    }
+
+    /// Changes a worker's ledger, if the stream is still the worker's.
+    pub(crate) fn with<T>(
+        &self,
+        worker: &WorkerId,
+        stream: u64,
+        change: impl FnOnce(&mut Ledger) -> T,
+    ) -> Option<T> {
+        let mut inner = self.lock();
+        let subscriber = inner.workers.get_mut(worker).filter(|s| s.stream == stream)?;
+        Some(change(&mut subscriber.ledger))
+    }
+
+    /// How far `hash` of a tenant has come on the workers of the pools that `serves` holds for. Those that are still
+    /// starting do not count: scaling out does not make an object less programmed.
+    pub(crate) fn propagation(
+        &self,
+        tenant: &TenantId,
+        hash: &Hash,
+        serves: impl Fn(&PoolName) -> bool,
+    ) -> Propagation {
+        let inner = self.lock();
+        let mut propagation = Propagation::default();
+        let joined = |s: &Subscriber| serves(&s.pool) && s.ledger.has_joined();
+        for (worker, subscriber) in inner.workers.iter().filter(|(_, s)| joined(s)) {
+            propagation.wanted += 1;
+            if subscriber.ledger.serves(tenant, hash) {
+                propagation.active += 1;
+            } else if let Some(nack) = subscriber.ledger.nack(tenant).filter(|n| n.hash == *hash) {
+                propagation.refused.push((worker.clone(), nack.clone()));
+            }
+        }
+        propagation
+    }
+
+    /// A worker's acknowledged revision and what it refuses, one line each.
+    pub(crate) fn of(&self, worker: &str) -> Option<(Revision, Vec<String>)> {
+        let inner = self.lock();
+        let ledger = &inner.workers.get(worker)?.ledger;
+        Some((ledger.revision(), ledger.nacks().map(|(t, n)| format!("{t}: {n}")).collect()))
+    }
+}
+
+/// Notes the time that a commit took to a worker.
+pub(crate) fn acknowledged(sent: &[Sent], now: Instant) {
+    for delta in sent {
+        let took = now.saturating_duration_since(delta.seen_at);
+        metrics::histogram!(metric::COMMIT_TO_ACK_SECONDS).record(took.as_secs_f64());
+    }
+}
+
+fn count(n: usize) -> f64 {
+    u32::try_from(n).map_or(f64::INFINITY, f64::from)
+}

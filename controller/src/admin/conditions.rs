@@ -1,0 +1,130 @@
+//! What is true of an object: the dialect's conditions, and what the workers have said.
+//!
+//! `Propagated` counts the workers that this server feeds; `Programmed` is true when all of them serve the object.
+
+use api::admin::Condition;
+use dialect::Scope;
+
+use crate::{
+    Snapshot, TenantState, World,
+    acks::{Acks, Propagation},
+    objects::Stored,
+};
+
+const TRUE: &str = "True";
+const FALSE: &str = "False";
+const UNKNOWN: &str = "Unknown";
+
+/// The conditions of an object as of now.
+pub(super) fn conditions(world: &World, acks: &Acks, stored: &Stored) -> Vec<Condition> {
+    if stored.tenant.is_platform() {
+        // Pools and tenants are of no snapshot.
+        return vec![];
+    }
+    let make = Maker { generation: stored.generation.0 };
+    let state = world.tenants.get(&stored.tenant).filter(|state| state.revision >= stored.revision);
+    let Some(state) = state else {
+        return vec![make.whole("Accepted", UNKNOWN, "Pending", "not compiled yet".to_owned())];
+    };
+    if !state.held.is_empty() {
+        let about = format!("{}", stored.key);
+        let mine: Vec<_> = state.held.iter().filter(|line| line.contains(&about)).cloned().collect();
+        let lines = if mine.is_empty() { &state.held } else { &mine };
+        let message = format!("the tenant is held at its last good configuration: {}", lines.join("; "));
+        return vec![
+            make.whole("Accepted", FALSE, "Invalid", message.clone()),
+            make.whole("Programmed", FALSE, "Invalid", message),
+        ];
+    }
+    let mut conditions: Vec<_> = dialects(state, stored, &make).collect();
+    if let Some(snapshot) = &state.snapshot {
+        let propagation = acks.propagation(&stored.tenant, &snapshot.hash, |p| snapshot.pools.contains(p));
+        conditions.extend(workers(&make, &propagation, snapshot, stored));
+    }
+    conditions
+}
+
+/// What the dialect said.
+fn dialects<'a>(
+    state: &'a TenantState,
+    stored: &Stored,
+    make: &'a Maker,
+) -> impl Iterator<Item = Condition> + 'a {
+    let statuses = state.statuses.get(&stored.key);
+    statuses.into_iter().flat_map(|status| &status.conditions).map(|condition| {
+        let parent = match &condition.scope {
+            Scope::Object => String::new(),
+            Scope::Listener(name) | Scope::Parent(name) => name.clone(),
+        };
+        let status = if condition.status { TRUE } else { FALSE };
+        Condition {
+            parent,
+            ..make.whole(&condition.kind, status, &condition.reason, condition.message.clone())
+        }
+    })
+}
+
+/// What the workers said.
+fn workers(make: &Maker, propagation: &Propagation, snapshot: &Snapshot, stored: &Stored) -> [Condition; 2] {
+    let Propagation { wanted, active, refused } = propagation;
+    let revision = snapshot.revision;
+    let count = format!("{active} of {wanted} workers serve revision {revision}");
+    if *wanted == 0 {
+        let message = match snapshot.pools.is_empty() {
+            true => "no listener uses it, so no worker serves it".to_owned(),
+            false => "no worker of its pools is connected to this server and has started".to_owned(),
+        };
+        return [
+            make.whole("Propagated", UNKNOWN, "NoWorkers", message.clone()),
+            make.whole("Programmed", UNKNOWN, "NoWorkers", message),
+        ];
+    }
+    if active == wanted {
+        return [
+            make.whole("Propagated", TRUE, "Propagated", count.clone()),
+            make.whole("Programmed", TRUE, "Programmed", count),
+        ];
+    }
+    let reason = if refused.is_empty() { "Pending" } else { "Refused" };
+    let message = match refusals(propagation, stored) {
+        Some(why) => format!("{count}; {why}"),
+        None => count,
+    };
+    [
+        make.whole("Propagated", FALSE, reason, message.clone()),
+        make.whole("Programmed", FALSE, reason, message),
+    ]
+}
+
+/// Who refused, and why: on the object that a worker blamed, in its words; on the tenant's others, which one it was.
+fn refusals(propagation: &Propagation, stored: &Stored) -> Option<String> {
+    let (worker, nack) = propagation.refused.first()?;
+    let about = stored.key.to_string();
+    let mine = propagation.refused.iter().find_map(|(worker, nack)| {
+        let of_this = |origin: &str| {
+            origin.strip_prefix(about.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with(' '))
+        };
+        nack.causes.iter().find(|c| of_this(&c.origin)).map(|cause| (worker, nack.revision, cause))
+    });
+    Some(match mine {
+        Some((worker, revision, cause)) => format!("worker {worker} refused revision {revision}: {cause}"),
+        None => format!("worker {worker} refused the tenant's configuration: {nack}"),
+    })
+}
+
+struct Maker {
+    generation: u64,
+}
+
+impl Maker {
+    fn whole(&self, kind: &str, status: &str, reason: &str, message: String) -> Condition {
+        Condition {
+            r#type: kind.to_owned(),
+            status: status.to_owned(),
+            reason: reason.to_owned(),
+            message,
+            observed_generation: self.generation,
+            parent: String::new(),
+        }
+    }
+}

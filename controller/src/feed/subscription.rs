@@ -1,0 +1,196 @@
+//! One worker's stream, from its hello to its end.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::Arc,
+    time::Instant,
+};
+
+use api::{
+    convert::Hash,
+    feed::{
+        Ack, Delta, EdgeMessage, Heartbeat, Hello, Nack, ServerMessage, edge_message, server_message::Message,
+    },
+    limits::HEARTBEAT_INTERVAL,
+    process,
+};
+use model::{Epoch, Revision, TenantId, WorkerId};
+use tokio::{
+    sync::{mpsc, watch},
+    time::{MissedTickBehavior, interval},
+};
+use tonic::{Status, Streaming};
+use tracing::{debug, info, warn};
+
+use super::delta::Basis;
+use crate::{
+    World,
+    acks::{self, Acks, Cause, Sent},
+    metric,
+};
+
+type Outbox = mpsc::Sender<Result<ServerMessage, Status>>;
+
+/// One worker's stream.
+pub(super) struct Subscription {
+    worker: WorkerId,
+    stream: u64,
+    basis: Basis,
+    /// Made and not sent yet: at most the chunks of one change.
+    waiting: VecDeque<(Delta, Sent)>,
+    /// The world may have more for the worker than it was sent.
+    stale: bool,
+    world: watch::Receiver<Arc<World>>,
+    acks: Arc<Acks>,
+}
+
+impl Subscription {
+    /// Of the worker that says hello.
+    pub(super) fn open(
+        hello: Hello,
+        world: watch::Receiver<Arc<World>>,
+        acks: Arc<Acks>,
+    ) -> Result<Self, Status> {
+        let invalid = |e: model::InvalidName| Status::invalid_argument(e.to_string());
+        let worker: WorkerId = hello.worker.parse().map_err(invalid)?;
+        let pool: model::PoolName = hello.pool.parse().map_err(invalid)?;
+        if !world.borrow().pools.contains_key(&pool) {
+            return Err(Status::failed_precondition(format!("there is no pool {pool}")));
+        }
+        let have = hello
+            .have
+            .into_iter()
+            .map(|version| {
+                let tenant: TenantId = version.tenant.parse().map_err(invalid)?;
+                let hash: Hash = version
+                    .hash
+                    .as_slice()
+                    .try_into()
+                    .map_err(|_| Status::invalid_argument("a hash has 32 bytes"))?;
+                Ok((tenant, hash))
+            })
+            .collect::<Result<BTreeMap<_, _>, Status>>()?;
+        let epoch = hello.epoch.map(|e| Epoch { counter: e.counter, id: e.id }).unwrap_or_default();
+        let revision = Revision(hello.revision);
+        info!(%worker, %pool, %revision, version = hello.version, "worker subscribed");
+        let stream = acks.connect(worker.clone(), pool.clone(), revision, have.clone());
+        let basis = Basis::new(pool, epoch, revision, have);
+        Ok(Self { worker, stream, basis, waiting: VecDeque::new(), stale: true, world, acks })
+    }
+
+    /// Serves the worker until either side ends the stream.
+    pub(super) async fn run(
+        mut self,
+        mut answers: Streaming<EdgeMessage>,
+        outbox: Outbox,
+        mut shutdown: watch::Receiver<bool>,
+    ) {
+        let end = tokio::select! {
+            end = self.serve(&mut answers, &outbox) => end,
+            () = process::shut_down(&mut shutdown) => Err(Status::unavailable("the server is shutting down")),
+        };
+        self.acks.disconnect(&self.worker, self.stream);
+        match end {
+            Ok(()) => debug!(worker = %self.worker, "worker left"),
+            Err(status) => {
+                debug!(worker = %self.worker, code = ?status.code(), reason = status.message(), "feed ended");
+                // The worker is told if it can be; a full outbox or a lost connection tells it as well.
+                outbox.try_send(Err(status)).ok();
+            }
+        }
+    }
+
+    async fn serve(&mut self, answers: &mut Streaming<EdgeMessage>, outbox: &Outbox) -> Result<(), Status> {
+        let mut heartbeat = interval(HEARTBEAT_INTERVAL);
+        heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        heartbeat.tick().await;
+        loop {
+            self.refill();
+            let may_send = !self.waiting.is_empty() && self.has_room()?;
+            tokio::select! {
+                permit = outbox.reserve(), if may_send => {
+                    let Ok(permit) = permit else { return Ok(()) };
+                    let Some((delta, sent)) = self.waiting.pop_front() else { continue };
+                    self.note(|ledger| ledger.sent(sent))?;
+                    permit.send(Ok(ServerMessage { message: Some(Message::Delta(delta)) }));
+                    heartbeat.reset();
+                }
+                // Looked at only when nothing waits: what changes meanwhile is merged into the next delta.
+                changed = self.world.changed(), if self.waiting.is_empty() => {
+                    changed.map_err(|_| Status::unavailable("the server is shutting down"))?;
+                    self.stale = true;
+                }
+                answer = answers.message() => match answer? {
+                    Some(EdgeMessage { message: Some(message) }) => self.answer(message)?,
+                    Some(EdgeMessage { message: None }) => {}
+                    None => return Ok(()),
+                },
+                _ = heartbeat.tick() => {
+                    let revision = self.world.borrow().revision.0;
+                    let message = Message::Heartbeat(Heartbeat { revision });
+                    // A full outbox means that the worker has something to read already.
+                    if let Err(mpsc::error::TrySendError::Closed(_)) =
+                        outbox.try_send(Ok(ServerMessage { message: Some(message) }))
+                    {
+                        return Ok(());
+                    }
+                }
+            }
+        }
+    }
+
+    /// Makes the next deltas, if the worker lacks something.
+    fn refill(&mut self) {
+        if !self.waiting.is_empty() || !self.stale {
+            return;
+        }
+        self.stale = false;
+        let world = self.world.borrow_and_update().clone();
+        if self.basis.is_ahead_of(&world) {
+            debug!(worker = %self.worker, have = %self.basis.revision, here = %world.revision, "behind this worker");
+            return;
+        }
+        self.waiting.extend(self.basis.advance(&world));
+    }
+
+    fn has_room(&self) -> Result<bool, Status> {
+        self.note(|ledger| ledger.has_room())
+    }
+
+    fn answer(&self, message: edge_message::Message) -> Result<(), Status> {
+        match message {
+            edge_message::Message::Ack(ack) => self.ack(&ack),
+            edge_message::Message::Nack(nack) => self.nack(&nack),
+            edge_message::Message::Hello(_) => Err(Status::invalid_argument("said hello twice")),
+        }
+    }
+
+    fn ack(&self, ack: &Ack) -> Result<(), Status> {
+        let epoch = ack.epoch.map(|e| Epoch { counter: e.counter, id: e.id }).unwrap_or_default();
+        if epoch != self.basis.epoch {
+            // Of a life of the store that is over; what was sent since is acknowledged by itself.
+            return Ok(());
+        }
+        let settled = self.note(|ledger| ledger.ack(Revision(ack.revision)))?;
+        acks::acknowledged(&settled, Instant::now());
+        Ok(())
+    }
+
+    fn nack(&self, nack: &Nack) -> Result<(), Status> {
+        let tenant: TenantId =
+            nack.tenant.parse().map_err(|e: model::InvalidName| Status::invalid_argument(e.to_string()))?;
+        let known = self.note(|ledger| ledger.refuse(&tenant, Cause::new(&nack.object, &nack.reason)))?;
+        if known {
+            metrics::counter!(metric::NACKS).increment(1);
+            let (worker, object, reason) = (&self.worker, &nack.object, &nack.reason);
+            warn!(%worker, %tenant, revision = nack.revision, object, reason, "worker refused a configuration");
+        }
+        Ok(())
+    }
+
+    fn note<T>(&self, change: impl FnOnce(&mut acks::Ledger) -> T) -> Result<T, Status> {
+        self.acks
+            .with(&self.worker, self.stream, change)
+            .ok_or_else(|| Status::aborted("a newer stream of this worker took over"))
+    }
+}

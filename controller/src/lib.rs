@@ -1,0 +1,35 @@
+//! The controller: takes objects from users, keeps them in the store, and feeds what they amount to to the edges.
+//!
+//! ```text
+//! admin -> parse -> compile (dry) -> one transaction of the store
+//!                                         |
+//!            feed <- World <- snapshots <-+ watch: changed tenants are compiled again
+//!              |
+//!            edges: ack, nack -> acks -> conditions on objects (computed when they are read)
+//! ```
+//!
+//! Main types: [`Controller`] serves both ports; [`World`] is what the edges are to serve at one revision;
+//! [`Desired`] keeps the autoscaler's plans.
+//!
+//! Deliberately absent: scaling (the autoscaler comes in through [`Fleet`] and [`Intake`]), consensus (`store`), what
+//! objects mean (`dialect`).
+#![forbid(unsafe_code)]
+
+mod acks;
+mod admin;
+pub mod auth;
+mod controller;
+mod desired;
+mod feed;
+mod handles;
+pub mod keys;
+pub mod metric;
+mod objects;
+mod platform;
+mod snapshots;
+mod world;
+
+pub use controller::{Config, Controller, ServeError, StartError, TokenError, generate_token};
+pub use desired::{Desired, DesiredError, Plan};
+pub use handles::{EventStream, Fleet, FleetError, Intake, ReplyStream, ReportStream};
+pub use world::{PoolState, Snapshot, TenantState, World};

@@ -1,0 +1,81 @@
+//! One tenant's objects to its snapshot. Pure but for the sealer; runs off the async threads.
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use api::{convert, limits::MAX_SNAPSHOT};
+use dialect::{Environment, Object};
+use model::{CompileLimits, Revision, RouteTable, TenantId};
+use store::{Entry, seal::Sealer};
+
+use crate::{Snapshot, TenantState, objects::Stored};
+
+/// All that it takes to compile a tenant.
+pub(crate) struct Job {
+    pub(crate) tenant: TenantId,
+    pub(crate) environment: Environment,
+    pub(crate) entries: Vec<Entry>,
+    pub(crate) sealer: Arc<Sealer>,
+    /// As it was compiled last.
+    pub(crate) last: Option<Arc<TenantState>>,
+    pub(crate) revision: Revision,
+}
+
+/// What has become of the tenant. One that does not compile is held at its last good snapshot.
+pub(crate) fn compile(job: &Job) -> TenantState {
+    let last = job.last.as_ref();
+    match build(job) {
+        Ok((snapshot, statuses)) => {
+            // The same bytes are the same snapshot: nothing to send, nothing to acknowledge.
+            let old = last.and_then(|l| l.snapshot.clone()).filter(|old| old.hash == snapshot.hash);
+            TenantState {
+                snapshot: Some(old.unwrap_or_else(|| Arc::new(snapshot))),
+                held: vec![],
+                statuses: statuses.into_iter().map(|s| (s.key.clone(), s)).collect(),
+                revision: job.revision,
+            }
+        }
+        Err(problems) => held(job, problems),
+    }
+}
+
+/// The tenant as it was, with why it is not as its objects say.
+pub(crate) fn held(job: &Job, problems: Vec<String>) -> TenantState {
+    TenantState {
+        snapshot: job.last.as_ref().and_then(|l| l.snapshot.clone()),
+        held: problems,
+        statuses: job.last.as_ref().map(|l| l.statuses.clone()).unwrap_or_default(),
+        revision: job.revision,
+    }
+}
+
+fn build(job: &Job) -> Result<(Snapshot, Vec<dialect::ObjectStatus>), Vec<String>> {
+    let objects = objects(job)?;
+    let compiled = dialect::compile(&objects, &job.environment);
+    // What the dialect leaves out is safe to serve (a host that is no longer the tenant's, say); what the table
+    // cannot be made of is not.
+    RouteTable::compile(&compiled.config, &CompileLimits::default())
+        .map_err(|errors| errors.iter().map(ToString::to_string).collect::<Vec<_>>())?;
+    let (bytes, hash) = convert::encode(&compiled.config);
+    if bytes.len() > MAX_SNAPSHOT {
+        return Err(vec![format!(
+            "the tenant's configuration has {} bytes for the edges; the most is {MAX_SNAPSHOT}",
+            bytes.len()
+        )]);
+    }
+    let pools = compiled.config.listeners.iter().map(|l| l.pool.clone()).collect::<BTreeSet<_>>();
+    let snapshot = Snapshot { revision: job.revision, hash, bytes, pools, config: compiled.config };
+    Ok((snapshot, compiled.statuses))
+}
+
+fn objects(job: &Job) -> Result<Vec<Object>, Vec<String>> {
+    let mut objects = Vec::with_capacity(job.entries.len());
+    let mut problems = vec![];
+    for entry in &job.entries {
+        let object = Stored::read(entry).map_err(|e| vec![e.to_string()]).and_then(|s| s.object(&job.sealer));
+        match object {
+            Ok(object) => objects.push(object),
+            Err(mut found) => problems.append(&mut found),
+        }
+    }
+    if problems.is_empty() { Ok(objects) } else { Err(problems) }
+}

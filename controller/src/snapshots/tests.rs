@@ -1,0 +1,189 @@
+use serde_json::json;
+use store::seal::Sealer;
+
+use super::*;
+
+struct Harness {
+    _directory: tempfile::TempDir,
+    builder: Builder,
+    revision: u64,
+}
+
+/// An object's entry as an apply stores it.
+fn entry(key: &str, revision: u64, json: &serde_json::Value) -> Entry {
+    let value = serde_json::to_vec(&json!({"generation": 1, "json": json})).unwrap();
+    Entry {
+        key: key.into(),
+        value: value.into(),
+        create_revision: Revision(revision),
+        mod_revision: Revision(revision),
+        version: 1,
+    }
+}
+
+fn backend(address: &str) -> serde_json::Value {
+    json!({
+        "apiVersion": "weir.dev/v1", "kind": "Backend", "metadata": {"name": "b"},
+        "spec": {"endpoints": [{"address": address}]},
+    })
+}
+
+fn gateway() -> serde_json::Value {
+    json!({
+        "apiVersion": "gateway.networking.k8s.io/v1", "kind": "Gateway", "metadata": {"name": "g"},
+        "spec": {
+            "gatewayClassName": "weir",
+            "listeners": [{"name": "http", "port": 80, "protocol": "HTTP"}],
+        },
+    })
+}
+
+fn grant(tenant: &str, host: &str) -> serde_json::Value {
+    json!({
+        "apiVersion": "weir.dev/v1", "kind": "Tenant", "metadata": {"name": tenant},
+        "spec": {"hostnames": [host]},
+    })
+}
+
+impl Harness {
+    fn new(entries: Vec<Entry>) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let sealer = Arc::new(Sealer::from_file(&directory.path().join("kek")).unwrap());
+        let builder = Builder::new("localhost".into(), PoolSpec::default(), sealer, entries);
+        let mut harness = Self { _directory: directory, builder, revision: 1 };
+        harness.compile();
+        harness
+    }
+
+    /// Applies one revision; the tenants that were compiled.
+    fn put(&mut self, key: &str, json: Option<&serde_json::Value>) -> Vec<String> {
+        self.revision += 1;
+        let entry = json.map(|json| entry(key, self.revision, json));
+        self.builder.apply(vec![Event { key: key.into(), entry }]);
+        self.compile()
+    }
+
+    fn compile(&mut self) -> Vec<String> {
+        let jobs = self.builder.jobs(Revision(self.revision));
+        let tenants = jobs.iter().map(|job| job.tenant.to_string()).collect();
+        for job in jobs {
+            let state = compile(&job);
+            self.builder.compiled(job.tenant, state);
+        }
+        tenants
+    }
+
+    fn world(&self) -> World {
+        self.builder.world(Epoch { counter: 1, id: 1 }, Revision(self.revision), Instant::now())
+    }
+
+    fn hash(&self, tenant: &str) -> convert::Hash {
+        self.world().tenants[tenant].snapshot.as_ref().unwrap().hash
+    }
+}
+
+fn two_tenants() -> Harness {
+    Harness::new(vec![
+        entry("tenants/a", 1, &json!({})),
+        entry("tenants/b", 1, &json!({})),
+        entry("objects/a/Gateway/default/g", 1, &gateway()),
+    ])
+}
+
+#[test]
+fn only_the_tenant_that_changed_is_compiled() {
+    let mut harness = two_tenants();
+    assert_eq!(harness.put("objects/a/Backend/default/b", Some(&backend("127.0.0.1:1"))), ["a"]);
+    // Rewriting a tenant's own key is part of every apply, and no change of the tenants there are.
+    assert!(harness.put("tenants/b", Some(&json!({}))).is_empty());
+    assert!(harness.put("desired/default", Some(&json!({}))).is_empty());
+}
+
+#[test]
+fn a_change_without_effect_keeps_the_snapshot() {
+    let mut harness = two_tenants();
+    let before = harness.world().tenants["a"].snapshot.clone().unwrap();
+    // A backend that no route names is in no snapshot.
+    harness.put("objects/a/Backend/default/b", Some(&backend("127.0.0.1:1")));
+    assert!(Arc::ptr_eq(&before, harness.world().tenants["a"].snapshot.as_ref().unwrap()));
+    assert_eq!(harness.world().tenants["a"].revision, Revision(2));
+}
+
+#[test]
+fn a_tenant_that_does_not_compile_is_held_and_the_others_go_on() {
+    let mut harness = two_tenants();
+    let good = harness.hash("a");
+    harness
+        .put("objects/a/Gateway/default/h", Some(&json!({"kind": "Gateway", "spec": "of another version"})));
+    let state = harness.world().tenants["a"].clone();
+    assert!(!state.held.is_empty() && harness.hash("a") == good, "{:?}", state.held);
+
+    harness.put("objects/b/Gateway/default/g", Some(&gateway()));
+    assert!(harness.world().tenants["b"].held.is_empty());
+
+    harness.put("objects/a/Gateway/default/h", None);
+    assert!(harness.world().tenants["a"].held.is_empty());
+}
+
+#[test]
+fn a_tenant_that_never_compiled_is_unknown_not_gone() {
+    let harness = Harness::new(vec![
+        entry("tenants/a", 1, &json!({})),
+        entry("objects/a/Gateway/default/g", 1, &json!("nonsense")),
+    ]);
+    assert!(harness.world().is_unknown("a") && !harness.world().is_unknown("b"));
+}
+
+#[test]
+fn a_grant_moves_the_host_and_compiles_its_tenant() {
+    let mut harness = two_tenants();
+    assert_eq!(harness.world().hosts.index.owner("a.localhost").unwrap().as_str(), "a");
+    assert!(harness.world().hosts.index.owner("shop.example.com").is_none());
+    let compiled = harness.put("objects/platform/Tenant/default/b", Some(&grant("b", "shop.example.com")));
+    assert_eq!(compiled, ["b"]);
+    assert_eq!(harness.world().hosts.index.owner("shop.example.com").unwrap().as_str(), "b");
+    harness.put("objects/platform/Tenant/default/b", None);
+    assert!(harness.world().hosts.index.owner("shop.example.com").is_none());
+}
+
+#[test]
+fn a_deleted_tenant_leaves_the_world() {
+    let mut harness = two_tenants();
+    harness.put("tenants/a", None);
+    assert!(!harness.world().tenants.contains_key("a"));
+    assert!(harness.world().hosts.index.owner("a.localhost").is_none());
+}
+
+#[test]
+fn the_default_pool_is_there_without_an_object() {
+    let harness = two_tenants();
+    assert!(harness.world().pools.contains_key(dialect::DEFAULT_POOL));
+}
+
+#[test]
+fn a_default_pool_that_does_not_say_where_it_listens_keeps_the_addresses() {
+    let mut harness = two_tenants();
+    let listen = |harness: &Harness| harness.world().pools[dialect::DEFAULT_POOL].spec.listen.clone();
+    let before = listen(&harness);
+    let pool = json!({
+        "apiVersion": "weir.dev/v1", "kind": "Pool", "metadata": {"name": "default"},
+        "spec": {"maxWorkers": 2},
+    });
+    harness.put("objects/platform/Pool/default/default", Some(&pool));
+    assert_eq!(harness.world().pools[dialect::DEFAULT_POOL].spec.max_workers, 2);
+    assert!(!before.is_empty() && listen(&harness) == before);
+}
+
+#[test]
+fn the_default_certificate_names_tenants_and_is_renewed_at_half_its_life() {
+    use std::time::{Duration, UNIX_EPOCH};
+    let now = UNIX_EPOCH + Duration::from_secs(1_800_000_000);
+    let ca = api::pki::Ca::create("i", now).unwrap();
+    let tenants: Vec<TenantId> = vec!["a".parse().unwrap()];
+    let names = certificate::names("localhost", tenants.iter());
+    assert_eq!(names, ["localhost", "*.localhost", "a.localhost", "*.a.localhost"]);
+    let certificate = DefaultCertificate::issue(&ca, names.clone(), now).unwrap();
+    let day = Duration::from_secs(24 * 3600);
+    assert!(certificate.fits(&names, now + 44 * day) && !certificate.fits(&names, now + 46 * day));
+    assert!(!certificate.fits(&names[..2], now), "a tenant more or less");
+}

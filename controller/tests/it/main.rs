@@ -1,0 +1,9 @@
+//! The controller's boundary: a real store in a temporary directory, real TLS on loopback.
+#![expect(clippy::unwrap_used, reason = "a test that fails says where")]
+
+mod apply;
+mod feed;
+mod harness;
+mod isolation;
+mod secrets;
+mod tenants;
