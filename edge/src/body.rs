@@ -1,0 +1,254 @@
+//! Bodies on their way: what comes from a client, and what is waiting to be written to a socket.
+
+use std::{
+    io,
+    pin::Pin,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use tokio::io::AsyncWrite;
+
+use crate::{
+    downstream::{h1::H1Body, h2::H2Body},
+    h1::{BodyLength, Fields, write_chunk, write_last_chunk},
+    limits::{BUFFER, Limits},
+};
+
+/// Why a request's body ended before its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum ClientError {
+    /// The connection is gone, or the stream was reset.
+    #[error("the client went away")]
+    Gone,
+    /// Malformed framing.
+    #[error("the request's body is malformed")]
+    Malformed,
+    /// Below the least rate.
+    #[error("the request's body comes too slowly")]
+    TooSlow,
+}
+
+/// A request's body.
+pub(crate) enum RequestBody<'c> {
+    /// There is none.
+    Empty,
+    /// What follows on an HTTP/1 connection.
+    H1(H1Body<'c>),
+    /// An HTTP/2 stream.
+    H2(Box<H2Body>),
+}
+
+impl RequestBody<'_> {
+    /// How it must be framed for an HTTP/1 upstream.
+    pub(crate) fn length(&self) -> BodyLength {
+        match self {
+            Self::Empty => BodyLength::None,
+            Self::H1(body) => body.length(),
+            Self::H2(body) => body.length(),
+        }
+    }
+
+    /// Whether any of it was taken.
+    pub(crate) fn is_used(&self) -> bool {
+        match self {
+            Self::Empty => false,
+            Self::H1(body) => body.is_used(),
+            Self::H2(body) => body.is_used(),
+        }
+    }
+
+    /// Bytes of data that were taken.
+    pub(crate) fn received(&self) -> u64 {
+        match self {
+            Self::Empty => 0,
+            Self::H1(body) => body.received(),
+            Self::H2(body) => body.received(),
+        }
+    }
+
+    /// Puts what comes next into `out`. Ready with `true` when that was the end.
+    pub(crate) fn poll_more(
+        &mut self,
+        cx: &mut Context<'_>,
+        out: &mut Outbox,
+    ) -> Poll<Result<bool, ClientError>> {
+        match self {
+            Self::Empty => Poll::Ready(Ok(true)),
+            Self::H1(body) => body.poll_more(cx, out),
+            Self::H2(body) => body.poll_more(cx, out),
+        }
+    }
+
+    /// The upstream asks for the body (`100 Continue`).
+    pub(crate) fn wanted(&mut self) {
+        if let Self::H1(body) = self {
+            body.send_continue();
+        }
+    }
+}
+
+/// Bytes that wait to be written to a socket, and how a body among them is framed.
+#[derive(Debug, Default)]
+pub(crate) struct Outbox {
+    pub(crate) bytes: Vec<u8>,
+    written: usize,
+    chunked: bool,
+    /// All is written, but not flushed: TLS keeps records back when the socket is full.
+    unflushed: bool,
+}
+
+impl Outbox {
+    /// How bodies are framed from now on.
+    pub(crate) fn frame(&mut self, length: BodyLength) {
+        self.chunked = length == BodyLength::Chunked;
+    }
+
+    /// Bytes not yet written.
+    pub(crate) fn len(&self) -> usize {
+        self.bytes.len() - self.written
+    }
+
+    /// Whether all was written and flushed.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.len() == 0 && !self.unflushed
+    }
+
+    /// Whether body bytes go out as they are.
+    pub(crate) fn is_plain(&self) -> bool {
+        !self.chunked
+    }
+
+    /// Something was written past the box: a flush is due.
+    pub(crate) fn bypassed(&mut self) {
+        self.unflushed = true;
+    }
+
+    /// Appends body bytes.
+    pub(crate) fn data(&mut self, data: &[u8]) {
+        if self.chunked {
+            write_chunk(&mut self.bytes, data);
+        } else {
+            self.bytes.extend_from_slice(data);
+        }
+    }
+
+    /// Appends the end of the body.
+    pub(crate) fn end(&mut self, trailers: &Fields) {
+        if self.chunked {
+            write_last_chunk(&mut self.bytes, trailers);
+        }
+    }
+
+    /// Ready when all is written.
+    pub(crate) fn poll_write(
+        &mut self,
+        cx: &mut Context<'_>,
+        mut io: Pin<&mut impl AsyncWrite>,
+    ) -> Poll<io::Result<()>> {
+        while self.written < self.bytes.len() {
+            let count = ready!(io.as_mut().poll_write(cx, &self.bytes[self.written..]))?;
+            if count == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            self.written += count;
+            self.unflushed = true;
+        }
+        if self.unflushed {
+            ready!(io.poll_flush(cx))?;
+            self.unflushed = false;
+        }
+        self.bytes.clear();
+        self.written = 0;
+        Poll::Ready(Ok(()))
+    }
+
+    /// Gives the memory back if nothing is in it and it is large: small boxes are kept for the next message.
+    pub(crate) fn release(&mut self) {
+        if self.is_empty() && self.bytes.capacity() > BUFFER / 4 {
+            self.bytes = Vec::new();
+        }
+    }
+}
+
+/// Whether a body comes fast enough, counting only the time in which we waited for it.
+#[derive(Debug, Default)]
+pub(crate) struct Pace {
+    waited_ms: u64,
+    since_ms: Option<u64>,
+    bytes: u64,
+}
+
+impl Pace {
+    /// Bytes came.
+    pub(crate) fn came(&mut self, bytes: usize, now_ms: u64) {
+        self.bytes += bytes as u64;
+        if let Some(since) = self.since_ms.take() {
+            self.waited_ms += now_ms.saturating_sub(since);
+        }
+    }
+
+    /// None came, we wait: for how long at most, if only the time since the last bytes counts.
+    pub(crate) fn silence(&mut self, now_ms: u64, limit: Duration) -> Duration {
+        let since = *self.since_ms.get_or_insert(now_ms);
+        limit.saturating_sub(Duration::from_millis(now_ms.saturating_sub(since)))
+    }
+
+    /// None came, we wait: for how long at most. Zero means that the client is too slow.
+    pub(crate) fn waits(&mut self, now_ms: u64, limits: &Limits) -> Duration {
+        let since = *self.since_ms.get_or_insert(now_ms);
+        let waited = self.waited_ms + now_ms.saturating_sub(since);
+        let earned = Duration::from_millis(self.bytes.saturating_mul(1000) / limits.body_rate.max(1));
+        (limits.body_grace + earned)
+            .min(limits.body_grace.max(limits.stall) + Duration::from_millis(self.waited_ms))
+            .saturating_sub(Duration::from_millis(waited))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::limits::LIMITS;
+
+    #[test]
+    fn only_waiting_counts_against_a_body() {
+        let mut pace = Pace::default();
+        assert_eq!(pace.waits(0, &LIMITS), LIMITS.body_grace);
+        pace.came(2048, 5_000);
+        // The upstream did not take it for a minute; that is not the client's fault.
+        assert_eq!(pace.waits(65_000, &LIMITS), Duration::from_secs(7), "10 s + 2 KiB at 1 KiB/s - 5 s");
+        assert_eq!(pace.waits(72_000, &LIMITS), Duration::ZERO);
+    }
+
+    #[test]
+    fn a_fast_start_does_not_buy_a_long_silence() {
+        let mut pace = Pace::default();
+        pace.came(100 << 20, 0);
+        assert_eq!(pace.waits(1_000, &LIMITS), LIMITS.stall);
+    }
+
+    #[test]
+    fn a_stream_may_pause_again_and_again() {
+        let (mut pace, limit) = (Pace::default(), LIMITS.tunnel_idle);
+        for begin in [0, 200_000, 400_000] {
+            assert_eq!(pace.silence(begin, limit), limit);
+            assert_eq!(pace.silence(begin + 100_000, limit), limit - Duration::from_secs(100));
+            pace.came(1, begin + 199_000);
+        }
+    }
+
+    #[test]
+    fn chunks_are_framed_and_ended() {
+        let mut out = Outbox::default();
+        out.frame(BodyLength::Chunked);
+        out.data(b"hello world, hello");
+        out.data(b"");
+        out.end(&Fields::new());
+        assert_eq!(out.bytes, b"12\r\nhello world, hello\r\n0\r\n\r\n");
+        let mut out = Outbox::default();
+        out.frame(BodyLength::Length(2));
+        out.data(b"hi");
+        out.end(&Fields::new());
+        assert_eq!(out.bytes, b"hi");
+    }
+}

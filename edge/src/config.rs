@@ -1,0 +1,139 @@
+//! What a worker serves, compiled and ready: one [`Config`] is swapped in as a whole, and a request sees one.
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use model::{
+    Backend, BackendId, CompileError, CompileLimits, Epoch, HostIndex, Origin, PoolName, Revision,
+    RouteTable, TenantConfig, TenantId,
+};
+use rustls::sign::CertifiedKey;
+
+use crate::tls::certificates::{TenantCertificates, certified_key};
+
+/// All that a worker serves at one revision.
+#[derive(Debug)]
+pub struct Config {
+    /// The life of the store that it came from.
+    pub epoch: Epoch,
+    /// The store's revision; (epoch, revision) never falls on a worker.
+    pub revision: Revision,
+    /// Which tenant's table a host is looked up in.
+    pub hosts: HostIndex,
+    /// The tenants' tables. One that did not change is the same `Arc` as before.
+    pub tenants: HashMap<TenantId, Arc<TenantTable>>,
+    /// What the pool says about its workers.
+    pub pool: PoolSettings,
+    /// Shown in TLS where no tenant's certificate fits.
+    pub default_certificate: Option<Arc<CertifiedKey>>,
+}
+
+impl Config {
+    /// Serves nothing: every request is answered with 404.
+    #[must_use]
+    pub fn empty(pool: PoolSettings) -> Self {
+        Self {
+            epoch: Epoch::default(),
+            revision: Revision::default(),
+            hosts: HostIndex::default(),
+            tenants: HashMap::new(),
+            pool,
+            default_certificate: None,
+        }
+    }
+}
+
+/// What the pool says about its workers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PoolSettings {
+    /// The pool.
+    pub name: PoolName,
+    /// How long a drain may take before what is left is cut off.
+    pub drain_deadline: Duration,
+    /// Connections are retired at this age, give or take a tenth; `None` is never.
+    pub max_connection_age: Option<Duration>,
+}
+
+impl PoolSettings {
+    /// The default drain deadline: longer than almost every request, short enough for a rolling restart.
+    pub const DRAIN_DEADLINE: Duration = Duration::from_secs(30);
+
+    /// A pool with the default deadline and no maximum age.
+    #[must_use]
+    pub fn new(name: PoolName) -> Self {
+        Self { name, drain_deadline: Self::DRAIN_DEADLINE, max_connection_age: None }
+    }
+}
+
+/// One tenant's configuration, compiled.
+#[derive(Debug)]
+pub struct TenantTable {
+    /// Whose it is.
+    pub tenant: TenantId,
+    /// Which rule answers a request.
+    pub routes: RouteTable,
+    /// Where its rules forward to.
+    pub backends: HashMap<BackendId, Arc<Backend>>,
+    /// Which certificate answers a handshake.
+    pub certificates: TenantCertificates,
+}
+
+/// Why a tenant's configuration is not served.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{origin}: {problem}")]
+pub struct Rejected {
+    /// The object that caused it.
+    pub origin: Origin,
+    /// What is wrong with it.
+    pub problem: String,
+}
+
+impl TenantTable {
+    /// Compiles the routes of all listeners, of whatever pool, and loads certificates and keys. Slow: milliseconds
+    /// to seconds, never on a request thread.
+    ///
+    /// # Errors
+    /// Every object that cannot be served, each with its reason.
+    pub fn compile(config: &TenantConfig, limits: &CompileLimits) -> Result<Self, Vec<Rejected>> {
+        Self::with_routes(config, None, RouteTable::compile(config, limits))
+    }
+
+    /// As [`compile`](Self::compile), for the listeners of one pool: two pools may serve the same port differently.
+    ///
+    /// # Errors
+    /// As [`compile`](Self::compile).
+    pub fn compile_for_pool(
+        config: &TenantConfig,
+        pool: &PoolName,
+        limits: &CompileLimits,
+    ) -> Result<Self, Vec<Rejected>> {
+        Self::with_routes(config, Some(pool), RouteTable::compile_for_pool(config, pool, limits))
+    }
+
+    fn with_routes(
+        config: &TenantConfig,
+        pool: Option<&PoolName>,
+        routes: Result<RouteTable, Vec<CompileError>>,
+    ) -> Result<Self, Vec<Rejected>> {
+        let backends = config.backends.iter().map(|b| (b.id.clone(), Arc::new(b.clone()))).collect();
+        match (routes, TenantCertificates::load(config, pool)) {
+            (Ok(routes), Ok(certificates)) => {
+                Ok(Self { tenant: config.tenant.clone(), routes, backends, certificates })
+            }
+            (routes, certificates) => {
+                let mut rejected = certificates.err().unwrap_or_default();
+                let errors = routes.err().unwrap_or_default();
+                rejected
+                    .extend(errors.into_iter().map(|e| Rejected { origin: e.origin, problem: e.problem }));
+                Err(rejected)
+            }
+        }
+    }
+}
+
+/// A certificate chain and its key, PEM, ready to sign: for [`Config::default_certificate`].
+///
+/// # Errors
+/// What is wrong with the chain or the key, for people.
+pub fn load_certificate(chain_pem: &str, key_pem: &str) -> Result<Arc<CertifiedKey>, String> {
+    certified_key(chain_pem, key_pem)
+}

@@ -1,0 +1,282 @@
+//! The worker's other half: where its configuration and its sockets come from, and where its load goes.
+//!
+//! Nothing here is on the request path. A worker serves what it has with every server and its agent gone.
+
+mod assemble;
+mod cache;
+mod feed;
+mod link;
+mod mirror;
+mod report;
+
+use std::{os::fd::OwnedFd, path::PathBuf, sync::Arc, time::Duration};
+
+use anyhow::{Context, Result};
+use api::agent::{Slots, ToAgent, ToWorker, Welcome};
+use model::{PoolName, WorkerId};
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep, timeout},
+};
+use tracing::{debug, error, info, warn};
+
+use crate::{
+    accesslog::{AccessLog, LAST_LINES, Sink},
+    config::PoolSettings,
+    limits::Limits,
+    shared::{Control, Phase},
+    tls,
+    worker::{Worker, WorkerSettings},
+};
+use feed::Feed;
+use link::{Link, LinkError};
+use report::Reporter;
+
+/// How a worker finds its agent, as the agent wrote it on the command line.
+#[derive(Debug, Clone)]
+pub struct WorkerArgs {
+    /// The agent's socket.
+    pub agent_socket: PathBuf,
+    /// Who this worker is.
+    pub worker: WorkerId,
+    /// Whose addresses it serves.
+    pub pool: PoolName,
+    /// Where the access log goes. Workers that share a file append whole lines to it.
+    pub access_log: Sink,
+}
+
+/// A worker that was started by nobody's agent ends: nothing would ever lend it a socket.
+const FIRST_WELCOME: Duration = Duration::from_secs(10);
+/// Several times a second: a new agent waits some seconds for the workers of the one before it.
+const RECONNECT: Duration = Duration::from_millis(100);
+/// A worker with a last-known-good file waits this long for a server before it serves without one.
+const SERVER_GRACE: Duration = Duration::from_millis(500);
+/// How long a drained worker tries to tell its agent.
+const FAREWELL: Duration = Duration::from_secs(1);
+
+/// Runs one worker to the end of its drain, on this thread and those that it starts.
+///
+/// # Errors
+/// When no agent answers, a thread cannot be started, or TLS cannot be prepared.
+pub fn run_worker(args: WorkerArgs) -> Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let shutdown = api::process::shutdown_signal().context("install signal handlers")?;
+        let (session, welcome) = welcome(&args).await?;
+        let pool = PoolSettings {
+            drain_deadline: Duration::from_millis(welcome.drain_deadline_ms),
+            ..PoolSettings::new(args.pool.clone())
+        };
+        let threads = usize::try_from(welcome.threads)?;
+        let log = AccessLog::start(&args.access_log, args.worker.as_str())
+            .with_context(|| format!("open the access log {}", args.access_log))?;
+        let settings = WorkerSettings { pool, threads, limits: Limits::default() };
+        let worker =
+            Worker::start_logging(&settings, &|| log.logger()).context("start the request threads")?;
+        tls::warm_up().context("warm up TLS")?;
+        run(session, welcome, worker.control(), shutdown).await?;
+        worker.join();
+        if !log.close(LAST_LINES) {
+            warn!("the access log did not take its last lines");
+        }
+        Ok(())
+    })
+}
+
+/// Asks the agent who this worker is.
+///
+/// # Errors
+/// When no agent answers in time or it answers something else.
+async fn welcome(args: &WorkerArgs) -> Result<(Session, Welcome)> {
+    let hello = async {
+        let link = Link::connect(&args.agent_socket)?;
+        let session = Session::begin(link, args.clone(), Phase::Starting, false).await?;
+        loop {
+            if let (ToWorker::Welcome(welcome), _) = session.link.recv().await? {
+                return Ok::<_, LinkError>((session, *welcome));
+            }
+        }
+    };
+    timeout(FIRST_WELCOME, hello)
+        .await
+        .context("the agent did not answer")?
+        .with_context(|| format!("ask the agent at {}", args.agent_socket.display()))
+}
+
+/// Serves until the drain is over: follows the feed, reports load, takes and returns sockets.
+///
+/// `shutdown` is the wish of whoever signals the process; the agent's `Drain` is the same.
+async fn run(
+    session: Session,
+    welcome: Welcome,
+    control: Control,
+    mut shutdown: watch::Receiver<bool>,
+) -> Result<()> {
+    let args = session.args.clone();
+    let reporter = Arc::new(Reporter::new(args.worker.clone(), args.pool.clone(), control.clone()));
+    let (feed, started) =
+        Feed::open((args.worker.clone(), args.pool.clone()), &welcome, control.clone(), reporter).await;
+    if started {
+        // A server that answers has something newer, and a worker that is ready too soon refuses a new tenant.
+        let control = control.clone();
+        tokio::spawn(async move {
+            sleep(SERVER_GRACE).await;
+            control.ready();
+        });
+    }
+    let feed = tokio::spawn(feed.follow());
+    let agent = tokio::spawn(follow_agent(session, control.clone()));
+    let deadline = Duration::from_millis(welcome.drain_deadline_ms);
+    tokio::select! {
+        () = control.drained() => {}
+        () = api::process::shut_down(&mut shutdown) => {
+            info!("asked to end, draining");
+            control.drain(deadline).await;
+            control.drained().await;
+        }
+    }
+    // The agent's task ends once it has said Drained; where no agent is, nobody needs to hear it.
+    let farewell = timeout(FAREWELL, agent).await;
+    feed.abort();
+    match farewell {
+        Ok(joined) => joined.context("the agent's task panicked"),
+        Err(_) => Ok(()),
+    }
+}
+
+/// One connection to the agent.
+#[derive(Debug)]
+struct Session {
+    link: Link,
+    args: WorkerArgs,
+    /// The phase that the agent knows of.
+    told: Phase,
+}
+
+impl Session {
+    async fn begin(link: Link, args: WorkerArgs, phase: Phase, welcomed: bool) -> Result<Self, LinkError> {
+        let hello = ToAgent::Hello {
+            worker: args.worker.clone(),
+            pool: args.pool.clone(),
+            pid: std::process::id(),
+            welcomed,
+            ready: phase >= Phase::Ready,
+            draining: phase >= Phase::Draining,
+        };
+        link.send(&hello, &[]).await?;
+        Ok(Self { link, args, told: phase })
+    }
+
+    /// Answers the agent and tells it of every change of phase, until the connection ends or the worker is drained.
+    async fn follow(&mut self, control: &Control) -> Result<(), LinkError> {
+        let mut phase = control.phase();
+        // A phase that came since Hello has not been told.
+        phase.mark_changed();
+        loop {
+            tokio::select! {
+                biased;
+                message = self.link.recv() => {
+                    let (message, sockets) = message?;
+                    self.answer(message, sockets, control).await?;
+                }
+                changed = phase.changed() => {
+                    if changed.is_err() {
+                        return Ok(());
+                    }
+                    let now = *phase.borrow_and_update();
+                    for step in steps(self.told, now, control) {
+                        self.link.send(&step, &[]).await?;
+                    }
+                    self.told = now;
+                    if now == Phase::Drained {
+                        return Ok(());
+                    }
+                }
+            }
+        }
+    }
+
+    async fn answer(
+        &self,
+        message: ToWorker,
+        sockets: Vec<OwnedFd>,
+        control: &Control,
+    ) -> Result<(), LinkError> {
+        match message {
+            // Only a new worker is welcomed, and this one was.
+            ToWorker::Welcome(_) => {}
+            ToWorker::Recover => {
+                for (slots, sockets) in control.held_slots()? {
+                    self.link.send(&ToAgent::Recovered(slots), &sockets).await?;
+                }
+                self.link.send(&ToAgent::RecoveredAll, &[]).await?;
+            }
+            ToWorker::Lend(slots) => match control.listen(slots.clone(), sockets).await {
+                Ok(()) => {
+                    debug!(slots = ?slots.slots, bind = %slots.listen.bind, "listening");
+                    self.link.send(&ToAgent::Taken(slots), &[]).await?;
+                }
+                // Not answered: the agent lends the slots to others, and says what this worker lacks.
+                Err(error) => {
+                    error!(bind = %slots.listen.bind, error = &error as &dyn std::error::Error, "cannot listen")
+                }
+            },
+            ToWorker::Return(slots) => {
+                self.give_back(slots, control).await?;
+            }
+            ToWorker::Drain { deadline_ms } => {
+                info!(deadline_ms, "the agent asks to drain");
+                control.drain(Duration::from_millis(deadline_ms)).await;
+            }
+        }
+        Ok(())
+    }
+
+    async fn give_back(&self, slots: Slots, control: &Control) -> Result<(), LinkError> {
+        control.unlisten(&slots).await;
+        debug!(slots = ?slots.slots, bind = %slots.listen.bind, "no longer listening");
+        self.link.send(&ToAgent::Returned(slots), &[]).await
+    }
+}
+
+/// What to tell the agent when the phase went from `from` to `to`.
+fn steps(from: Phase, to: Phase, control: &Control) -> Vec<ToAgent> {
+    let passed = |phase: Phase| from < phase && phase <= to;
+    let mut steps = vec![];
+    // A worker that drains before it was ready never says that it is.
+    if passed(Phase::Ready) && to == Phase::Ready {
+        let start = control.started().elapsed().as_micros();
+        steps.push(ToAgent::Ready { start_us: u64::try_from(start).unwrap_or(u64::MAX) });
+    }
+    if passed(Phase::Draining) {
+        steps.push(ToAgent::Draining);
+    }
+    if passed(Phase::Drained) {
+        steps.push(ToAgent::Drained);
+    }
+    steps
+}
+
+/// Follows the agent, and the next one when it is gone, until the worker is drained.
+async fn follow_agent(mut session: Session, control: Control) {
+    while let Err(error) = session.follow(&control).await {
+        warn!(
+            error = &error as &dyn std::error::Error,
+            "agent lost, serving on with the sockets that are here"
+        );
+        let lost_at = Instant::now();
+        session = reconnect(session.args, &control).await;
+        info!(after_ms = lost_at.elapsed().as_millis(), "agent found again");
+    }
+}
+
+async fn reconnect(args: WorkerArgs, control: &Control) -> Session {
+    loop {
+        sleep(RECONNECT).await;
+        let Ok(link) = Link::connect(&args.agent_socket) else { continue };
+        let phase = *control.phase().borrow();
+        if let Ok(session) = Session::begin(link, args.clone(), phase, true).await {
+            return session;
+        }
+    }
+}

@@ -1,0 +1,229 @@
+//! The worker's end of the feed: deltas in, acknowledgements out, load reports beside it, one server at a time.
+//!
+//! A worker needs no server: it serves what it has, and tries the servers in turn until one answers.
+
+use std::{sync::Arc, time::Duration};
+
+use api::{
+    agent::Welcome,
+    client,
+    feed::{
+        Ack, Delta, EdgeMessage, Nack, ServerMessage, edge_message::Message as FromEdge,
+        feed_client::FeedClient, server_message::Message as FromServer,
+    },
+    limits::HEARTBEAT_INTERVAL,
+    pki::Identity,
+};
+use model::{PoolName, WorkerId};
+use tokio::{
+    sync::{mpsc, watch},
+    time::{Instant, sleep, timeout},
+};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Status, Streaming, transport::Channel};
+use tracing::{debug, info, warn};
+
+use super::{
+    assemble::{Assembler, Unusable},
+    cache::Cache,
+    report::Reporter,
+};
+use crate::shared::{Control, Stale};
+
+/// The first pause between two attempts, doubled each time, with jitter: a thousand workers must not come back
+/// in one millisecond.
+const BACKOFF: Duration = Duration::from_millis(50);
+const BACKOFF_MAX: Duration = Duration::from_secs(5);
+/// A server that says nothing for three heartbeats is gone.
+const SILENCE: Duration = Duration::from_secs(3 * HEARTBEAT_INTERVAL.as_secs());
+/// Messages of ours that wait for the network: a delta makes a handful, and none is sent before the last was.
+const OUTBOX: usize = 64;
+/// A last-known-good file is written at most this often: an fsync for each of 50 changes a second helps nobody.
+const KEEP_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Why a stream ended.
+#[derive(Debug, thiserror::Error)]
+enum FeedError {
+    #[error("the feed cannot be reached")]
+    Client(#[from] client::ClientError),
+    #[error("{}: {}", .0.code(), .0.message())]
+    Status(#[from] Status),
+    #[error("the server ended the stream")]
+    Ended,
+    #[error("nothing was heard for {} s", SILENCE.as_secs())]
+    Silent,
+    #[error(transparent)]
+    Unusable(#[from] Unusable),
+    #[error(transparent)]
+    Stale(#[from] Stale),
+}
+
+/// One worker's side of the feed.
+#[derive(Debug)]
+pub(super) struct Feed {
+    worker: WorkerId,
+    pool: PoolName,
+    servers: Vec<String>,
+    ca_pem: String,
+    identity: Identity,
+    control: Control,
+    /// Lent to a blocking thread while it compiles.
+    assembler: Option<Assembler>,
+    keeper: watch::Sender<Option<Delta>>,
+    reporter: Arc<Reporter>,
+}
+
+impl Feed {
+    /// A feed that has started from the last-known-good file, if there was one. Returns whether there was.
+    pub(super) async fn open(
+        (worker, pool): (WorkerId, PoolName),
+        welcome: &Welcome,
+        control: Control,
+        reporter: Arc<Reporter>,
+    ) -> (Self, bool) {
+        let mut assembler = Assembler::default();
+        let mut cache = match Cache::open(&welcome.cache_dir, &welcome.cache_key) {
+            Ok(cache) => Some(cache),
+            Err(error) => {
+                warn!(error = &error as &dyn std::error::Error, "no last-known-good file will be kept");
+                None
+            }
+        };
+        let mut started = false;
+        if let Some(cache) = cache.as_mut() {
+            let (delta, errors) = cache.load();
+            for error in &errors {
+                warn!(error = error as &dyn std::error::Error, "a last-known-good file is not used");
+            }
+            match delta.map(|delta| assembler.take(delta)).transpose() {
+                Ok(Some((config, _))) => {
+                    info!(revision = %config.revision, "starting from the last-known-good file");
+                    started = control.activate(config).is_ok();
+                }
+                Ok(None) => {}
+                Err(error) => {
+                    warn!(error = &error as &dyn std::error::Error, "the last-known-good file is not used");
+                    assembler = Assembler::default();
+                }
+            }
+        }
+        let feed = Self {
+            worker,
+            pool,
+            servers: welcome.servers.clone(),
+            ca_pem: welcome.ca_pem.clone(),
+            identity: Identity { cert_pem: welcome.cert_pem.clone(), key_pem: welcome.key_pem.clone() },
+            control,
+            assembler: Some(assembler),
+            keeper: keep(cache),
+            reporter,
+        };
+        (feed, started)
+    }
+
+    /// Follows the feed for ever. To be dropped when the worker ends.
+    pub(super) async fn follow(mut self) {
+        let mut backoff = BACKOFF;
+        for server in self.servers.clone().iter().cycle() {
+            let began = Instant::now();
+            let Err(error) = self.stream(server).await;
+            warn!(%server, error = &error as &dyn std::error::Error, "feed lost, serving on with what is here");
+            if began.elapsed() > BACKOFF_MAX {
+                backoff = BACKOFF;
+            }
+            sleep(backoff.mul_f64(rand::random_range(0.5..1.0))).await;
+            backoff = (backoff * 2).min(BACKOFF_MAX);
+        }
+    }
+
+    /// One stream to one server, to its end.
+    async fn stream(&mut self, server: &str) -> Result<std::convert::Infallible, FeedError> {
+        let mut client: FeedClient<Channel> = client::feed(server, &self.ca_pem, &self.identity)?;
+        let (sender, outbox) = mpsc::channel(OUTBOX);
+        let hello = self.assembler.get_or_insert_default().mirror().hello(&self.worker, &self.pool);
+        post(&sender, FromEdge::Hello(hello)).await?;
+        let mut inbox = client.subscribe(ReceiverStream::new(outbox)).await?.into_inner();
+        debug!(%server, "feed open");
+        let reports = Arc::clone(&self.reporter);
+        let deltas = async {
+            loop {
+                if let FromServer::Delta(delta) = next(&mut inbox).await? {
+                    self.take(delta, &sender).await?;
+                }
+            }
+        };
+        tokio::select! {
+            result = deltas => result,
+            // Reports travel on the same connection; their end is the connection's end, or soon will be.
+            result = reports.report(client.clone()) => { result?; Err(FeedError::Ended) }
+        }
+    }
+
+    /// Compiles and activates a delta, then answers it.
+    async fn take(&mut self, delta: Delta, answers: &mpsc::Sender<EdgeMessage>) -> Result<(), FeedError> {
+        let mut assembler = self.assembler.take().unwrap_or_default();
+        let current = !delta.more;
+        let compiled = tokio::task::spawn_blocking(move || {
+            let result = assembler.take(delta);
+            (assembler, result)
+        });
+        let Ok((assembler, result)) = compiled.await else {
+            // The thread panicked: the state is lost, so the next stream begins from nothing.
+            return Err(FeedError::Ended);
+        };
+        let assembler = self.assembler.insert(assembler);
+        let (config, refused) = result?;
+        let ack = Ack {
+            epoch: Some(api::feed::Epoch { counter: config.epoch.counter, id: config.epoch.id }),
+            revision: config.revision.0,
+        };
+        self.control.activate(config)?;
+        if current {
+            self.control.ready();
+            self.keeper.send_replace(Some(assembler.mirror().complete()));
+        }
+        for Nack { tenant, object, reason, .. } in &refused {
+            warn!(tenant, object, reason, "configuration refused, the tenant is held at its last good one");
+        }
+        for nack in refused {
+            post(answers, FromEdge::Nack(nack)).await?;
+        }
+        post(answers, FromEdge::Ack(ack)).await
+    }
+}
+
+/// Writes what it is given to the last-known-good files, the newest only, until the sender is gone.
+fn keep(cache: Option<Cache>) -> watch::Sender<Option<Delta>> {
+    let (sender, mut newest) = watch::channel(None);
+    let Some(mut cache) = cache else { return sender };
+    tokio::spawn(async move {
+        while newest.changed().await.is_ok() {
+            let Some(delta) = newest.borrow_and_update().clone() else { continue };
+            let written = tokio::task::spawn_blocking(move || {
+                let result = cache.store(&delta);
+                (cache, result)
+            });
+            let Ok((returned, result)) = written.await else { return };
+            cache = returned;
+            if let Err(error) = result {
+                warn!(error = &error as &dyn std::error::Error, "the last-known-good file was not written");
+            }
+            sleep(KEEP_INTERVAL).await;
+        }
+    });
+    sender
+}
+
+async fn post(to: &mpsc::Sender<EdgeMessage>, message: FromEdge) -> Result<(), FeedError> {
+    to.send(EdgeMessage { message: Some(message) }).await.map_err(|_| FeedError::Ended)
+}
+
+async fn next(inbox: &mut Streaming<ServerMessage>) -> Result<FromServer, FeedError> {
+    loop {
+        let message = timeout(SILENCE, inbox.message()).await.map_err(|_| FeedError::Silent)??;
+        // A message of a kind that this version does not know is a newer server's, and not for us.
+        if let Some(message) = message.ok_or(FeedError::Ended)?.message {
+            return Ok(message);
+        }
+    }
+}

@@ -1,0 +1,109 @@
+//! The client side: one task for each connection, from accept to close, on the thread that accepted it.
+
+pub(crate) mod h1;
+pub(crate) mod h2;
+mod io;
+mod tunnel;
+
+use std::{net::SocketAddr, pin::pin, rc::Rc, task::Poll};
+
+use tokio::net::TcpStream;
+use tracing::debug;
+
+use crate::{
+    buffer::ReadBuffer,
+    drain::{Seat, Verdict},
+    h1::Scheme,
+    listen::Admitted,
+    tls::Agreed,
+    worker::Thread,
+};
+use io::Io;
+
+/// Who is at the other end of a connection, and how it came.
+#[derive(Debug)]
+pub(crate) struct Client {
+    pub(crate) peer: SocketAddr,
+    /// The peer's address as `X-Forwarded-For` has it.
+    pub(crate) address: String,
+    /// The port as Gateways name it.
+    pub(crate) port: u16,
+    pub(crate) scheme: Scheme,
+    /// The host that the TLS session was made for.
+    pub(crate) server_name: Option<String>,
+    /// `TLSv1.3`
+    pub(crate) tls_version: Option<&'static str>,
+}
+
+/// Serves a connection to its end.
+pub(crate) async fn serve(
+    thread: Rc<Thread>,
+    stream: TcpStream,
+    peer: SocketAddr,
+    admitted: Admitted,
+    seat: Seat,
+) {
+    let listen = &admitted.point.listen;
+    let mut client = Client {
+        peer,
+        address: peer.ip().to_canonical().to_string(),
+        port: listen.port,
+        scheme: if listen.tls { Scheme::Https } else { Scheme::Http },
+        server_name: None,
+        tls_version: None,
+    };
+    if !listen.tls {
+        match h1::serve(&thread, Io::Plain(stream), &client, &seat).await {
+            h1::End::Closed => {}
+            h1::End::PriorKnowledge(io, input) => {
+                // A connection is of one kind for life, so the larger state is paid for only where it is needed.
+                Box::pin(h2::serve(thread, io, input, Rc::new(client), seat)).await;
+            }
+        }
+        return;
+    }
+    let Some((io, agreed)) = handshake(&thread, stream, &seat, &client).await else { return };
+    client.server_name = agreed.server_name;
+    client.tls_version = agreed.version;
+    if agreed.h2 {
+        Box::pin(h2::serve(thread, io, ReadBuffer::default(), Rc::new(client), seat)).await;
+    } else {
+        // HTTP/2 by prior knowledge is for cleartext; here ALPN has decided.
+        let _closed = h1::serve(&thread, io, &client, &seat).await;
+    }
+}
+
+async fn handshake(thread: &Thread, stream: TcpStream, seat: &Seat, client: &Client) -> Option<(Io, Agreed)> {
+    let timer = thread.clock.timer();
+    let result = {
+        let mut accepting = pin!(thread.shared.tls.accept(client.port, stream));
+        let accepting = timer.within(thread.limits.handshake, |cx| {
+            if seat.poll(cx) == Verdict::Abort {
+                return Poll::Ready(None);
+            }
+            accepting.as_mut().poll(cx).map(Some)
+        });
+        Box::pin(accepting).await
+    };
+    match result {
+        Ok(Some(Ok(stream))) => {
+            let agreed = Agreed::of(stream.get_ref().1);
+            thread.counters.handshakes.add(1);
+            if agreed.resumed {
+                thread.counters.resumed.add(1);
+            }
+            Some((Io::Tls(Box::new(stream)), agreed))
+        }
+        Ok(None) => None,
+        Ok(Some(Err(error))) => {
+            thread.counters.handshake_errors.add(1);
+            debug!(peer = %client.peer, %error, "TLS handshake failed");
+            None
+        }
+        Err(_expired) => {
+            thread.counters.handshake_errors.add(1);
+            debug!(peer = %client.peer, "TLS handshake took too long");
+            None
+        }
+    }
+}

@@ -1,0 +1,394 @@
+//! A client's HTTP/1 connection: one request after another.
+
+mod body;
+mod reply;
+
+use std::{
+    cell::RefCell,
+    future::poll_fn,
+    pin::{Pin, pin},
+    rc::Rc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use tokio::io::AsyncWrite;
+
+use body::BodyState;
+pub(crate) use body::H1Body;
+
+use super::{Client, io::Io, tunnel};
+use crate::{
+    body::{Outbox, RequestBody},
+    buffer::ReadBuffer,
+    clock::Timer,
+    drain::{Seat, Verdict},
+    h1::{
+        self, BodyLength, Outgoing, ParsedRequest, Persistence, Preface, RequestParser, Version, h2_preface,
+        write_response,
+    },
+    limits::{LARGE_BUFFER, Limits},
+    serve::{Incoming, Reply, ReplyBody, local, record, refusal::Refusal, serve_request},
+    upstream::exchange::Exchange,
+    worker::Thread,
+};
+
+/// How a connection ended.
+pub(crate) enum End {
+    /// It is closed.
+    Closed,
+    /// It speaks HTTP/2; these bytes of it were read already.
+    PriorKnowledge(Io, ReadBuffer),
+}
+
+/// What the reading and the writing side of a connection share. They take turns within one task, so each borrow
+/// is over before the next begins.
+pub(crate) struct Wire {
+    io: RefCell<Io>,
+    input: RefCell<ReadBuffer>,
+    body: RefCell<BodyState>,
+    reading: Timer,
+    writing: Timer,
+    limits: Limits,
+    thread: Rc<Thread>,
+}
+
+/// What came next on a connection.
+enum Next {
+    Request(Box<ParsedRequest>),
+    PriorKnowledge,
+    Refused(Refusal),
+    Closed,
+}
+
+/// Whether a connection can go on after a request.
+enum After {
+    /// Another request may come.
+    Stay,
+    /// All was said; the client may still be sending.
+    Linger,
+    /// Nothing more to say.
+    Close,
+    /// It is a tunnel now.
+    Tunnel(Box<Exchange>),
+}
+
+/// Serves requests until one side has enough.
+pub(crate) async fn serve(thread: &Rc<Thread>, io: Io, client: &Client, seat: &Seat) -> End {
+    let wire = Wire::new(thread, io);
+    let mut parser = RequestParser::default();
+    let mut outbox = Outbox::default();
+    let mut served = 0;
+    loop {
+        seat.idle();
+        let next = wire.next(&mut parser, seat, served == 0).await;
+        seat.busy();
+        let after = match next {
+            Next::Closed => return End::Closed,
+            Next::PriorKnowledge => {
+                return End::PriorKnowledge(wire.io.into_inner(), wire.input.into_inner());
+            }
+            Next::Refused(refusal) => wire.refuse(client, &refusal, &mut outbox).await,
+            Next::Request(request) => wire.exchange(thread, client, seat, *request, &mut outbox).await,
+        };
+        served += 1;
+        match after {
+            After::Stay if served < thread.limits.requests_per_connection => outbox.release(),
+            After::Stay | After::Linger => {
+                wire.linger().await;
+                return End::Closed;
+            }
+            After::Close => return End::Closed,
+            After::Tunnel(exchange) => {
+                if let Some((connection, _occupied)) = exchange.into_tunnel() {
+                    thread.counters.tunnels.add(1);
+                    let (io, input) = (wire.io.into_inner(), wire.input.into_inner());
+                    Box::pin(tunnel::run(thread, io, input, connection, seat)).await;
+                }
+                return End::Closed;
+            }
+        }
+    }
+}
+
+/// How long a client is given to see our last words before the connection is closed under what it still sends.
+const LINGER: Duration = Duration::from_secs(2);
+
+impl Wire {
+    fn new(thread: &Rc<Thread>, io: Io) -> Self {
+        Self {
+            io: RefCell::new(io),
+            input: RefCell::default(),
+            body: RefCell::default(),
+            reading: thread.clock.timer(),
+            writing: thread.clock.timer(),
+            limits: thread.limits,
+            thread: Rc::clone(thread),
+        }
+    }
+
+    fn parse_limits(&self) -> h1::Limits {
+        h1::Limits {
+            head_bytes: self.limits.head_bytes.min(LARGE_BUFFER),
+            fields: self.limits.head_fields,
+            ..h1::Limits::default()
+        }
+    }
+
+    /// Waits for the next request and reads its head.
+    async fn next(&self, parser: &mut RequestParser, seat: &Seat, first: bool) -> Next {
+        let limits = self.parse_limits();
+        self.reading.set(if self.input.borrow().is_empty() { self.limits.idle } else { self.limits.head });
+        poll_fn(|cx| self.poll_next(cx, parser, &limits, seat, first)).await
+    }
+
+    fn poll_next(
+        &self,
+        cx: &mut Context<'_>,
+        parser: &mut RequestParser,
+        limits: &h1::Limits,
+        seat: &Seat,
+        first: bool,
+    ) -> Poll<Next> {
+        loop {
+            let waiting = self.input.borrow().is_empty();
+            if !waiting {
+                let mut input = self.input.borrow_mut();
+                let preface = if first { h2_preface(input.filled()) } else { Preface::No };
+                match preface {
+                    Preface::Yes => return Poll::Ready(Next::PriorKnowledge),
+                    Preface::Partial => {}
+                    Preface::No => match parser.parse(input.filled(), limits) {
+                        Ok(Some(parsed)) => {
+                            input.consume(parsed.consumed);
+                            return Poll::Ready(Next::Request(Box::new(parsed)));
+                        }
+                        Ok(None) => {}
+                        Err(error) => return Poll::Ready(Next::Refused(error.into())),
+                    },
+                }
+            }
+            match self.poll_read(cx, false) {
+                Poll::Ready(0) => return Poll::Ready(Next::Closed),
+                Poll::Ready(_) if waiting => self.reading.set(self.limits.head),
+                Poll::Ready(_) => {}
+                Poll::Pending => {
+                    let verdict = seat.poll(cx);
+                    let late = self.reading.poll(cx).is_ready();
+                    if verdict == Verdict::Abort {
+                        return Poll::Ready(Next::Closed);
+                    }
+                    if waiting {
+                        // A request that came since the runtime last looked will wake us.
+                        if (late || verdict == Verdict::CloseIdle) && !self.io.borrow().has_input() {
+                            return Poll::Ready(Next::Closed);
+                        }
+                        self.input.borrow_mut().release();
+                    } else if late {
+                        return Poll::Ready(Next::Refused(Refusal::HeadTimeout));
+                    }
+                    return Poll::Pending;
+                }
+            }
+        }
+    }
+
+    /// Reads once. Zero is the end, orderly or not: a connection that broke has no more to say either.
+    fn poll_read(&self, cx: &mut Context<'_>, large: bool) -> Poll<usize> {
+        let mut io = self.io.borrow_mut();
+        let count = self.input.borrow_mut().poll_read(cx, Pin::new(&mut *io), large);
+        count.map(|count| {
+            let count = count.unwrap_or(0);
+            self.thread.counters.bytes_in.add(count as u64);
+            count
+        })
+    }
+
+    /// Serves one request and writes its reply.
+    async fn exchange(
+        &self,
+        thread: &Rc<Thread>,
+        client: &Client,
+        seat: &Seat,
+        request: ParsedRequest,
+        outbox: &mut Outbox,
+    ) -> After {
+        let ParsedRequest { head, framing, .. } = request;
+        let (method, version) = (head.method(), head.version());
+        *self.body.borrow_mut() = BodyState::new(&framing, &self.parse_limits());
+        let body = match framing.body {
+            BodyLength::None => RequestBody::Empty,
+            _ => RequestBody::H1(H1Body::new(self)),
+        };
+        let incoming = Incoming { head, body, upgrade: framing.upgrade };
+
+        let reply = {
+            let mut serving = pin!(serve_request(thread, client, incoming));
+            // Whoever goes away while the upstream is at work should not keep it working.
+            poll_fn(|cx| match serving.as_mut().poll(cx) {
+                Poll::Ready(reply) => Poll::Ready(Some(reply)),
+                Poll::Pending if seat.poll(cx) == Verdict::Abort || self.poll_gone(cx).is_ready() => {
+                    Poll::Ready(None)
+                }
+                Poll::Pending => Poll::Pending,
+            })
+            .await
+        };
+        let Some(reply) = reply else { return After::Close };
+
+        let keep_alive = framing.keep_alive
+            && seat.verdict() == Verdict::Stay
+            && reply.keeps_connection()
+            && !self.body.borrow().is_withheld();
+        let last = reply::Last { method, version, keep_alive };
+        match self.write_reply(seat, reply, &last, outbox).await {
+            reply::Written::Whole { stay: true }
+                if self.body.borrow().is_done() || self.drain_body().await =>
+            {
+                After::Stay
+            }
+            // The client said that it would send no more: there is nothing to wait for.
+            reply::Written::Whole { .. } if !framing.keep_alive && self.is_drained() => {
+                if self.io.borrow().is_tls() {
+                    self.shut_down().await;
+                }
+                After::Close
+            }
+            reply::Written::Whole { .. } => After::Linger,
+            reply::Written::Tunnel(exchange) => After::Tunnel(exchange),
+            reply::Written::Broken => After::Close,
+        }
+    }
+
+    /// Tells the client that nothing was cut off (TLS `close_notify`).
+    async fn shut_down(&self) {
+        let shutting =
+            self.writing.within(LINGER, |cx| Pin::new(&mut *self.io.borrow_mut()).poll_shutdown(cx));
+        let _either = shutting.await;
+    }
+
+    /// Whether all that the client has sent was read and used.
+    fn is_drained(&self) -> bool {
+        self.body.borrow().is_done() && self.input.borrow().is_empty()
+    }
+
+    /// Ready when the client has closed the connection. What it sends in the meantime is kept for later.
+    fn poll_gone(&self, cx: &mut Context<'_>) -> Poll<()> {
+        if !self.input.borrow().is_empty() || !self.body.borrow().is_done() {
+            return Poll::Pending;
+        }
+        match self.poll_read(cx, false) {
+            Poll::Ready(0) => Poll::Ready(()),
+            Poll::Ready(_) => Poll::Pending,
+            Poll::Pending => {
+                self.input.borrow_mut().release();
+                Poll::Pending
+            }
+        }
+    }
+
+    /// Answers what could not be read as a request.
+    async fn refuse(&self, client: &Client, refusal: &Refusal, outbox: &mut Outbox) -> After {
+        let (head, body) = local::refuse_unread(refusal);
+        let length = BodyLength::Length(body.len() as u64);
+        write_response(&mut outbox.bytes, &head, Outgoing { body: length, persistence: Persistence::Close });
+        outbox.frame(length);
+        outbox.data(&body);
+        record::unread(&self.thread, client, refusal);
+        match self.flush(outbox).await {
+            Ok(()) => After::Linger,
+            Err(_) => After::Close,
+        }
+    }
+
+    /// Writes all that waits, within the time for a response that does not move.
+    async fn flush(&self, outbox: &mut Outbox) -> Result<(), reply::Stuck> {
+        poll_fn(|cx| self.poll_flush(cx, outbox)).await
+    }
+
+    fn poll_flush(&self, cx: &mut Context<'_>, outbox: &mut Outbox) -> Poll<Result<(), reply::Stuck>> {
+        let before = outbox.len();
+        let mut io = self.io.borrow_mut();
+        let result = outbox.poll_write(cx, Pin::new(&mut *io));
+        let progress = before - outbox.len();
+        self.thread.counters.bytes_out.add(progress as u64);
+        match result {
+            Poll::Ready(result) => {
+                self.writing.clear();
+                Poll::Ready(result.map_err(|_| reply::Stuck))
+            }
+            Poll::Pending => {
+                if progress > 0 || !self.writing.is_set() {
+                    self.writing.set(self.limits.stall);
+                }
+                self.writing.poll(cx).map(|()| Err(reply::Stuck))
+            }
+        }
+    }
+
+    /// Reads the rest of a body that nobody wants, if it is small. Whether it was.
+    async fn drain_body(&self) -> bool {
+        let mut waste = Outbox::default();
+        let mut left = self.limits.early_answer_drain;
+        let mut body = H1Body::new(self);
+        poll_fn(|cx| {
+            loop {
+                match body.poll_more(cx, &mut waste) {
+                    Poll::Pending => return Poll::Pending,
+                    Poll::Ready(Err(_)) => return Poll::Ready(false),
+                    Poll::Ready(Ok(true)) => return Poll::Ready(true),
+                    Poll::Ready(Ok(false)) if waste.len() > left => return Poll::Ready(false),
+                    Poll::Ready(Ok(false)) => {
+                        left -= waste.len();
+                        waste.bytes.clear();
+                    }
+                }
+            }
+        })
+        .await
+    }
+
+    fn discard_input(&self) {
+        let mut input = self.input.borrow_mut();
+        let filled = input.len();
+        input.consume(filled);
+    }
+
+    /// Closes the connection for writing and reads on for a moment: a close under what the client still sends
+    /// would be a reset, which can take our last words from it.
+    async fn linger(&self) {
+        let mut left = self.limits.early_answer_drain;
+        // Nobody will read what is here, and a full buffer could take nothing more.
+        self.discard_input();
+        let lingering = self.reading.within(LINGER, |cx| {
+            let mut io = self.io.borrow_mut();
+            if Pin::new(&mut *io).poll_shutdown(cx).is_pending() {
+                return Poll::Pending;
+            }
+            drop(io);
+            loop {
+                match self.poll_read(cx, false) {
+                    Poll::Pending => return Poll::Pending,
+                    Poll::Ready(count) if count == 0 || count > left => return Poll::Ready(()),
+                    Poll::Ready(count) => {
+                        left -= count;
+                        self.discard_input();
+                    }
+                }
+            }
+        });
+        let _either = lingering.await;
+    }
+}
+
+impl Reply<'_> {
+    /// Whether the client's connection can serve another request after this reply.
+    fn keeps_connection(&self) -> bool {
+        self.record.keeps_connection() && (!matches!(self.body, ReplyBody::Tunnel(_)))
+    }
+}
+
+/// What the version allows for a body whose length is not known.
+fn open_ended(version: Version) -> BodyLength {
+    if version == Version::Http10 { BodyLength::UntilClose } else { BodyLength::Chunked }
+}

@@ -1,0 +1,257 @@
+//! How connections end without losing a request. A pure policy (`verdict`) and the registry that applies it.
+//!
+//! ```text
+//!            drain, age, retire_above            protocol allows it           deadline
+//! Stay ------------------------------> Retire ----------------------> (end)
+//!                                        |  idle past what we advertised
+//!                                        +----------------------> CloseIdle --> (end)
+//!                                        |  deadline
+//!                                        +----------------------> Abort --> (end)
+//! ```
+//!
+//! HTTP/1 cannot take a request back: closing an idle connection may meet a request that is on its way. So a
+//! retired connection answers its next request with `Connection: close`; one that stays idle is closed once it
+//! has been idle for longer than the `Keep-Alive: timeout` that we advertised, when a careful client no longer
+//! uses it. HTTP/2 says GOAWAY and finishes its streams. Tunnels have no such moment: they end at the deadline.
+
+use std::{
+    cell::{Cell, RefCell},
+    collections::BinaryHeap,
+    rc::Rc,
+    task::{Context, Waker},
+    time::Duration,
+};
+
+use crate::{clock::Clock, limits::LIMITS};
+
+/// What a connection should do now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Verdict {
+    /// Go on.
+    Stay,
+    /// Finish what runs and end: `Connection: close` on the next response, GOAWAY.
+    Retire,
+    /// End now if no request runs.
+    CloseIdle,
+    /// End now.
+    Abort,
+}
+
+/// What the policy knows of a connection.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Life {
+    /// When it was accepted.
+    pub(crate) born_ms: u64,
+    /// Since when no request runs on it; `None` while one does.
+    pub(crate) idle_since_ms: Option<u64>,
+    /// Drawn at its birth, 0 to 999: spreads what would otherwise happen at once.
+    pub(crate) jitter_permille: u64,
+    /// Picked to relieve a hot worker.
+    pub(crate) retired: bool,
+}
+
+/// What holds for all connections of a thread.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Policy {
+    /// When the drain began and when it must be over.
+    pub(crate) drain: Option<(u64, u64)>,
+    /// Connections retire at this age, give or take a tenth.
+    pub(crate) max_age_ms: Option<u64>,
+}
+
+/// A century: keeps the arithmetic from overflowing.
+const LONGEST_AGE_MS: u64 = 100 * 365 * 24 * 3600 * 1000;
+
+/// Idle for this much longer than advertised: a request sent in the last moment may still be on its way.
+const IDLE_MARGIN_MS: u64 = 2_000;
+
+/// What a connection should do at `now_ms`. Never milder for the same connection at a later time, except that an
+/// idle one that got a request is no longer idle.
+pub(crate) fn verdict(life: &Life, policy: &Policy, now_ms: u64) -> Verdict {
+    let mut verdict = if life.retired { Verdict::Retire } else { Verdict::Stay };
+    if let Some(max) = policy.max_age_ms
+        && now_ms.saturating_sub(life.born_ms) >= max - max / 10 + max * life.jitter_permille / 5_000
+    {
+        verdict = Verdict::Retire;
+    }
+    if let Some((began, deadline)) = policy.drain {
+        if now_ms >= deadline {
+            return Verdict::Abort;
+        }
+        verdict = Verdict::Retire;
+        // The last tenth of the drain: idle connections go one by one, not all at its end, so that their
+        // clients do not come back all at once.
+        let spread = deadline.saturating_sub(began) / 10;
+        if life.idle_since_ms.is_some() && now_ms >= deadline - spread * life.jitter_permille / 1_000 {
+            return Verdict::CloseIdle;
+        }
+    }
+    let patience = u64::try_from(LIMITS.advertised_idle.as_millis()).unwrap_or(u64::MAX) + IDLE_MARGIN_MS;
+    match life.idle_since_ms {
+        Some(since) if verdict == Verdict::Retire && now_ms.saturating_sub(since) >= patience => {
+            Verdict::CloseIdle
+        }
+        _ => verdict,
+    }
+}
+
+struct Entry {
+    place: Cell<usize>,
+    life: Cell<Life>,
+    verdict: Cell<Verdict>,
+    waker: RefCell<Option<Waker>>,
+}
+
+/// The connections of one thread.
+pub(crate) struct Registry {
+    clock: Rc<Clock>,
+    policy: Cell<Policy>,
+    entries: RefCell<Vec<Rc<Entry>>>,
+    emptied: RefCell<Option<Waker>>,
+}
+
+impl Registry {
+    pub(crate) fn new(clock: Rc<Clock>) -> Rc<Self> {
+        Rc::new(Self {
+            clock,
+            policy: Cell::default(),
+            entries: RefCell::default(),
+            emptied: RefCell::default(),
+        })
+    }
+
+    /// Connections, with those in their handshake.
+    pub(crate) fn len(&self) -> usize {
+        self.entries.borrow().len()
+    }
+
+    /// Enters a connection, as idle.
+    pub(crate) fn enter(self: &Rc<Self>, jitter_permille: u64) -> Seat {
+        let now = self.clock.now_ms();
+        let mut entries = self.entries.borrow_mut();
+        let life = Life { born_ms: now, idle_since_ms: Some(now), jitter_permille, retired: false };
+        let entry = Rc::new(Entry {
+            place: Cell::new(entries.len()),
+            life: Cell::new(life),
+            verdict: Cell::new(verdict(&life, &self.policy.get(), now)),
+            waker: RefCell::new(None),
+        });
+        entries.push(Rc::clone(&entry));
+        Seat { registry: Rc::clone(self), entry }
+    }
+
+    /// Begins the drain, or shortens it.
+    pub(crate) fn drain(&self, deadline: Duration) {
+        let now = self.clock.now_ms();
+        let end = now.saturating_add(u64::try_from(deadline.as_millis()).unwrap_or(u64::MAX));
+        let mut policy = self.policy.get();
+        policy.drain = Some(policy.drain.map_or((now, end), |(began, earlier)| (began, end.min(earlier))));
+        self.policy.set(policy);
+        self.sweep();
+    }
+
+    /// Sets the age at which connections retire.
+    pub(crate) fn limit_age(&self, max_age: Option<Duration>) {
+        let max_age_ms =
+            max_age.map(|d| u64::try_from(d.as_millis()).unwrap_or(u64::MAX).min(LONGEST_AGE_MS));
+        self.policy.set(Policy { max_age_ms, ..self.policy.get() });
+    }
+
+    /// Retires the oldest connections above `keep`, at most an eighth of all at a time.
+    ///
+    /// The oldest, because new ones were just given to us by the kernel while others had room; an eighth,
+    /// because whoever is retired connects again, and should find that the load has moved in the meantime.
+    pub(crate) fn retire_above(&self, keep: usize) {
+        let entries = self.entries.borrow();
+        let staying = entries.iter().filter(|e| !e.life.get().retired).count();
+        let excess = staying.saturating_sub(keep).min(staying.div_ceil(8));
+        let mut oldest: BinaryHeap<_> = BinaryHeap::with_capacity(excess + 1);
+        for entry in entries.iter().filter(|e| !e.life.get().retired) {
+            oldest.push((entry.life.get().born_ms, entry.place.get()));
+            if oldest.len() > excess {
+                oldest.pop();
+            }
+        }
+        for (_, place) in oldest {
+            let entry = &entries[place];
+            entry.life.set(Life { retired: true, ..entry.life.get() });
+        }
+    }
+
+    /// Tells every connection whose verdict changed.
+    pub(crate) fn sweep(&self) {
+        let (policy, now) = (self.policy.get(), self.clock.now_ms());
+        for entry in self.entries.borrow().iter() {
+            let verdict = verdict(&entry.life.get(), &policy, now);
+            if verdict != entry.verdict.replace(verdict)
+                && let Some(waker) = entry.waker.borrow_mut().take()
+            {
+                waker.wake();
+            }
+        }
+    }
+
+    /// Returns when the last connection is gone.
+    pub(crate) async fn empty(&self) {
+        std::future::poll_fn(|cx| {
+            if self.len() == 0 {
+                return std::task::Poll::Ready(());
+            }
+            *self.emptied.borrow_mut() = Some(cx.waker().clone());
+            std::task::Poll::Pending
+        })
+        .await;
+    }
+}
+
+/// One connection's place in the registry; leaving is dropping it.
+pub(crate) struct Seat {
+    registry: Rc<Registry>,
+    entry: Rc<Entry>,
+}
+
+impl Seat {
+    /// A request begins.
+    pub(crate) fn busy(&self) {
+        self.entry.life.set(Life { idle_since_ms: None, ..self.entry.life.get() });
+    }
+
+    /// No request runs any more.
+    pub(crate) fn idle(&self) {
+        let now = self.registry.clock.now_ms();
+        self.entry.life.set(Life { idle_since_ms: Some(now), ..self.entry.life.get() });
+    }
+
+    /// What to do now.
+    pub(crate) fn verdict(&self) -> Verdict {
+        self.entry.verdict.get()
+    }
+
+    /// What to do now; the task is woken when that changes.
+    pub(crate) fn poll(&self, cx: &Context<'_>) -> Verdict {
+        let mut waker = self.entry.waker.borrow_mut();
+        if !waker.as_ref().is_some_and(|w| w.will_wake(cx.waker())) {
+            *waker = Some(cx.waker().clone());
+        }
+        self.entry.verdict.get()
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        let mut entries = self.registry.entries.borrow_mut();
+        let place = self.entry.place.get();
+        entries.swap_remove(place);
+        if let Some(moved) = entries.get(place) {
+            moved.place.set(place);
+        }
+        if entries.is_empty()
+            && let Some(waker) = self.registry.emptied.borrow_mut().take()
+        {
+            waker.wake();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

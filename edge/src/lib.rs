@@ -1,0 +1,38 @@
+//! The data plane: a worker that answers requests.
+//!
+//! `serve` is read first: a request from its head to its reply. [`Worker`] starts the threads, [`Control`] steers
+//! them, [`Config`] is what they serve; [`run_static`] serves a file without any control plane.
+//!
+//! Deliberately absent: the controller's objects (`dialect` reads them for [`run_static`] only) and every decision
+//! about how many workers there are.
+#![forbid(unsafe_code)]
+
+pub mod accesslog;
+mod admit;
+mod balance;
+mod body;
+mod buffer;
+mod clock;
+pub mod config;
+pub mod control;
+mod downstream;
+mod drain;
+pub mod h1;
+pub mod limits;
+mod listen;
+pub mod metrics;
+mod retry;
+mod serve;
+mod shared;
+pub mod static_config;
+mod tls;
+mod upstream;
+mod worker;
+
+pub use config::{Config, PoolSettings, TenantTable};
+pub use control::{WorkerArgs, run_worker};
+pub use limits::Limits;
+pub use listen::TakeError;
+pub use shared::{Control, LoadSample, Phase, Stale};
+pub use static_config::{StaticArgs, run_static};
+pub use worker::{Worker, WorkerSettings};

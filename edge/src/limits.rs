@@ -1,0 +1,163 @@
+//! Every bound of the data plane, in one place, each with the reason for its number.
+//!
+//! They hold from the first request with no configuration. No single client may cost more than ten times the
+//! memory or CPU of an honest one.
+
+use std::time::Duration;
+
+/// What one listener allows. The same limits hold on every protocol where they mean something.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Bytes of a request or response head: 8 KiB is what most servers take, single sign-on cookies need more.
+    pub head_bytes: usize,
+    /// Fields in a head or a trailer section: twice what browsers and two proxies together send.
+    pub head_fields: usize,
+    /// From a connection's acceptance to the end of its TLS handshake: three lost SYNs and a slow phone.
+    pub handshake: Duration,
+    /// From a head's first byte to its end: a head is a packet or two, so only attackers need longer.
+    pub head: Duration,
+    /// A keep-alive connection without a request; browsers close at 60 to 115 s themselves.
+    pub idle: Duration,
+    /// What we advertise in `Keep-Alive: timeout`: shorter than `idle` and than a drain, so that the client, who
+    /// knows whether a request is on its way, closes first.
+    pub advertised_idle: Duration,
+    /// A body may be slow for this long before its rate counts.
+    pub body_grace: Duration,
+    /// The least rate of a request body after `body_grace`, bytes per second: slower than any modem.
+    pub body_rate: u64,
+    /// No byte of a response could be written, or none came from the upstream, for this long.
+    pub stall: Duration,
+    /// No byte in either direction of a tunnel.
+    pub tunnel_idle: Duration,
+    /// What is read of a request body after an early answer before the connection is closed instead: as much
+    /// as a connection may buffer anyway.
+    pub early_answer_drain: usize,
+    /// Connections of one listening socket address, over all threads.
+    pub connections: usize,
+    /// Connections of one client address (loopback exempt: a local proxy speaks for many).
+    pub connections_per_client: usize,
+    /// Requests served at once by one thread: as many as a listener may have connections, so that HTTP/2's streams
+    /// do not multiply what those may cost.
+    pub in_flight: u64,
+    /// How long work may wait for its thread, the least of a second: ten times what a busy thread shows, and still
+    /// less than a person notices. Above it requests are refused until the queue is gone.
+    pub queue_delay: Duration,
+    /// Resident memory of the process above which requests and connections are refused: all connections that a
+    /// listener allows, each with two full buffers, and half as much again for configurations.
+    pub memory_bytes: u64,
+    /// Requests on one connection before it is closed, so that no client stays on one worker for ever.
+    pub requests_per_connection: u64,
+    /// HTTP/2 streams open at once: a browser opens about as many, nginx allows 128.
+    pub h2_streams: u32,
+    /// HTTP/2 stream window, bytes: 256 KiB fills 20 Mbit/s at 100 ms.
+    pub h2_stream_window: u32,
+    /// HTTP/2 connection window, bytes: four streams at full window.
+    pub h2_connection_window: u32,
+    /// Bytes of responses that wait for an HTTP/2 client, for each stream; hyper's 400 KiB would let one connection
+    /// that opens its windows and reads nothing hold 40 MiB.
+    pub h2_send_buffer: usize,
+    /// DATA frames without data in a row, of one stream: they are free to send and must not be free to repeat.
+    pub h2_empty_frames: u32,
+    /// Streams reset by us through the client's fault before GOAWAY (MadeYouReset, CVE-2025-8671).
+    pub h2_local_resets: usize,
+    /// Streams reset by the client before they were answered (Rapid Reset, CVE-2023-44487).
+    pub h2_pending_resets: usize,
+}
+
+/// The default limits.
+pub const LIMITS: Limits = Limits {
+    head_bytes: 64 * 1024,
+    head_fields: 100,
+    handshake: Duration::from_secs(10),
+    head: Duration::from_secs(10),
+    idle: Duration::from_secs(60),
+    advertised_idle: Duration::from_secs(20),
+    body_grace: Duration::from_secs(10),
+    body_rate: 1024,
+    stall: Duration::from_secs(60),
+    tunnel_idle: Duration::from_secs(300),
+    early_answer_drain: 64 * 1024,
+    connections: 10_000,
+    connections_per_client: 1_000,
+    in_flight: 10_000,
+    queue_delay: Duration::from_millis(100),
+    memory_bytes: 2 << 30,
+    requests_per_connection: u64::MAX,
+    h2_streams: 100,
+    h2_stream_window: 256 * 1024,
+    h2_connection_window: 1024 * 1024,
+    h2_send_buffer: 64 * 1024,
+    h2_empty_frames: 100,
+    h2_local_resets: 200,
+    h2_pending_resets: 100,
+};
+
+impl Default for Limits {
+    fn default() -> Self {
+        LIMITS
+    }
+}
+
+/// Bytes of a pooled buffer: a head and a small body in one read, so that an ordinary request needs one.
+pub const BUFFER: usize = 16 * 1024;
+
+/// Bytes of a buffer for a large head or body, and the most that one direction of a connection buffers.
+pub const LARGE_BUFFER: usize = 64 * 1024;
+
+/// Free buffers kept by a thread: 16 MiB, what a burst of a thousand busy connections needs again at once.
+pub const FREE_BUFFERS: usize = 1024;
+
+/// Free large buffers kept by a thread: 4 MiB, as many as there are large bodies on their way.
+pub const FREE_LARGE_BUFFERS: usize = 64;
+
+/// Connections taken from one listening socket before other work gets its turn: a queue of this length drains
+/// in one go, and the wait that it imposes on requests stays under 2 ms.
+pub const ACCEPT_BATCH: usize = 32;
+
+/// The pause after `accept` failed for lack of descriptors or memory: long enough for connections to end, short
+/// enough that the kernel's queue (4,096) does not overflow at 10,000 connections per second.
+pub const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// How often deadlines are checked; every limit in seconds is held to within this.
+pub const TICK: Duration = Duration::from_millis(250);
+
+/// Idle upstream connections kept per endpoint and thread: more than a thread can keep busy.
+pub const UPSTREAM_IDLE: usize = 512;
+
+/// An idle upstream connection is closed after this: most servers close theirs at 60 s or more (nginx 75 s), and
+/// who closes first must be us, or requests meet the close.
+pub const UPSTREAM_IDLE_TIME: Duration = Duration::from_secs(50);
+
+/// An upstream connection is not used again beyond this age, so that DNS changes and balancing take effect.
+pub const UPSTREAM_AGE: Duration = Duration::from_secs(600);
+
+/// An endpoint that could not be connected to is passed over for this long, unless none is left.
+pub const ENDPOINT_REST: Duration = Duration::from_secs(5);
+
+/// Retries allowed per hundred requests: enough for a restarting upstream, too few to double an overload.
+pub const RETRY_PERCENT: u32 = 20;
+
+/// Retries allowed before any request has earned them: a quiet route must still survive a dead connection.
+pub const RETRY_RESERVE: u32 = 10;
+
+/// How often names are resolved again: the shortest time to live that resolvers commonly hand out.
+pub const DNS_REFRESH: Duration = Duration::from_secs(5);
+
+/// Names tracked at once, over all tenants.
+pub const DNS_NAMES: usize = 10_000;
+
+/// Addresses used of one name; a record set of more than this does not fit into a UDP answer.
+pub const DNS_ADDRESSES: usize = 64;
+
+/// Series of the per-route metrics; requests of further routes count under `other`.
+pub const ROUTE_SERIES: usize = 10_000;
+
+/// Commands waiting for one request thread; their senders wait when there are more.
+pub const COMMANDS: usize = 64;
+
+/// 1xx responses before the final one: more than any server sends, and each one begins the wait for the next anew.
+pub const INTERIM_RESPONSES: u32 = 16;
+
+/// The kernel asks a silent client whether it is still there after this, three times at this distance: a client that
+/// lost its network holds a connection for two minutes at most.
+pub const TCP_KEEPALIVE: Duration = Duration::from_secs(30);

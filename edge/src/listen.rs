@@ -1,0 +1,378 @@
+//! Listening sockets: who accepts from which, and the bounds on what is accepted.
+//!
+//! The sockets are shared with other processes. So nobody calls `shutdown` on one or changes its `O_NONBLOCK`, and
+//! one that is given back leaves epoll before it is closed: closing alone would leave it registered, because the
+//! other processes keep it open, and its events would come for ever.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    io,
+    net::{IpAddr, SocketAddr},
+    os::fd::OwnedFd,
+    rc::Rc,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+
+use api::agent::{Listen, Slots};
+use rustix::{
+    io::Errno,
+    net::{SocketFlags, acceptfrom_with, sockopt},
+};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::oneshot,
+    task::{JoinHandle, spawn_local},
+};
+use tracing::{debug, warn};
+
+use crate::{
+    downstream,
+    limits::{ACCEPT_BATCH, ACCEPT_PAUSE, Limits, TCP_KEEPALIVE},
+    worker::Thread,
+};
+
+/// Why slots could not be taken.
+#[derive(Debug, thiserror::Error)]
+pub enum TakeError {
+    /// Not one socket for each slot.
+    #[error("{slots} slots came with {sockets} sockets")]
+    Count {
+        /// Slots named.
+        slots: usize,
+        /// Sockets beside them.
+        sockets: usize,
+    },
+    /// UDP is not served.
+    #[error("this worker does not serve UDP")]
+    Transport,
+    /// Already held.
+    #[error("slot {0} is held already")]
+    Held(u32),
+    /// A descriptor could not be duplicated.
+    #[error("duplicate a socket")]
+    Duplicate(#[source] io::Error),
+    /// A socket could not be watched.
+    #[error("watch a socket")]
+    Register(#[source] io::Error),
+    /// The thread is gone.
+    #[error("the worker has ended")]
+    Ended,
+}
+
+/// Which slots the worker holds: the authority, of which the threads' sockets are duplicates.
+#[derive(Debug, Default)]
+pub(crate) struct Listening {
+    held: BTreeMap<Listen, BTreeMap<u32, Held>>,
+}
+
+#[derive(Debug)]
+struct Held {
+    socket: OwnedFd,
+    thread: usize,
+}
+
+impl Listening {
+    /// Notes the slots as held and says which thread gets each: the one with the fewest of that address.
+    pub(crate) fn place(
+        &mut self,
+        slots: &Slots,
+        sockets: &[OwnedFd],
+        threads: usize,
+    ) -> Result<Vec<usize>, TakeError> {
+        let held = self.held.entry(slots.listen.clone()).or_default();
+        if let Some(slot) = slots.slots.iter().find(|slot| held.contains_key(slot)) {
+            return Err(TakeError::Held(*slot));
+        }
+        let copies: Result<Vec<_>, _> = sockets.iter().map(OwnedFd::try_clone).collect();
+        let copies = copies.map_err(TakeError::Duplicate)?;
+        let mut load = vec![0_usize; threads.max(1)];
+        held.values().for_each(|h| load[h.thread] += 1);
+        let mut placed = Vec::with_capacity(copies.len());
+        for (slot, socket) in slots.slots.iter().zip(copies) {
+            let thread = (0..load.len()).min_by_key(|t| load[*t]).unwrap_or(0);
+            load[thread] += 1;
+            held.insert(*slot, Held { socket, thread });
+            placed.push(thread);
+        }
+        Ok(placed)
+    }
+
+    /// Forgets slots and closes our duplicates of them.
+    pub(crate) fn forget(&mut self, slots: &Slots) {
+        if let Some(held) = self.held.get_mut(&slots.listen) {
+            slots.slots.iter().for_each(|slot| drop(held.remove(slot)));
+            if held.is_empty() {
+                self.held.remove(&slots.listen);
+            }
+        }
+    }
+
+    /// All slots.
+    pub(crate) fn held(&self) -> Vec<Slots> {
+        let slots = |(listen, held): (&Listen, &BTreeMap<u32, Held>)| Slots {
+            listen: listen.clone(),
+            slots: held.keys().copied().collect(),
+        };
+        self.held.iter().map(slots).collect()
+    }
+
+    /// All slots with duplicates of their sockets.
+    pub(crate) fn duplicates(&self) -> io::Result<Vec<(Slots, Vec<OwnedFd>)>> {
+        let sockets = self.held.values().map(|held| held.values().map(|h| h.socket.try_clone()).collect());
+        let sockets: io::Result<Vec<Vec<OwnedFd>>> = sockets.collect();
+        Ok(self.held().into_iter().zip(sockets?).collect())
+    }
+}
+
+/// Connections per client address, over all threads. Taken at accept and close only.
+#[derive(Debug, Default)]
+pub(crate) struct ClientCounts(Mutex<HashMap<IpAddr, usize>>);
+
+impl ClientCounts {
+    fn enter(&self, client: IpAddr, limit: usize) -> bool {
+        let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = counts.entry(client).or_default();
+        let allowed = *count < limit;
+        if allowed {
+            *count += 1;
+        }
+        allowed
+    }
+
+    fn leave(&self, client: IpAddr) {
+        let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = counts.get_mut(&client) {
+            *count -= 1;
+            if *count == 0 {
+                counts.remove(&client);
+            }
+        }
+    }
+}
+
+/// One listening address, as the connections that came by it know it.
+#[derive(Debug)]
+pub(crate) struct Point {
+    pub(crate) listen: Listen,
+    pub(crate) connections: AtomicUsize,
+}
+
+/// A connection's place under the limits; dropped when it ends.
+pub(crate) struct Admitted {
+    pub(crate) point: Arc<Point>,
+    client: Option<IpAddr>,
+    thread: Rc<Thread>,
+}
+
+impl Admitted {
+    fn new(thread: &Rc<Thread>, point: &Arc<Point>, peer: SocketAddr, limits: &Limits) -> Option<Self> {
+        if !thread.door.borrow().is_open() {
+            return None;
+        }
+        let client = counted(peer);
+        if client.is_some_and(|c| !thread.shared.clients.enter(c, limits.connections_per_client)) {
+            return None;
+        }
+        point.connections.fetch_add(1, Ordering::Relaxed);
+        thread.counters.connections.add(1);
+        let admitted = Self { point: Arc::clone(point), client, thread: Rc::clone(thread) };
+        (point.connections.load(Ordering::Relaxed) <= limits.connections).then_some(admitted)
+    }
+}
+
+/// The client that a connection counts for. A proxy on this machine speaks for many, so it is not counted; an IPv4
+/// client on a dual-stack socket is the same client.
+fn counted(peer: SocketAddr) -> Option<IpAddr> {
+    let client = peer.ip().to_canonical();
+    (!client.is_loopback()).then_some(client)
+}
+
+impl Drop for Admitted {
+    fn drop(&mut self) {
+        self.point.connections.fetch_sub(1, Ordering::Relaxed);
+        self.thread.counters.connections.sub(1);
+        if let Some(client) = self.client {
+            self.thread.shared.clients.leave(client);
+        }
+    }
+}
+
+struct Acceptor {
+    /// Says whether to accept what is queued before the socket is closed.
+    stop: oneshot::Sender<bool>,
+    task: JoinHandle<()>,
+}
+
+/// The sockets that one thread accepts from.
+#[derive(Default)]
+pub(crate) struct Acceptors {
+    points: BTreeMap<Listen, (Arc<Point>, BTreeMap<u32, Acceptor>)>,
+}
+
+impl Acceptors {
+    /// Begins to accept.
+    pub(crate) fn take(
+        &mut self,
+        thread: &Rc<Thread>,
+        slots: &Slots,
+        sockets: Vec<OwnedFd>,
+    ) -> io::Result<()> {
+        let (point, acceptors) = self.points.entry(slots.listen.clone()).or_insert_with(|| {
+            (
+                Arc::new(Point { listen: slots.listen.clone(), connections: AtomicUsize::new(0) }),
+                BTreeMap::new(),
+            )
+        });
+        for (slot, socket) in slots.slots.iter().zip(sockets) {
+            // What is accepted inherits it: one system call for all connections.
+            sockopt::set_tcp_nodelay(&socket, true)?;
+            sockopt::set_socket_keepalive(&socket, true)?;
+            sockopt::set_tcp_keepidle(&socket, TCP_KEEPALIVE)?;
+            sockopt::set_tcp_keepintvl(&socket, TCP_KEEPALIVE)?;
+            sockopt::set_tcp_keepcnt(&socket, 3)?;
+            let listener = TcpListener::from_std(socket.into())?;
+            let (stop, stopped) = oneshot::channel();
+            let task = spawn_local(accept(Rc::clone(thread), listener, Arc::clone(point), stopped));
+            acceptors.insert(*slot, Acceptor { stop, task });
+        }
+        Ok(())
+    }
+
+    /// Whether nothing is accepted from.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.points.is_empty()
+    }
+
+    /// Stops to accept; returns when the sockets are closed.
+    pub(crate) async fn drop_slots(&mut self, slots: &Slots, empty: bool) {
+        let Some((_, acceptors)) = self.points.get_mut(&slots.listen) else { return };
+        for slot in &slots.slots {
+            if let Some(Acceptor { stop, task }) = acceptors.remove(slot) {
+                // Errors mean that the task has ended, by a panic: the socket is closed then, too.
+                let _ended = stop.send(empty);
+                let _panicked = task.await;
+            }
+        }
+        if acceptors.is_empty() {
+            self.points.remove(&slots.listen);
+        }
+    }
+}
+
+/// What woke an acceptor.
+enum Event {
+    Accepted(io::Result<(TcpStream, SocketAddr)>),
+    Stop { empty: bool },
+}
+
+async fn accept(
+    thread: Rc<Thread>,
+    listener: TcpListener,
+    point: Arc<Point>,
+    mut stop: oneshot::Receiver<bool>,
+) {
+    loop {
+        for _ in 0..ACCEPT_BATCH {
+            let event = tokio::select! {
+                biased;
+                stop = &mut stop => Event::Stop { empty: stop.unwrap_or(false) },
+                accepted = listener.accept() => Event::Accepted(accepted),
+            };
+            match event {
+                Event::Accepted(Ok((stream, peer))) => begin(&thread, &point, stream, peer),
+                Event::Accepted(Err(error)) => {
+                    if pause_after(&thread, &error) {
+                        tokio::time::sleep(ACCEPT_PAUSE).await;
+                    }
+                }
+                Event::Stop { empty } => {
+                    if empty {
+                        accept_queued(&thread, &listener, &point);
+                    }
+                    return;
+                }
+            }
+        }
+        tokio::task::yield_now().await;
+    }
+}
+
+/// Accepts until the queue is empty. Asks the kernel itself: the runtime knows only of what its last look at the
+/// events told, and hands out no more than its budget for one turn; what is left is reset when the socket closes.
+fn accept_queued(thread: &Rc<Thread>, listener: &TcpListener, point: &Arc<Point>) {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    loop {
+        match acceptfrom_with(listener, flags) {
+            Ok((socket, peer)) => {
+                let peer = peer.and_then(|peer| SocketAddr::try_from(peer).ok());
+                let stream = TcpStream::from_std(socket.into());
+                if let (Some(peer), Ok(stream)) = (peer, stream) {
+                    begin(thread, point, stream, peer);
+                }
+            }
+            // One connection that broke before it was accepted is not the end of the queue.
+            Err(Errno::CONNABORTED | Errno::INTR) => {}
+            Err(_) => return,
+        }
+    }
+}
+
+/// Whether the failure is ours (no descriptors, no memory) and will last; otherwise it is the one connection's.
+fn pause_after(thread: &Thread, error: &io::Error) -> bool {
+    thread.counters.accept_errors.add(1);
+    let lasting = [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM]
+        .iter()
+        .any(|errno| error.raw_os_error() == Some(errno.raw_os_error()));
+    if lasting {
+        warn!(%error, "cannot accept connections, pausing");
+    }
+    lasting
+}
+
+fn begin(thread: &Rc<Thread>, point: &Arc<Point>, stream: TcpStream, peer: SocketAddr) {
+    thread.counters.accepted.add(1);
+    let Some(admitted) = Admitted::new(thread, point, peer, &thread.limits) else {
+        thread.counters.over_limit.add(1);
+        debug!(%peer, bind = %point.listen.bind, "connection limit reached");
+        return;
+    };
+    // Entered here, not by the task's first turn: a drain that ends in between would take it for no connection.
+    let seat = thread.registry.enter(thread.random_below(1000));
+    spawn_local(downstream::serve(Rc::clone(thread), stream, peer, admitted, seat));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_client_has_so_many_connections_whatever_its_notation() {
+        let counts = ClientCounts::default();
+        let client = |text: &str| counted(text.parse().unwrap());
+        let plain = client("192.0.2.1:1").unwrap();
+        let mapped = client("[::ffff:192.0.2.1]:2").unwrap();
+        assert_eq!(plain, mapped);
+        assert!(counts.enter(plain, 2));
+        assert!(counts.enter(mapped, 2));
+        assert!(!counts.enter(plain, 2));
+        assert!(counts.enter(client("[2001:db8::1]:1").unwrap(), 2), "another client");
+        counts.leave(mapped);
+        assert!(counts.enter(plain, 2));
+        for loopback in ["127.0.0.1:1", "127.9.9.9:1", "[::1]:1", "[::ffff:127.0.0.1]:1"] {
+            assert_eq!(client(loopback), None, "{loopback}");
+        }
+    }
+
+    #[test]
+    fn who_is_gone_is_forgotten() {
+        let counts = ClientCounts::default();
+        let client = "192.0.2.1".parse().unwrap();
+        assert!(counts.enter(client, 1));
+        assert!(!counts.enter(client, 1));
+        counts.leave(client);
+        assert!(counts.0.lock().unwrap().is_empty());
+    }
+}

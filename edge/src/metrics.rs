@@ -1,0 +1,236 @@
+//! What the worker counts. Each request thread owns its counters and writes them with plain stores; the helper
+//! thread reads them, so a request pays no locked instruction and no map lookup beyond its route's.
+//!
+//! Names and help texts of all metrics are in this file.
+
+mod histogram;
+mod render;
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+pub use histogram::{BUCKETS, Histogram, HistogramSample};
+use model::TenantId;
+pub(crate) use render::render;
+
+use crate::limits::ROUTE_SERIES;
+
+/// A number that one thread writes and others read.
+#[derive(Debug, Default)]
+pub struct Counter(AtomicU64);
+
+impl Counter {
+    /// Adds; only its owner may.
+    pub fn add(&self, count: u64) {
+        // One writer: a load and a store are enough, and cheaper than a locked add.
+        self.0.store(self.0.load(Ordering::Relaxed).wrapping_add(count), Ordering::Relaxed);
+    }
+
+    /// Subtracts; only its owner may.
+    pub fn sub(&self, count: u64) {
+        self.0.store(self.0.load(Ordering::Relaxed).wrapping_sub(count), Ordering::Relaxed);
+    }
+
+    /// Replaces the number; only its owner may.
+    pub fn set(&self, value: u64) {
+        self.0.store(value, Ordering::Relaxed);
+    }
+
+    /// Keeps the larger; anyone may.
+    pub fn raise(&self, value: u64) {
+        self.0.fetch_max(value, Ordering::Relaxed);
+    }
+
+    /// Takes the number and leaves zero; anyone may, if its owner only raises.
+    pub fn take(&self) -> u64 {
+        self.0.swap(0, Ordering::Relaxed)
+    }
+
+    /// The number.
+    pub fn value(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// How a kind of metric behaves over time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// Only rises.
+    Counter,
+    /// Goes both ways.
+    Gauge,
+}
+
+macro_rules! counters {
+    ($($(#[doc = $doc:literal])+ $field:ident: $kind:ident = $name:literal,)+) => {
+        /// What one request thread counts.
+        #[derive(Debug, Default)]
+        pub struct Counters {
+            $($(#[doc = $doc])+ pub $field: Counter,)+
+            /// Time from the end of the request's head to the end of the response, seconds.
+            pub latency: Histogram,
+            routes: Mutex<HashMap<RouteKey, Arc<RouteCounters>>>,
+        }
+
+        impl Counters {
+            /// Name, kind, help and value of each.
+            fn listed(&self) -> Vec<(&'static str, Kind, &'static str, u64)> {
+                vec![$(($name, Kind::$kind, concat!($($doc),+).trim_ascii(), self.$field.value()),)+]
+            }
+        }
+    };
+}
+
+counters! {
+    /// Requests that were answered to the end, by anyone.
+    requests: Counter = "weir_edge_finished_requests_total",
+    /// Requests answered with a status of 500 or more, or cut off.
+    errors: Counter = "weir_edge_failed_requests_total",
+    /// Requests refused for lack of capacity.
+    shed: Counter = "weir_edge_shed_requests_total",
+    /// Requests that are being served.
+    in_flight: Gauge = "weir_edge_requests_in_flight",
+    /// Client connections that are open.
+    connections: Gauge = "weir_edge_connections",
+    /// Client connections that were accepted.
+    accepted: Counter = "weir_edge_accepted_connections_total",
+    /// Client connections that were closed because a limit on connections was reached.
+    over_limit: Counter = "weir_edge_over_limit_connections_total",
+    /// Failures of accept itself, such as running out of descriptors.
+    accept_errors: Counter = "weir_edge_accept_errors_total",
+    /// TLS handshakes that succeeded.
+    handshakes: Counter = "weir_edge_tls_handshakes_total",
+    /// TLS handshakes that resumed a session.
+    resumed: Counter = "weir_edge_tls_resumed_handshakes_total",
+    /// TLS handshakes that failed or took too long.
+    handshake_errors: Counter = "weir_edge_tls_failed_handshakes_total",
+    /// Connections to upstreams that were opened.
+    upstream_connects: Counter = "weir_edge_upstream_connects_total",
+    /// Connections to upstreams that could not be opened.
+    upstream_connect_errors: Counter = "weir_edge_upstream_failed_connects_total",
+    /// Connections to upstreams that are open.
+    upstream_connections: Gauge = "weir_edge_upstream_connections",
+    /// Requests that were tried again on another connection.
+    retries: Counter = "weir_edge_retries_total",
+    /// Retries that the budget did not allow.
+    retries_denied: Counter = "weir_edge_denied_retries_total",
+    /// Connections that became tunnels.
+    tunnels: Counter = "weir_edge_tunnels_total",
+    /// Bytes received from clients.
+    bytes_in: Counter = "weir_edge_received_bytes_total",
+    /// Bytes sent to clients.
+    bytes_out: Counter = "weir_edge_sent_bytes_total",
+    /// CPU time of the request threads, microseconds.
+    cpu_us: Counter = "weir_edge_cpu_microseconds_total",
+    /// How late the event loop ran at worst since it was last read, microseconds.
+    queue_delay_us: Gauge = "weir_edge_queue_delay_microseconds",
+}
+
+/// How a request ended; a metric label.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// The upstream's response was passed on to its end.
+    Forwarded,
+    /// Answered here as the route says (redirect, fixed response).
+    Answered,
+    /// Refused here: no route, a limit, a dead upstream.
+    Refused,
+    /// The client went away.
+    Abandoned,
+    /// The upstream's response broke off.
+    Truncated,
+}
+
+impl Outcome {
+    const ALL: [Self; 5] = [Self::Forwarded, Self::Answered, Self::Refused, Self::Abandoned, Self::Truncated];
+
+    /// The label.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Forwarded => "forwarded",
+            Self::Answered => "answered",
+            Self::Refused => "refused",
+            Self::Abandoned => "abandoned",
+            Self::Truncated => "truncated",
+        }
+    }
+}
+
+/// Labels of a route's series. Empty where no route was found.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
+pub struct RouteKey {
+    /// The tenant, or empty.
+    pub tenant: String,
+    /// The route object, or empty.
+    pub route: String,
+}
+
+impl RouteKey {
+    /// The series of one tenant's route.
+    #[must_use]
+    pub fn new(tenant: Option<&TenantId>, route: &str) -> Self {
+        Self { tenant: tenant.map_or_else(String::new, |t| t.as_str().to_owned()), route: route.to_owned() }
+    }
+
+    /// Where requests are counted once there are too many series.
+    fn other(tenant: &str) -> Self {
+        Self { tenant: tenant.to_owned(), route: "other".to_owned() }
+    }
+}
+
+/// The classes of status codes, `1xx` to `5xx`.
+const CLASSES: usize = 5;
+
+/// What one thread counts for one route.
+#[derive(Debug, Default)]
+pub struct RouteCounters {
+    requests: [[Counter; CLASSES]; Outcome::ALL.len()],
+    latency: Histogram,
+}
+
+impl RouteCounters {
+    /// Counts a finished request.
+    pub fn finished(&self, outcome: Outcome, status: u16, latency_us: u64) {
+        let class = usize::from(status / 100).clamp(1, CLASSES) - 1;
+        self.requests[outcome as usize][class].add(1);
+        self.latency.record(latency_us);
+    }
+
+    fn total(&self) -> u64 {
+        self.requests.iter().flatten().map(Counter::value).sum()
+    }
+}
+
+impl Counters {
+    /// The counters of a route. Takes a lock: the request threads keep what they get.
+    pub fn route(&self, key: &RouteKey) -> Arc<RouteCounters> {
+        let mut routes = self.routes.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(found) = routes.get(key) {
+            return Arc::clone(found);
+        }
+        let key = if routes.len() < ROUTE_SERIES { key.clone() } else { RouteKey::other(&key.tenant) };
+        // One `other` for each tenant that comes too late: bounded by the tenants.
+        Arc::clone(routes.entry(key).or_default())
+    }
+
+    /// All route series of this thread.
+    fn each_route(&self) -> Vec<(RouteKey, Arc<RouteCounters>)> {
+        let routes = self.routes.lock().unwrap_or_else(PoisonError::into_inner);
+        routes.iter().map(|(k, v)| (k.clone(), Arc::clone(v))).collect()
+    }
+
+    /// Requests finished so far, per tenant.
+    pub(crate) fn tenant_requests(&self, into: &mut HashMap<String, u64>) {
+        for (key, route) in self.each_route() {
+            if !key.tenant.is_empty() {
+                *into.entry(key.tenant).or_default() += route.total();
+            }
+        }
+    }
+}

@@ -1,0 +1,110 @@
+//! The counters of all threads as Prometheus text (exposition format 0.0.4).
+
+use std::{
+    collections::BTreeMap,
+    fmt::{Display, Write},
+    sync::Arc,
+};
+
+use super::{CLASSES, Counters, HistogramSample, Kind, Outcome, RouteCounters, RouteKey};
+
+/// Bounds of the exported histograms, powers of two so that they fall on our own: 0.5 ms to 33 s.
+const BOUNDS_US: [u64; 9] = [1 << 9, 1 << 11, 1 << 13, 1 << 15, 1 << 17, 1 << 19, 1 << 21, 1 << 23, 1 << 25];
+
+/// All metrics of these threads.
+pub(crate) fn render(threads: &[Arc<Counters>]) -> String {
+    let mut text = String::new();
+    let all: Vec<_> = threads.iter().map(|t| t.listed()).collect();
+    if let Some(first) = all.first() {
+        for (index, (name, kind, help, _)) in first.iter().enumerate() {
+            let sum: u64 = all.iter().map(|list| list[index].3).sum();
+            let kind = if *kind == Kind::Counter { "counter" } else { "gauge" };
+            line(&mut text, format_args!("# HELP {name} {help}\n# TYPE {name} {kind}\n{name} {sum}"));
+        }
+    }
+    let mut routes: BTreeMap<RouteKey, Vec<Arc<RouteCounters>>> = BTreeMap::new();
+    for (key, counters) in threads.iter().flat_map(|t| t.each_route()) {
+        routes.entry(key).or_default().push(counters);
+    }
+    line(
+        &mut text,
+        "# HELP weir_edge_requests_total Requests that were answered, by route, how they ended and class of status.\n\
+         # TYPE weir_edge_requests_total counter",
+    );
+    for (key, counters) in &routes {
+        for outcome in Outcome::ALL {
+            for class in 0..CLASSES {
+                let sum: u64 = counters.iter().map(|c| c.requests[outcome as usize][class].value()).sum();
+                if sum > 0 {
+                    line(
+                        &mut text,
+                        format_args!(
+                            "weir_edge_requests_total{{tenant=\"{}\",route=\"{}\",outcome=\"{}\",code=\"{}xx\"}} {sum}",
+                            key.tenant,
+                            key.route,
+                            outcome.as_str(),
+                            class + 1
+                        ),
+                    );
+                }
+            }
+        }
+    }
+    line(
+        &mut text,
+        "# HELP weir_edge_request_duration_seconds From the end of the request's head to the end of the response.\n\
+         # TYPE weir_edge_request_duration_seconds histogram",
+    );
+    for (key, counters) in &routes {
+        let mut sample = HistogramSample::default();
+        counters.iter().for_each(|c| c.latency.sample(&mut sample));
+        histogram(&mut text, key, &sample);
+    }
+    text
+}
+
+fn histogram(text: &mut String, key: &RouteKey, sample: &HistogramSample) {
+    let name = "weir_edge_request_duration_seconds";
+    let labels = format!("tenant=\"{}\",route=\"{}\"", key.tenant, key.route);
+    for bound in BOUNDS_US {
+        let le = seconds(bound);
+        line(text, format_args!("{name}_bucket{{{labels},le=\"{le}\"}} {}", sample.below(bound)));
+    }
+    let count = sample.count();
+    line(text, format_args!("{name}_bucket{{{labels},le=\"+Inf\"}} {count}"));
+    line(text, format_args!("{name}_sum{{{labels}}} {}", seconds(sample.sum_us)));
+    line(text, format_args!("{name}_count{{{labels}}} {count}"));
+}
+
+fn seconds(us: u64) -> String {
+    format!("{}.{:06}", us / 1_000_000, us % 1_000_000)
+}
+
+fn line(text: &mut String, what: impl Display) {
+    writeln!(text, "{what}").expect("writing to a String");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn threads_are_summed() {
+        let threads = [Arc::new(Counters::default()), Arc::new(Counters::default())];
+        for thread in &threads {
+            thread.accepted.add(2);
+            let key = RouteKey { tenant: "acme".to_owned(), route: "default/shop".to_owned() };
+            thread.route(&key).finished(Outcome::Forwarded, 200, 700);
+        }
+        let text = render(&threads);
+        for expect in [
+            "weir_edge_accepted_connections_total 4\n",
+            "weir_edge_requests_total{tenant=\"acme\",route=\"default/shop\",outcome=\"forwarded\",code=\"2xx\"} 2\n",
+            "le=\"0.000512\"} 0\n",
+            "le=\"0.002048\"} 2\n",
+            "weir_edge_request_duration_seconds_sum{tenant=\"acme\",route=\"default/shop\"} 0.001400\n",
+        ] {
+            assert!(text.contains(expect), "{expect} is not in\n{text}");
+        }
+    }
+}

@@ -1,0 +1,412 @@
+//! A request, from its head to its reply, in the order of events. Read this first.
+//!
+//! Whatever protocol a request came by, it is served here. Every early exit is `Err(Refusal)`, and one place
+//! turns refusals into replies. The reply owns what the request occupies (its place in the counters, its upstream
+//! connection) until the last byte of its body is on the way or it is dropped.
+
+mod edit;
+pub(crate) mod local;
+pub(crate) mod record;
+pub(crate) mod refusal;
+
+use std::{borrow::Cow, rc::Rc, time::Duration};
+
+use model::{CompiledAction, Filter, Forward, Found, TenantId, Variant, path};
+use tokio::time::{Instant, timeout_at};
+
+use crate::{
+    admit::Overload,
+    body::{Outbox, RequestBody},
+    config::Config,
+    downstream::Client,
+    h1::{
+        Name, Outgoing, Persistence, RequestHead, RequestTarget, ResponseFraming, ResponseHead, Upgrade,
+        write_request,
+    },
+    limits::LIMITS,
+    retry::{self, Failed},
+    upstream::{
+        Balancer,
+        exchange::{Exchange, ExchangeError},
+        pool::Connection,
+    },
+    worker::Thread,
+};
+use record::Record;
+use refusal::Refusal;
+
+/// A request that is to be answered.
+pub(crate) struct Incoming<'c> {
+    pub(crate) head: RequestHead,
+    pub(crate) body: RequestBody<'c>,
+    /// The protocol that the client wants to change to.
+    pub(crate) upgrade: Option<Upgrade>,
+}
+
+/// The answer to a request.
+pub(crate) struct Reply<'c> {
+    pub(crate) head: ResponseHead,
+    pub(crate) body: ReplyBody<'c>,
+    /// Counts the request until the reply is dropped.
+    pub(crate) record: Record,
+}
+
+/// The body of a reply.
+pub(crate) enum ReplyBody<'c> {
+    /// A few bytes of our own.
+    Local(Cow<'static, [u8]>),
+    /// What the upstream sends.
+    Upstream(Box<Relay<'c>>),
+    /// The upstream changed protocols.
+    Tunnel(Box<Exchange>),
+}
+
+/// A response that is still coming, and the request that may still be going.
+pub(crate) struct Relay<'c> {
+    pub(crate) exchange: Exchange,
+    pub(crate) request: RequestBody<'c>,
+    pub(crate) framing: ResponseFraming,
+    /// The response was read to its end.
+    pub(crate) ended: bool,
+    /// Bytes of the response's body that were passed on.
+    pub(crate) sent: u64,
+}
+
+impl Relay<'_> {
+    /// So many bytes of the response's body were passed on.
+    pub(crate) fn consume(&mut self, count: usize) {
+        self.exchange.consume(count);
+        self.sent += count as u64;
+    }
+}
+
+/// Answers a request. Never fails: what goes wrong is a reply, too.
+pub(crate) async fn serve_request<'c>(
+    thread: &Rc<Thread>,
+    client: &Client,
+    mut incoming: Incoming<'c>,
+) -> Reply<'c> {
+    let mut record = Record::begin(thread, client, &incoming.head);
+    if let Err(overload) = admit(thread) {
+        return refuse(&Refusal::Overload(overload), &incoming.head, record);
+    }
+    if incoming.head.path() == "*" {
+        record.answered(204);
+        return Reply { head: local::about_us(), body: ReplyBody::Local(Cow::Borrowed(b"")), record };
+    }
+    // One request sees one configuration.
+    let config = thread.config();
+    let place = match find(&config, client, &incoming.head) {
+        Ok(place) => place,
+        Err(refusal) => return refuse(&refusal, &incoming.head, record),
+    };
+    record.found(&config, place.tenant, place.found.route);
+    let mut reply = match answer(thread, client, &mut incoming, &place, &mut record).await {
+        Ok((head, answer)) => {
+            record.answered(head.status());
+            Reply { head, body: answer.with_request(incoming.body), record }
+        }
+        Err(refusal) => refuse(&refusal, &incoming.head, record),
+    };
+    edit::response(&mut reply.head, &place.found.rule.filters);
+    reply
+}
+
+/// Whether there is room for a request that is counted already.
+fn admit(thread: &Thread) -> Result<(), Overload> {
+    let others = thread.counters.in_flight.value().saturating_sub(1);
+    let admitted = thread.door.borrow().admit(others, &thread.limits, |bound| thread.random_below(bound));
+    if admitted.is_err() {
+        thread.counters.shed.add(1);
+    }
+    admitted
+}
+
+fn refuse<'c>(refusal: &Refusal, request: &RequestHead, mut record: Record) -> Reply<'c> {
+    record.refused(refusal);
+    let (head, body) = local::refuse(refusal, request);
+    Reply { head, body: ReplyBody::Local(body), record }
+}
+
+/// Where a request belongs.
+struct Place<'t> {
+    tenant: &'t TenantId,
+    found: Found<'t>,
+    /// In canonical form: for the route, every policy and the upstream alike.
+    path: String,
+}
+
+/// Finds the rule that answers a request.
+fn find<'t>(config: &'t Config, client: &Client, head: &RequestHead) -> Result<Place<'t>, Refusal> {
+    let path = path::canonical(head.path()).map_err(Refusal::Path)?;
+    let tenant = config.hosts.owner(head.host()).ok_or(Refusal::UnknownHost)?;
+    client.may_ask(config, head.host(), tenant)?;
+    let table = config.tenants.get(tenant).ok_or(Refusal::UnknownHost)?;
+    let request = Lookup { head, port: client.port, path: &path };
+    let found = table.routes.find(&request).map_err(Refusal::NoRoute)?;
+    Ok(Place { tenant, found, path: path.into_owned() })
+}
+
+/// What answers, before the request's body is handed over to it.
+enum Answer {
+    Local(Cow<'static, [u8]>),
+    Upstream(Box<(Exchange, ResponseFraming)>),
+    Tunnel(Box<Exchange>),
+}
+
+impl Answer {
+    fn with_request(self, request: RequestBody<'_>) -> ReplyBody<'_> {
+        match self {
+            Self::Local(body) => ReplyBody::Local(body),
+            Self::Tunnel(exchange) => ReplyBody::Tunnel(exchange),
+            Self::Upstream(upstream) => {
+                let (exchange, framing) = *upstream;
+                ReplyBody::Upstream(Box::new(Relay { exchange, request, framing, ended: false, sent: 0 }))
+            }
+        }
+    }
+}
+
+/// Answers a request as its rule says.
+async fn answer(
+    thread: &Rc<Thread>,
+    client: &Client,
+    incoming: &mut Incoming<'_>,
+    place: &Place<'_>,
+    record: &mut Record,
+) -> Result<(ResponseHead, Answer), Refusal> {
+    match &place.found.rule.action {
+        CompiledAction::Redirect(redirect) => {
+            let head = local::redirect(redirect, client, &incoming.head, &place.path, place.found.matched)?;
+            Ok((head, Answer::Local(Cow::Borrowed(b""))))
+        }
+        CompiledAction::Respond(respond) => {
+            let (head, body) = local::respond(respond);
+            Ok((head, Answer::Local(body)))
+        }
+        CompiledAction::Forward(variants) => {
+            let variant = pick_variant(variants, thread)?;
+            let deadline = place.found.rule.timeouts.request.map(|limit| Instant::now() + limit);
+            let to = Destination { place, variant, deadline };
+            let (mut head, answer) = forward(thread, client, incoming, &to, record).await?;
+            edit::response(&mut head, &variant.filters);
+            Ok((head, answer))
+        }
+    }
+}
+
+/// What routing looks at.
+struct Lookup<'r> {
+    head: &'r RequestHead,
+    port: u16,
+    path: &'r str,
+}
+
+impl model::Request for Lookup<'_> {
+    fn port(&self) -> u16 {
+        self.port
+    }
+
+    fn host(&self) -> &str {
+        self.head.host()
+    }
+
+    fn path(&self) -> &str {
+        self.path
+    }
+
+    fn query(&self) -> Option<&str> {
+        self.head.query()
+    }
+
+    fn method(&self) -> &str {
+        self.head.method_str()
+    }
+
+    fn header(&self, name: &str) -> Option<Cow<'_, [u8]>> {
+        self.head.fields.joined(name)
+    }
+}
+
+/// Picks a backend by weight.
+fn pick_variant<'t>(forward: &'t Forward, thread: &Thread) -> Result<&'t Variant, Refusal> {
+    // A rule without backends, or with weights of zero, answers 500 (Gateway API).
+    if forward.total_weight == 0 {
+        return Err(Refusal::NoBackend);
+    }
+    let point = thread.random_below(u64::from(forward.total_weight));
+    let point = u32::try_from(point).unwrap_or(0);
+    forward.pick(point).ok_or(Refusal::NoBackend)
+}
+
+/// Where a request goes.
+struct Destination<'t> {
+    place: &'t Place<'t>,
+    variant: &'t Variant,
+    /// When the route's time is over.
+    deadline: Option<Instant>,
+}
+
+impl Destination<'_> {
+    /// The rule's filters, then the variant's.
+    fn filters(&self) -> impl Iterator<Item = &Filter> {
+        self.place.found.rule.filters.iter().chain(&self.variant.filters)
+    }
+}
+
+/// Sends the request to an endpoint of the variant, again to another where that is safe, and waits for the head
+/// of a response.
+async fn forward(
+    thread: &Rc<Thread>,
+    client: &Client,
+    incoming: &mut Incoming<'_>,
+    to: &Destination<'_>,
+    record: &mut Record,
+) -> Result<(ResponseHead, Answer), Refusal> {
+    let backend = to.variant.backend.as_ref().ok_or(Refusal::NoBackend)?;
+    let balancer = thread.upstreams.balancer(thread, to.place.tenant, backend);
+    prepare(thread, client, incoming, to);
+    let method = incoming.head.method();
+    thread.retries.borrow_mut().earn();
+    record.identified(&incoming.head);
+
+    let mut tries = 0;
+    loop {
+        tries += 1;
+        let outbox = outgoing(incoming, to);
+        let failure = match attempt(thread, &balancer, incoming, outbox, to, record).await {
+            Ok(answered) => return Ok(answered),
+            Err(failure) => failure,
+        };
+        let failed = Failed {
+            unsent: failure.unsent,
+            idempotent: method.is_idempotent(),
+            body_used: incoming.body.is_used(),
+            timed_out: failure.refusal.is_timeout(),
+            tries,
+        };
+        if !failure.refusal.is_upstream() || !retry::is_safe(failed) {
+            return Err(failure.refusal);
+        }
+        if !thread.retries.borrow_mut().spend() {
+            thread.counters.retries_denied.add(1);
+            return Err(failure.refusal);
+        }
+        thread.counters.retries.add(1);
+        record.retried();
+    }
+}
+
+/// A try that brought no response.
+struct Failure {
+    refusal: Refusal,
+    /// The upstream has seen nothing of the request.
+    unsent: bool,
+}
+
+/// Sends the request once and waits for the head of the response.
+async fn attempt(
+    thread: &Rc<Thread>,
+    balancer: &Balancer,
+    incoming: &mut Incoming<'_>,
+    outbox: Outbox,
+    to: &Destination<'_>,
+    record: &mut Record,
+) -> Result<(ResponseHead, Answer), Failure> {
+    let unsent = |refusal| Failure { refusal, unsent: true };
+    let endpoint = balancer.pick(thread).ok_or_else(|| unsent(Refusal::Unresolved))?;
+    let occupied = endpoint.occupy();
+    record.tries(endpoint.address);
+
+    // The second try goes by a new connection: another idle one may be as dead as the first.
+    let reused = if record.retries() == 0 { Connection::reuse(&endpoint) } else { None };
+    let connection = match reused {
+        Some(connection) => connection,
+        None => {
+            let limit = until(to.deadline, balancer.backend.connect_timeout);
+            Connection::open(thread, &endpoint, limit).await.map_err(|error| unsent(error.into()))?
+        }
+    };
+
+    let mut exchange = Exchange::new(connection, occupied, incoming.head.method(), outbox, &thread.limits);
+    exchange.set_deadline(to.deadline);
+    let waiting = exchange.response(&mut incoming.body);
+    let result = match to.place.found.rule.timeouts.backend_request {
+        None => waiting.await,
+        Some(limit) => {
+            timeout_at(Instant::now() + limit, waiting).await.unwrap_or(Err(ExchangeError::TimedOut))
+        }
+    };
+    let parsed = result.map_err(|error| Failure { refusal: error.into(), unsent: exchange.is_unsent() })?;
+
+    record.upstream_answered();
+    let (mut head, framing) = (parsed.head, parsed.framing);
+    if head.status() == 101 {
+        if incoming.upgrade.is_none() {
+            return Err(Failure { refusal: Refusal::UnaskedUpgrade, unsent: false });
+        }
+        return Ok((head, Answer::Tunnel(Box::new(exchange))));
+    }
+    head.fields.remove_known(Name::Server);
+    if is_slow_stream(&head) {
+        exchange.set_patience(LIMITS.tunnel_idle);
+    }
+    Ok((head, Answer::Upstream(Box::new((exchange, framing)))))
+}
+
+/// The time for one step when all must be done by `deadline`.
+fn until(deadline: Option<Instant>, limit: Duration) -> Duration {
+    deadline.map_or(limit, |at| limit.min(at.saturating_duration_since(Instant::now())))
+}
+
+/// Streams that are right to say nothing for a while.
+fn is_slow_stream(head: &ResponseHead) -> bool {
+    let kind = head.fields.known(Name::ContentType).unwrap_or_default();
+    kind.starts_with(b"text/event-stream") || kind.starts_with(b"application/grpc")
+}
+
+/// Makes the request's fields what the upstream shall see.
+fn prepare(thread: &Thread, client: &Client, incoming: &mut Incoming<'_>, to: &Destination<'_>) {
+    edit::identify(&mut incoming.head, client, thread);
+    for filter in to.filters() {
+        if let Filter::RequestHeaders(change) = filter {
+            edit::apply(&mut incoming.head.fields, change);
+        }
+    }
+}
+
+/// The request's head as it goes out, with the rewrites that the route asks for.
+fn outgoing(incoming: &Incoming<'_>, to: &Destination<'_>) -> Outbox {
+    let head = &incoming.head;
+    let mut host = edit::authority(head);
+    let mut path = Cow::Borrowed(to.place.path.as_str());
+    for filter in to.filters() {
+        if let Filter::Rewrite(rewrite) = filter {
+            if let Some(hostname) = &rewrite.hostname {
+                host = Cow::Borrowed(hostname);
+            }
+            if let Some(modifier) = &rewrite.path {
+                path = Cow::Owned(edit::modified_path(&path, modifier, to.place.found.matched));
+            }
+        }
+    }
+    let persistence = if incoming.upgrade.is_some() { Persistence::Upgrade } else { Persistence::Default };
+    let body = incoming.body.length();
+    let mut outbox = Outbox::default();
+    let target = RequestTarget { path: &path, query: head.query(), host: &host };
+    write_request(&mut outbox.bytes, head, &target, Outgoing { body, persistence });
+    outbox.frame(body);
+    outbox
+}
+
+/// Whether the connection's TLS session may ask for a host of `tenant` (RFC 9110 section 15.5.20).
+impl Client {
+    fn may_ask(&self, config: &Config, host: &str, tenant: &TenantId) -> Result<(), Refusal> {
+        match &self.server_name {
+            Some(name) if name != host && config.hosts.owner(name) != Some(tenant) => {
+                Err(Refusal::Misdirected)
+            }
+            _ => Ok(()),
+        }
+    }
+}

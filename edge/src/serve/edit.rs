@@ -1,0 +1,84 @@
+//! Changes to heads: who the client is, what the route's filters say.
+
+use std::borrow::Cow;
+
+use model::{CompiledMatch, Filter, HeaderEdit, PathModifier, path};
+
+use crate::{
+    downstream::Client,
+    h1::{Fields, Name, RequestHead, ResponseHead},
+    worker::Thread,
+};
+
+/// Applies a filter: set, then add, then remove. Names and values were checked when they were compiled; one that
+/// could not be a field all the same is left out.
+pub(super) fn apply(fields: &mut Fields, change: &HeaderEdit) {
+    for (name, value) in &change.set {
+        let _checked = fields.set(name, value.as_bytes());
+    }
+    for (name, value) in &change.add {
+        let _checked = fields.push(name, value.as_bytes());
+    }
+    for name in &change.remove {
+        fields.remove(name);
+    }
+}
+
+/// Applies the filters that change responses.
+pub(super) fn response(head: &mut ResponseHead, filters: &[Filter]) {
+    for filter in filters {
+        if let Filter::ResponseHeaders(change) = filter {
+            apply(&mut head.fields, change);
+        }
+    }
+}
+
+/// Says who the client is, in place of whatever the client said of itself.
+pub(super) fn identify(head: &mut RequestHead, client: &Client, thread: &Thread) {
+    let host = authority(head).into_owned();
+    let id = request_id(thread.random(), thread.random());
+    let fields = &mut head.fields;
+    for name in [Name::Forwarded, Name::XForwardedPort, Name::XRealIp] {
+        fields.remove_known(name);
+    }
+    let ours: [(Name, &[u8]); 4] = [
+        (Name::XForwardedFor, client.address.as_bytes()),
+        (Name::XForwardedProto, client.scheme.as_str().as_bytes()),
+        (Name::XForwardedHost, host.as_bytes()),
+        (Name::XRequestId, &id),
+    ];
+    for (name, value) in ours {
+        // An address, a scheme, a checked host and hexadecimal digits are valid values; an HTTP/1.0 request
+        // without a host is the only one with an empty one.
+        let _valid = fields.set_known(name, value);
+    }
+}
+
+/// 128 random bits in hexadecimal.
+fn request_id(high: u64, low: u64) -> [u8; 32] {
+    let mut text = [0; 32];
+    let bits = u128::from(high) << 64 | u128::from(low);
+    for (index, digit) in text.iter_mut().enumerate() {
+        let nibble = (bits >> (124 - 4 * index)) & 0xf;
+        *digit = b"0123456789abcdef"[usize::try_from(nibble).unwrap_or(0)];
+    }
+    text
+}
+
+/// Host and port as the client named them, in canonical form.
+pub(super) fn authority(head: &RequestHead) -> Cow<'_, str> {
+    match head.port() {
+        None => Cow::Borrowed(head.host()),
+        Some(port) => Cow::Owned(format!("{}:{port}", head.host())),
+    }
+}
+
+/// The path with a rewrite or redirect applied.
+pub(super) fn modified_path(path: &str, modifier: &PathModifier, matched: &CompiledMatch) -> String {
+    match modifier {
+        PathModifier::ReplaceFull(new) => new.clone(),
+        PathModifier::ReplacePrefix(new) => {
+            path::replace_prefix(path, matched.path.prefix_len().unwrap_or(0), new)
+        }
+    }
+}

@@ -1,0 +1,151 @@
+//! Why a request is not answered as its route says. One variant for each thing that somebody may want to count.
+
+use std::io;
+
+use model::{NotFound, path::PathError};
+
+use crate::{
+    admit::Overload,
+    body::ClientError,
+    h1::{RequestError, ResponseError},
+    upstream::{exchange::ExchangeError, pool::ConnectError},
+};
+
+/// Why a request is refused.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Refusal {
+    /// Its head cannot be read.
+    #[error(transparent)]
+    Request(#[from] RequestError),
+    /// Its head did not come in time.
+    #[error("the request's head did not come in time")]
+    HeadTimeout,
+    /// Its path has no canonical form.
+    #[error(transparent)]
+    Path(PathError),
+    /// Nobody owns its host.
+    #[error("no tenant owns this host")]
+    UnknownHost,
+    /// Its host belongs to another tenant than the TLS session.
+    #[error("this connection was made for another host")]
+    Misdirected,
+    /// No route answers it.
+    #[error(transparent)]
+    NoRoute(NotFound),
+    /// Its route has no backend that exists.
+    #[error("the route has no backend")]
+    NoBackend,
+    /// The backend's names do not resolve.
+    #[error("no endpoint of the backend is known")]
+    Unresolved,
+    /// The upstream cannot be reached.
+    #[error("the upstream cannot be reached")]
+    Connect(#[source] io::Error),
+    /// The upstream cannot be reached in time.
+    #[error("the upstream cannot be reached in time")]
+    ConnectTimeout,
+    /// The upstream closed the connection before it answered.
+    #[error("the upstream closed the connection before it answered")]
+    UpstreamClosed(#[source] io::Error),
+    /// The upstream's answer cannot be used.
+    #[error("the upstream's response is malformed")]
+    BadResponse(#[source] ResponseError),
+    /// The upstream changed protocols, unasked.
+    #[error("the upstream changed protocols without being asked")]
+    UnaskedUpgrade,
+    /// The upstream did not answer in time.
+    #[error("the upstream did not answer in time")]
+    UpstreamTimeout,
+    /// The client did not send its body.
+    #[error(transparent)]
+    Client(ClientError),
+    /// There is too much to do already.
+    #[error(transparent)]
+    Overload(Overload),
+    /// A redirect whose location is no header value.
+    #[error("the redirect's location is not valid")]
+    BadLocation,
+}
+
+impl Refusal {
+    /// The status of the reply.
+    pub(crate) fn status(&self) -> u16 {
+        match self {
+            Self::Request(error) => error.status(),
+            Self::HeadTimeout | Self::Client(ClientError::TooSlow) => 408,
+            Self::Path(_) | Self::Client(ClientError::Gone | ClientError::Malformed) => 400,
+            Self::UnknownHost | Self::NoRoute(_) => 404,
+            Self::Misdirected => 421,
+            Self::NoBackend | Self::BadLocation => 500,
+            Self::Connect(_) | Self::UpstreamClosed(_) | Self::BadResponse(_) | Self::UnaskedUpgrade => 502,
+            Self::Unresolved | Self::Overload(_) => 503,
+            Self::ConnectTimeout | Self::UpstreamTimeout => 504,
+        }
+    }
+
+    /// The metric and log label.
+    pub(crate) fn kind(&self) -> &'static str {
+        match self {
+            Self::Request(error) => error.kind(),
+            Self::HeadTimeout => "head_timeout",
+            Self::Path(_) => "path",
+            Self::UnknownHost => "unknown_host",
+            Self::Misdirected => "misdirected",
+            Self::NoRoute(_) => "no_route",
+            Self::NoBackend => "no_backend",
+            Self::Unresolved => "unresolved",
+            Self::Connect(_) => "connect",
+            Self::ConnectTimeout => "connect_timeout",
+            Self::UpstreamClosed(_) => "upstream_closed",
+            Self::BadResponse(_) => "bad_response",
+            Self::UnaskedUpgrade => "unasked_upgrade",
+            Self::UpstreamTimeout => "upstream_timeout",
+            Self::Client(ClientError::Gone) => "client_gone",
+            Self::Client(ClientError::Malformed) => "client_body",
+            Self::Client(ClientError::TooSlow) => "client_slow",
+            Self::Overload(overload) => overload.kind(),
+            Self::BadLocation => "bad_location",
+        }
+    }
+
+    /// When it is worth trying again, seconds.
+    pub(crate) fn retry_after_s(&self) -> Option<u8> {
+        (self.status() == 503).then_some(1)
+    }
+
+    /// Whether another try at an upstream could end better.
+    pub(crate) fn is_upstream(&self) -> bool {
+        matches!(self, Self::Connect(_) | Self::ConnectTimeout | Self::UpstreamClosed(_))
+    }
+
+    /// Whether time ran out.
+    pub(crate) fn is_timeout(&self) -> bool {
+        matches!(self, Self::UpstreamTimeout)
+    }
+
+    /// Whether the client's connection can serve another request: its framing is still known.
+    pub(crate) fn keeps_connection(&self) -> bool {
+        !matches!(self, Self::Request(_) | Self::HeadTimeout | Self::Client(_))
+    }
+}
+
+impl From<ConnectError> for Refusal {
+    fn from(error: ConnectError) -> Self {
+        match error {
+            ConnectError::Io(error) => Self::Connect(error),
+            ConnectError::TimedOut => Self::ConnectTimeout,
+        }
+    }
+}
+
+impl From<ExchangeError> for Refusal {
+    fn from(error: ExchangeError) -> Self {
+        match error {
+            ExchangeError::Closed(error) => Self::UpstreamClosed(error),
+            ExchangeError::Response(error) => Self::BadResponse(error),
+            ExchangeError::Body(_) => Self::UpstreamClosed(io::ErrorKind::InvalidData.into()),
+            ExchangeError::TimedOut => Self::UpstreamTimeout,
+            ExchangeError::Client(error) => Self::Client(error),
+        }
+    }
+}

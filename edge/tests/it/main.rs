@@ -1,0 +1,14 @@
+//! The worker over real sockets, against a scripted upstream.
+#![expect(clippy::unwrap_used, reason = "what goes wrong in a test is its failure")]
+
+mod addresses;
+mod attacks;
+mod bodies;
+mod drain;
+mod forwarding;
+mod h2;
+mod overload;
+mod reload;
+mod routing;
+mod support;
+mod tls;

@@ -1,0 +1,454 @@
+//! A worker in this process, a scripted upstream and a client that says exactly what it is told.
+
+use std::{
+    collections::HashMap,
+    io::{ErrorKind, Read, Write},
+    net::{Shutdown, SocketAddr, TcpListener, TcpStream},
+    os::fd::OwnedFd,
+    sync::{Arc, Mutex, mpsc},
+    thread,
+    time::Duration,
+};
+
+use api::agent::Slots;
+use dialect::SourceFile;
+use edge::{Control, Limits, Worker, WorkerSettings, static_config};
+use model::Revision;
+
+/// Long enough for a loaded machine, short enough to see a hang.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A worker that serves a text.
+pub(crate) struct Edge {
+    pub(crate) control: Control,
+    worker: Option<Worker>,
+    ports: HashMap<u16, SocketAddr>,
+    /// All addresses, in the order in which they were given.
+    pub(crate) bound: Vec<SocketAddr>,
+    pub(crate) runtime: tokio::runtime::Runtime,
+    revision: u64,
+}
+
+impl Edge {
+    pub(crate) fn start(yaml: &str) -> Self {
+        Self::start_with(yaml, Limits::default())
+    }
+
+    pub(crate) fn start_with(yaml: &str, limits: Limits) -> Self {
+        Self::start_on(yaml, limits, &["127.0.0.1:0"])
+    }
+
+    /// A thread for each address; what `at` says is the last one's.
+    pub(crate) fn start_on(yaml: &str, limits: Limits, addresses: &[&str]) -> Self {
+        let loaded = compile(yaml, 1);
+        let threads = addresses.len();
+        let settings = WorkerSettings { pool: loaded.config.pool.clone(), threads, limits };
+        let worker = Worker::start(&settings).unwrap();
+        let control = worker.control();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        control.activate(loaded.config).unwrap();
+        let (mut ports, mut bound) = (HashMap::new(), Vec::new());
+        for listen in loaded.listen {
+            let mut sockets = Vec::new();
+            for address in addresses {
+                let listener = TcpListener::bind(address).unwrap();
+                listener.set_nonblocking(true).unwrap();
+                ports.insert(listen.port, listener.local_addr().unwrap());
+                bound.push(listener.local_addr().unwrap());
+                sockets.push(OwnedFd::from(listener));
+            }
+            let slots = Slots { listen, slots: (0..).take(sockets.len()).collect() };
+            runtime.block_on(control.listen(slots, sockets)).unwrap();
+        }
+        control.ready();
+        Self { control, worker: Some(worker), ports, bound, runtime, revision: 1 }
+    }
+
+    pub(crate) fn activate(&mut self, yaml: &str) {
+        self.revision += 1;
+        self.control.activate(compile(yaml, self.revision).config).unwrap();
+    }
+
+    /// Where a Gateway's port is.
+    pub(crate) fn at(&self, port: u16) -> SocketAddr {
+        self.ports[&port]
+    }
+
+    pub(crate) fn connect(&self) -> Client {
+        Client::connect(self.at(80))
+    }
+
+    /// One request on a connection of its own.
+    pub(crate) fn get(&self, path: &str) -> Response {
+        self.ask(&format!("GET {path} HTTP/1.1\r\nHost: a.test\r\n\r\n"))
+    }
+
+    pub(crate) fn ask(&self, request: &str) -> Response {
+        let mut client = self.connect();
+        client.send(request.as_bytes());
+        client.response()
+    }
+
+    /// Drains, and returns when the worker's threads have ended.
+    pub(crate) fn drain(mut self, deadline: Duration) {
+        self.runtime.block_on(async {
+            self.control.stop_listening().await;
+            self.control.drain(deadline).await;
+            tokio::time::timeout(PATIENCE, self.control.drained()).await.unwrap();
+        });
+        self.worker.take().unwrap().join();
+    }
+}
+
+fn compile(yaml: &str, revision: u64) -> static_config::Loaded {
+    let file = SourceFile { name: "test.yaml".to_owned(), content: yaml.to_owned() };
+    static_config::compile(file, Revision(revision)).unwrap()
+}
+
+/// A gateway on port 80, and a route `all` with these rules.
+pub(crate) fn route(rules: &str) -> String {
+    format!(
+        "apiVersion: gateway.networking.k8s.io/v1
+kind: Gateway
+metadata: {{name: gateway}}
+spec:
+  gatewayClassName: weir
+  listeners: [{{name: http, port: 80, protocol: HTTP}}]
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {{name: all}}
+spec:
+  parentRefs: [{{name: gateway}}]
+  rules:
+{rules}
+"
+    )
+}
+
+/// A Backend of that name.
+pub(crate) fn backend(name: &str, address: SocketAddr) -> String {
+    format!(
+        "---
+apiVersion: weir.dev/v1
+kind: Backend
+metadata: {{name: {name}}}
+spec: {{endpoints: [{{address: \"{address}\"}}]}}
+"
+    )
+}
+
+/// A rule that forwards to a backend.
+pub(crate) fn forward(name: &str) -> String {
+    format!("  - backendRefs: [{{group: weir.dev, kind: Backend, name: {name}}}]\n")
+}
+
+/// Everything goes to `upstream`.
+pub(crate) fn proxy(upstream: &Upstream) -> String {
+    route(&forward("up")) + &backend("up", upstream.address)
+}
+
+/// What an upstream received, and how it answers.
+pub(crate) struct Exchange {
+    stream: TcpStream,
+    pending: Vec<u8>,
+    /// The number of the connection, from 0.
+    pub(crate) connection: usize,
+    /// The number of the request on it, from 0.
+    pub(crate) request: usize,
+}
+
+/// A request as it came.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Received {
+    pub(crate) head: String,
+    /// After the head, with chunk framing.
+    pub(crate) raw: Vec<u8>,
+    pub(crate) body: Vec<u8>,
+    pub(crate) trailers: String,
+}
+
+impl Received {
+    pub(crate) fn line(&self) -> &str {
+        self.head.lines().next().unwrap_or_default()
+    }
+
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
+        header(&self.head, name)
+    }
+}
+
+pub(crate) fn header<'h>(head: &'h str, name: &str) -> Option<&'h str> {
+    head.lines().skip(1).find_map(|line| {
+        let (key, value) = line.split_once(':')?;
+        key.eq_ignore_ascii_case(name).then(|| value.trim())
+    })
+}
+
+impl Exchange {
+    pub(crate) fn send(&mut self, bytes: impl AsRef<[u8]>) {
+        // The other side may be gone; what matters is what it saw.
+        drop(self.stream.write_all(bytes.as_ref()));
+    }
+
+    pub(crate) fn reply(&mut self, body: &str) {
+        self.send(format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}", body.len()));
+    }
+
+    pub(crate) fn close(&mut self) {
+        drop(self.stream.shutdown(Shutdown::Both));
+    }
+
+    /// Reads a head; `None` at the end of the connection.
+    pub(crate) fn head(&mut self) -> Option<Received> {
+        let head = read_head(&mut self.stream, &mut self.pending)?;
+        Some(Received { head, ..Received::default() })
+    }
+
+    /// Reads the body that the head announces.
+    pub(crate) fn body(&mut self, received: &mut Received) {
+        read_body(&mut self.stream, &mut self.pending, received, false);
+    }
+}
+
+fn fill(stream: &mut TcpStream, pending: &mut Vec<u8>) -> bool {
+    let mut buffer = [0; 65536];
+    match stream.read(&mut buffer) {
+        Ok(0) => false,
+        Ok(count) => {
+            pending.extend_from_slice(&buffer[..count]);
+            true
+        }
+        Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
+            panic!("nothing came for {PATIENCE:?}; before that {:?}", String::from_utf8_lossy(pending))
+        }
+        Err(_) => false,
+    }
+}
+
+fn read_head(stream: &mut TcpStream, pending: &mut Vec<u8>) -> Option<String> {
+    loop {
+        if let Some(end) = pending.windows(4).position(|w| w == b"\r\n\r\n") {
+            let head = pending.drain(..end + 4).collect();
+            return Some(String::from_utf8(head).unwrap());
+        }
+        if !fill(stream, pending) {
+            return None;
+        }
+    }
+}
+
+/// Reads what the head announces. Whether it was whole.
+fn read_body(
+    stream: &mut TcpStream,
+    pending: &mut Vec<u8>,
+    message: &mut Received,
+    until_close: bool,
+) -> bool {
+    let take = |stream: &mut TcpStream, pending: &mut Vec<u8>, count: usize| {
+        while pending.len() < count {
+            if !fill(stream, pending) {
+                return None;
+            }
+        }
+        Some(pending.drain(..count).collect::<Vec<u8>>())
+    };
+    if header(&message.head, "transfer-encoding").is_some() {
+        loop {
+            let Some(line) = read_line(stream, pending) else { return false };
+            message.raw.extend_from_slice(line.as_bytes());
+            let size = usize::from_str_radix(line.trim_end().split(';').next().unwrap(), 16).unwrap();
+            if size == 0 {
+                break;
+            }
+            let Some(chunk) = take(stream, pending, size + 2) else {
+                message.body.append(pending);
+                return false;
+            };
+            message.raw.extend_from_slice(&chunk);
+            message.body.extend_from_slice(&chunk[..size]);
+        }
+        loop {
+            let Some(line) = read_line(stream, pending) else { return false };
+            message.raw.extend_from_slice(line.as_bytes());
+            if line == "\r\n" {
+                return true;
+            }
+            message.trailers.push_str(&line);
+        }
+    }
+    if let Some(length) = header(&message.head, "content-length") {
+        return match take(stream, pending, length.parse().unwrap()) {
+            Some(body) => {
+                message.raw.clone_from(&body);
+                message.body = body;
+                true
+            }
+            None => {
+                message.body.append(pending);
+                false
+            }
+        };
+    }
+    if until_close {
+        while fill(stream, pending) {}
+        message.body.append(pending);
+    }
+    true
+}
+
+fn read_line(stream: &mut TcpStream, pending: &mut Vec<u8>) -> Option<String> {
+    loop {
+        if let Some(end) = pending.windows(2).position(|w| w == b"\r\n") {
+            return Some(String::from_utf8(pending.drain(..end + 2).collect()).unwrap());
+        }
+        if !fill(stream, pending) {
+            return None;
+        }
+    }
+}
+
+/// An upstream that answers as a closure says.
+pub(crate) struct Upstream {
+    pub(crate) address: SocketAddr,
+    received: Arc<Mutex<Vec<Received>>>,
+    connections: Arc<Mutex<usize>>,
+}
+
+impl Upstream {
+    /// Answers whole requests with `answer`.
+    pub(crate) fn start(answer: impl Fn(&mut Exchange, &Received) + Send + Sync + 'static) -> Self {
+        let received = Arc::new(Mutex::new(Vec::new()));
+        let log = Arc::clone(&received);
+        let mut upstream = Self::raw(move |exchange| {
+            while let Some(mut request) = exchange.head() {
+                if request.header("expect").is_some() {
+                    exchange.send("HTTP/1.1 100 Continue\r\n\r\n");
+                }
+                exchange.body(&mut request);
+                log.lock().unwrap().push(request.clone());
+                answer(exchange, &request);
+                exchange.request += 1;
+            }
+        });
+        upstream.received = received;
+        upstream
+    }
+
+    /// Answers 200 with that body.
+    pub(crate) fn saying(body: &'static str) -> Self {
+        Self::start(move |exchange, _| exchange.reply(body))
+    }
+
+    /// Does with each connection what `serve` does.
+    pub(crate) fn raw(serve: impl Fn(&mut Exchange) + Send + Sync + 'static) -> Self {
+        Self::raw_on("127.0.0.1:0", serve)
+    }
+
+    pub(crate) fn raw_on(address: &str, serve: impl Fn(&mut Exchange) + Send + Sync + 'static) -> Self {
+        let listener = TcpListener::bind(address).unwrap();
+        let address = listener.local_addr().unwrap();
+        let connections = Arc::new(Mutex::new(0));
+        let (serve, counter) = (Arc::new(serve), Arc::clone(&connections));
+        thread::spawn(move || {
+            for (connection, stream) in listener.incoming().enumerate() {
+                let Ok(stream) = stream else { return };
+                *counter.lock().unwrap() += 1;
+                let serve = Arc::clone(&serve);
+                stream.set_nodelay(true).unwrap();
+                thread::spawn(move || {
+                    serve(&mut Exchange { stream, pending: Vec::new(), connection, request: 0 });
+                });
+            }
+        });
+        Self { address, received: Arc::default(), connections }
+    }
+
+    pub(crate) fn received(&self) -> Vec<Received> {
+        self.received.lock().unwrap().clone()
+    }
+
+    pub(crate) fn last(&self) -> Received {
+        self.received().pop().expect("the upstream received nothing")
+    }
+
+    pub(crate) fn connections(&self) -> usize {
+        *self.connections.lock().unwrap()
+    }
+}
+
+/// An address that nobody listens on.
+pub(crate) fn dead_address() -> SocketAddr {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+}
+
+/// A gate that one thread waits at until another opens it.
+pub(crate) fn gate() -> (mpsc::Sender<()>, Arc<Mutex<mpsc::Receiver<()>>>) {
+    let (open, wait) = mpsc::channel();
+    (open, Arc::new(Mutex::new(wait)))
+}
+
+/// Waits for a gate.
+pub(crate) fn pass(gate: &Mutex<mpsc::Receiver<()>>) {
+    gate.lock().unwrap().recv_timeout(PATIENCE).expect("the gate was never opened");
+}
+
+/// A client on one connection.
+pub(crate) struct Client {
+    pub(crate) stream: TcpStream,
+    pending: Vec<u8>,
+}
+
+/// A response as it came.
+#[derive(Debug, Clone)]
+pub(crate) struct Response {
+    pub(crate) status: u16,
+    pub(crate) head: String,
+    pub(crate) body: Vec<u8>,
+    pub(crate) trailers: String,
+    /// It came to its end.
+    pub(crate) whole: bool,
+}
+
+impl Response {
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
+        header(&self.head, name)
+    }
+
+    pub(crate) fn text(&self) -> &str {
+        std::str::from_utf8(&self.body).unwrap()
+    }
+}
+
+impl Client {
+    pub(crate) fn connect(address: SocketAddr) -> Self {
+        let stream = TcpStream::connect(address).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.set_nodelay(true).unwrap();
+        Self { stream, pending: Vec::new() }
+    }
+
+    pub(crate) fn send(&mut self, bytes: impl AsRef<[u8]>) {
+        self.stream.write_all(bytes.as_ref()).unwrap();
+    }
+
+    pub(crate) fn response(&mut self) -> Response {
+        self.response_to("GET").expect("the connection was closed without a response")
+    }
+
+    /// The response to a request of that method; `None` if the connection ends without one.
+    pub(crate) fn response_to(&mut self, method: &str) -> Option<Response> {
+        let head = read_head(&mut self.stream, &mut self.pending)?;
+        let status = head[9..12].parse().unwrap();
+        let mut message = Received { head, ..Received::default() };
+        let bodied = method != "HEAD" && !matches!(status, 100..=199 | 204 | 304);
+        let whole = !bodied || read_body(&mut self.stream, &mut self.pending, &mut message, true);
+        let Received { head, body, trailers, .. } = message;
+        Some(Response { status, head, body, trailers, whole })
+    }
+
+    /// Whether the other side closes the connection and says no more.
+    pub(crate) fn is_closed(&mut self) -> bool {
+        !fill(&mut self.stream, &mut self.pending) && self.pending.is_empty()
+    }
+}
