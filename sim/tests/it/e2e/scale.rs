@@ -1,0 +1,122 @@
+//! A hundred scale events under load, and no request lost.
+
+use std::{process::Command, time::Duration};
+
+use anyhow::{Context, Result};
+use sim::harness::{Installation, Load, has, tell};
+
+use super::{PATIENCE, long, no_errors, one_at_a_time, set_pool};
+
+/// Each event changes the pool's worker count; a cycle is 1 -> 3 -> 2 -> 4 -> 1.
+const CYCLE: [usize; 4] = [3, 2, 4, 1];
+
+/// Scales up and down while `load` runs, `events` times at least, and says how often it did.
+fn scale_while(weir: &Installation, load: &mut Load, events: usize) -> Result<usize> {
+    let mut count = 0;
+    for workers in CYCLE.into_iter().cycle() {
+        if !load.running()? {
+            break;
+        }
+        set_pool(weir, workers..=workers, "  scaleInDelay: 1s\n")?;
+        weir.wait(PATIENCE, &format!("{workers} ready workers"), || {
+            Ok(weir.ready_workers()?.len() == workers)
+        })
+        .with_context(|| format!("{:#?}\n{}", weir.workers(), weir.log()))?;
+        count += 1;
+        if count >= events && workers == 1 {
+            break;
+        }
+    }
+    Ok(count)
+}
+
+fn no_request_fails(protocol: &[&str], rate: u32, events: usize, seconds: u32) -> Result<()> {
+    let weir = Installation::up(&["--demo"])?;
+    set_pool(&weir, 1..=1, "  scaleInDelay: 1s\n")?;
+    let secure = protocol.contains(&"h2");
+    let (scheme, port) = if secure { ("https", weir.ports.https) } else { ("http", weir.ports.http) };
+    let url = format!("{scheme}://demo.localhost:{port}/");
+    let (rate, duration) = (rate.to_string(), format!("{seconds}s"));
+    let ca = weir.directory().join("weir-data/pki/ca.pem").display().to_string();
+    let mut arguments = vec![url.as_str(), "--rate", &rate, "--duration", &duration, "--connections", "16"];
+    arguments.extend(protocol);
+    if secure {
+        arguments.extend(["--cacert", &ca]);
+    }
+    let mut load = Load::start(&arguments)?;
+    let scaled = scale_while(&weir, &mut load, events)?;
+    let report = load.finish()?;
+    tell(&format!(
+        "{protocol:?}: {scaled} scale events, {} requests, {} ok, failed {}, not sent {}, reconnects {}, p99 {} us",
+        report["planned"],
+        report["ok"],
+        report["failed"],
+        report["not_sent"],
+        report["reconnects"],
+        report["latency_us"]["p99"]
+    ));
+    assert!(scaled >= events.min(8), "only {scaled} events in {seconds} s");
+    assert_eq!(report["ok"], report["planned"], "{report:#}\n{}", weir.log());
+    let (status, log) = weir.stop()?;
+    assert!(status.success(), "{log}");
+    no_errors(&log);
+    Ok(())
+}
+
+/// (events, requests per second, seconds): the long form is the proof, the short one runs with every change.
+fn size() -> (usize, u32, u32) {
+    if long() { (100, 500, 240) } else { (8, 200, 25) }
+}
+
+#[test]
+fn keep_alive_requests_survive_scale_events() -> Result<()> {
+    let _turn = one_at_a_time();
+    let (events, rate, seconds) = size();
+    no_request_fails(&["--protocol", "h1"], rate, events, seconds)
+}
+
+#[test]
+fn new_connections_survive_scale_events() -> Result<()> {
+    let _turn = one_at_a_time();
+    let (events, rate, seconds) = size();
+    no_request_fails(&["--protocol", "h1", "--new-connections"], rate, events, seconds)
+}
+
+#[test]
+fn http2_streams_survive_scale_events() -> Result<()> {
+    let _turn = one_at_a_time();
+    let (events, rate, seconds) = size();
+    no_request_fails(&["--protocol", "h2"], rate, events, seconds)
+}
+
+/// wrk as a second opinion: it knows nothing of Weir and counts every socket error.
+#[test]
+fn wrk_sees_no_error_either() -> Result<()> {
+    let _turn = one_at_a_time();
+    if !has("wrk", "-v") {
+        return Ok(());
+    }
+    let weir = Installation::up(&["--demo"])?;
+    set_pool(&weir, 1..=1, "  scaleInDelay: 1s\n")?;
+    let seconds = if long() { 120 } else { 15 };
+    let wrk = Command::new("wrk")
+        .args(["-t1", "-c8", &format!("-d{seconds}s"), "-H", "Host: demo.localhost"])
+        .arg(format!("http://127.0.0.1:{}/", weir.ports.http))
+        .stdout(std::process::Stdio::piped())
+        .spawn()?;
+    let deadline = std::time::Instant::now() + Duration::from_secs(seconds);
+    let mut events = 0;
+    for workers in CYCLE.into_iter().cycle() {
+        if std::time::Instant::now() > deadline {
+            break;
+        }
+        set_pool(&weir, workers..=workers, "  scaleInDelay: 1s\n")?;
+        weir.wait(PATIENCE, "workers", || Ok(weir.ready_workers()?.len() == workers))?;
+        events += 1;
+    }
+    let output = String::from_utf8(wrk.wait_with_output()?.stdout)?;
+    tell(&format!("{events} scale events\n{output}"));
+    assert!(output.contains("requests in"), "{output}");
+    assert!(!output.contains("Socket errors") && !output.contains("Non-2xx"), "{output}");
+    Ok(())
+}
