@@ -10,6 +10,10 @@ const TREND_SPAN: Duration = Duration::from_secs(15);
 /// A slope takes this many points.
 const TREND_POINTS: usize = 3;
 
+/// Points closer than this are one, with the later value: what wakes the loop between ticks is no trend, and three
+/// looks within a few milliseconds would make a step look like a ramp.
+const MIN_STEP: Duration = Duration::from_millis(500);
+
 /// Forecasts whose errors are remembered: two minutes of one a second.
 const MAX_ERRORS: usize = 120;
 
@@ -43,7 +47,10 @@ impl Forecast {
         while self.points.front().is_some_and(|(at, _)| now.since(*at) > TREND_SPAN) {
             self.points.pop_front();
         }
-        self.points.push_back((now, value));
+        match self.points.back_mut() {
+            Some((at, last)) if now.since(*at) < MIN_STEP => *last = value,
+            _ => self.points.push_back((now, value)),
+        }
         let rise = slope(&self.points, now).max(0.0) * horizon.as_secs_f64();
         let expected = (value + rise).min(value * MAX_GROWTH);
         if self.pending.len() == MAX_PENDING {
@@ -129,6 +136,16 @@ mod tests {
     fn a_step_at_most_doubles() {
         let (_, next) = run((0..20).map(|t| if t < 19 { 1.0 } else { 10.0 }));
         assert!((10.0..=20.0).contains(&next), "{next}");
+    }
+
+    #[test]
+    fn looks_within_one_step_are_no_trend() {
+        let mut forecast = Forecast::default();
+        let values = [0.0, 0.0, 0.0, 2.5, 2.5];
+        let last = values.iter().zip(0_u64..).map(|(value, at)| {
+            forecast.observe(*value, HORIZON, Time::from_secs(1) + Duration::from_millis(at * 5))
+        });
+        assert!((last.last().unwrap() - 2.5).abs() < 1e-9);
     }
 
     #[test]
