@@ -15,6 +15,7 @@ mod buffer;
 mod clock;
 pub mod config;
 pub mod control;
+mod date;
 mod downstream;
 mod drain;
 pub mod h1;

@@ -18,6 +18,7 @@ use crate::{
     admit::Overload,
     body::{Outbox, RequestBody},
     config::Config,
+    date,
     downstream::Client,
     h1::{
         Name, Outgoing, Persistence, RequestHead, RequestTarget, ResponseFraming, ResponseHead, Upgrade,
@@ -84,8 +85,14 @@ impl Relay<'_> {
 pub(crate) async fn serve_request<'c>(
     thread: &Rc<Thread>,
     client: &Client,
-    mut incoming: Incoming<'c>,
+    incoming: Incoming<'c>,
 ) -> Reply<'c> {
+    let mut reply = reply_to(thread, client, incoming).await;
+    date::stamp(&mut reply.head);
+    reply
+}
+
+async fn reply_to<'c>(thread: &Rc<Thread>, client: &Client, mut incoming: Incoming<'c>) -> Reply<'c> {
     let mut record = Record::begin(thread, client, &incoming.head);
     if let Err(overload) = admit(thread) {
         return refuse(&Refusal::Overload(overload), &incoming.head, record);

@@ -6,6 +6,7 @@ use model::{CompiledMatch, Redirect, Respond};
 
 use super::{edit, refusal::Refusal};
 use crate::{
+    date,
     downstream::Client,
     h1::{Method, Name, RequestHead, ResponseHead, Scheme, standard_reason},
 };
@@ -21,7 +22,9 @@ pub(crate) fn refuse(refusal: &Refusal, request: &RequestHead) -> (ResponseHead,
 
 /// The reply to a request that could not even be read.
 pub(crate) fn refuse_unread(refusal: &Refusal) -> (ResponseHead, Cow<'static, [u8]>) {
-    refuse_as(refusal, false)
+    let (mut head, body) = refuse_as(refusal, false);
+    date::stamp(&mut head);
+    (head, body)
 }
 
 fn refuse_as(refusal: &Refusal, json: bool) -> (ResponseHead, Cow<'static, [u8]>) {
