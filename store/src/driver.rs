@@ -71,6 +71,8 @@ struct Driver {
     /// What background threads have done.
     done: mpsc::UnboundedReceiver<Done>,
     background: mpsc::UnboundedSender<Done>,
+    /// Those that may still run. They write where the next one to open this directory cleans up.
+    threads: Vec<thread::JoinHandle<()>>,
     cluster_id: String,
     origin: u64,
     write_timeout: Duration,
@@ -164,6 +166,7 @@ impl Driver {
             asks: asked,
             done,
             background,
+            threads: Vec::new(),
             cluster_id: cluster_id.clone(),
             origin,
             write_timeout: config.write_timeout,
@@ -396,16 +399,20 @@ impl Driver {
         }
     }
 
-    fn in_background(&self, work: impl FnOnce() -> Done + Send + 'static) {
+    fn in_background(&mut self, work: impl FnOnce() -> Done + Send + 'static) {
         let done = self.background.clone();
         let body = move || {
             let result = catch_unwind(AssertUnwindSafe(work)).unwrap_or(Done::Saved(Err(Fatal::Panic)));
             // An error: the driver has ended.
             drop(done.send(result));
         };
-        if let Err(source) = thread::Builder::new().name("store-snapshot".into()).spawn(body) {
-            let doing = "start a thread for a snapshot".into();
-            drop(self.background.send(Done::Saved(Err(DiskError { doing, source }.into()))));
+        self.threads.retain(|thread| !thread.is_finished());
+        match thread::Builder::new().name("store-snapshot".into()).spawn(body) {
+            Ok(thread) => self.threads.push(thread),
+            Err(source) => {
+                let doing = "start a thread for a snapshot".into();
+                drop(self.background.send(Done::Saved(Err(DiskError { doing, source }.into()))));
+            }
         }
     }
 
@@ -455,7 +462,9 @@ impl Driver {
 
     /// Marks the state as clean and lets the directory go, before anybody hears of the end.
     fn close(self) {
-        let Self { node, disk, state, asks, .. } = self;
+        let Self { node, disk, state, asks, threads, .. } = self;
+        // A panic was told through `done`; what was saved meanwhile is found when the directory is opened.
+        threads.into_iter().for_each(|thread| drop(thread.join()));
         state.close(&node.machine().read().unwrap_or_else(PoisonError::into_inner));
         drop(disk);
         drop(asks);
