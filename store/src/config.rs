@@ -1,11 +1,11 @@
 //! What a store is opened with.
 
-use std::{path::PathBuf, time::Duration};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use crate::{
     NodeId, OpenError,
     fatal::OnFatal,
-    files::{SyncFn, fdatasync},
+    files::{FileSystem, Os},
 };
 
 /// What a store is opened with. Every default says why it is that number.
@@ -49,8 +49,8 @@ pub struct Config {
     pub snapshot_bytes: u64,
     /// What happens when the disk or the state machine fails. Default: log and abort the process.
     pub on_fatal: OnFatal,
-    /// How files are made durable. Default: `fdatasync`. Tests fail it.
-    pub sync: SyncFn,
+    /// What keeps the files. Default: the operating system. Tests fail it.
+    pub files: Arc<dyn FileSystem>,
 }
 
 impl Config {
@@ -74,7 +74,7 @@ impl Config {
             snapshot_entries: 10_000,
             snapshot_bytes: 64 << 20,
             on_fatal: OnFatal::default(),
-            sync: fdatasync,
+            files: Arc::new(Os),
         }
     }
 

@@ -121,12 +121,12 @@ impl Driver {
             node: config.node,
             cluster_id: config.cluster_id.clone(),
             segment: config.segment,
-            sync: config.sync,
+            files: config.files.clone(),
         };
         let voters = config.voters.clone();
         let genesis = move |cluster_id: &str| genesis(cluster_id, voters);
         let Opened { disk, recovered, cluster_id } = FileDisk::open(&config.dir, &options, genesis)?;
-        let (state, trusted) = State::open(config.dir.join("state"), config.sync)?;
+        let (state, trusted) = State::open(config.dir.join("state"), config.files.clone())?;
         let damaged = |problem: String| crate::Damaged { file: config.dir.clone(), offset: 0, problem };
         let at = recovered.snapshot.meta.at;
         // A state that is behind the snapshot is whole, but of no use.

@@ -11,7 +11,7 @@
 
 use std::{
     fs::{self, File},
-    io::{self, Write},
+    io,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -24,25 +24,16 @@ use crate::{
 };
 
 pub mod snapshots;
+mod system;
 pub mod wal;
+
+pub use system::{FileSystem, Os};
 
 use snapshots::SnapshotDir;
 use wal::Wal;
 
 /// What the directory's layout and every format in it is called.
-const FORMAT: u32 = 1;
-
-/// How a file is made durable; the tests' disks fail here.
-pub type SyncFn = fn(&File) -> io::Result<()>;
-
-/// `fdatasync`: the data and what is needed to read it back.
-///
-/// # Errors
-///
-/// The kernel's. There is no second try.
-pub fn fdatasync(file: &File) -> io::Result<()> {
-    file.sync_data()
-}
+const FORMAT: u32 = 2;
 
 /// Write-ahead log and snapshots in a directory.
 #[derive(Debug)]
@@ -61,8 +52,8 @@ pub struct Options {
     pub cluster_id: Option<String>,
     /// A segment's size, bytes.
     pub segment: u64,
-    /// How files are made durable.
-    pub sync: SyncFn,
+    /// What keeps the files.
+    pub files: Arc<dyn FileSystem>,
 }
 
 /// An opened directory.
@@ -96,23 +87,24 @@ impl FileDisk {
         genesis: impl FnOnce(&str) -> io::Result<Snapshot>,
     ) -> Result<Opened, OpenError> {
         let at = |what: &str, path: &Path| OpenError::io(format!("{what} {}", path.display()));
-        create_dir(dir).map_err(at("create", dir))?;
+        let files = &options.files;
+        create_dir(dir, &**files).map_err(at("create", dir))?;
         let lock = lock(dir)?;
         let (wal_dir, snapshot_dir) = (dir.join("wal"), dir.join("snapshots"));
         for part in [&wal_dir, &snapshot_dir] {
-            fs::create_dir_all(part).map_err(at("create", part))?;
+            files.create_dir(part).map_err(at("create", part))?;
         }
         let identity = identity(dir, options, is_empty(&wal_dir)? && is_empty(&snapshot_dir)?)?;
-        sync_dir(dir).map_err(at("sync", dir))?;
+        files.sync_dir(dir).map_err(at("sync", dir))?;
 
         let snapshots =
-            Arc::new(SnapshotDir::open(snapshot_dir.clone(), identity.cluster_id.clone(), options.sync)?);
+            Arc::new(SnapshotDir::open(snapshot_dir.clone(), identity.cluster_id.clone(), files.clone())?);
         let no_snapshots = is_empty(&snapshot_dir)?;
         if is_empty(&wal_dir)? && !no_snapshots {
             return Err(gone(wal_dir, "the write-ahead log is gone").into());
         }
         let owner = wal::Owner { cluster_id: identity.cluster_id.clone(), node: options.node };
-        let (mut wal, log) = Wal::open(wal_dir, owner, options.segment, options.sync)?;
+        let (mut wal, log) = Wal::open(wal_dir, owner, options.segment, files.clone())?;
         if no_snapshots {
             // Either a new directory, or one whose making was interrupted here.
             if !log.is_fresh() {
@@ -171,13 +163,22 @@ impl Disk for FileDisk {
     }
 }
 
-/// Makes a directory and those above it, each durably: a power cut must not lose the data with its directory.
-fn create_dir(dir: &Path) -> io::Result<()> {
-    let missing: Vec<&Path> = dir.ancestors().take_while(|path| !path.exists()).collect();
-    fs::create_dir_all(dir)?;
-    for path in missing {
-        let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
-        sync_dir(parent.unwrap_or(Path::new(".")))?;
+/// Makes a directory and those above it, each durably: a power cut must not lose the data with its directory. Until the
+/// directory has an owner, all names above it are synced again: who made them may have been killed before it did so.
+fn create_dir(dir: &Path, files: &dyn FileSystem) -> io::Result<()> {
+    if dir.join(IDENTITY).exists() {
+        return Ok(());
+    }
+    let above: Vec<&Path> = dir.ancestors().filter(|path| !path.as_os_str().is_empty()).collect();
+    for path in above.iter().rev() {
+        if !path.is_dir() {
+            files.create_dir(path)?;
+        }
+        match files.sync_dir(path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."))) {
+            // A directory that cannot be read was not made by us, and was there before.
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {}
+            synced => synced?,
+        }
     }
     Ok(())
 }
@@ -209,8 +210,8 @@ fn lock(dir: &Path) -> Result<Lock, OpenError> {
 
 /// Reads whose directory it is, or takes it if there is nothing in it.
 fn identity(dir: &Path, options: &Options, new: bool) -> Result<Identity, OpenError> {
-    let path = dir.join("identity");
-    let text = match fs::read(&path) {
+    let path = dir.join(IDENTITY);
+    let text = match options.files.read(&path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             if !new {
                 return Err(gone(path, "the identity file is gone, but there is data").into());
@@ -219,7 +220,7 @@ fn identity(dir: &Path, options: &Options, new: bool) -> Result<Identity, OpenEr
             let identity = Identity { format: FORMAT, cluster_id, node_id: options.node };
             let text = serde_json::to_vec(&identity)
                 .map_err(|error| OpenError::io(format!("write {}", path.display()))(error.into()))?;
-            write_whole(&path, &[&text, b"\n"], options.sync)
+            write_whole(&path, &[&text, b"\n"], &*options.files)
                 .map_err(OpenError::io(format!("write {}", path.display())))?;
             return Ok(identity);
         }
@@ -261,21 +262,20 @@ fn is_draft(path: &Path) -> bool {
 /// The extension of a file that is not whole yet.
 const DRAFT: &str = "draft";
 
-/// Writes a file so that it is there whole and durable, or not at all.
-pub(crate) fn write_whole(path: &Path, parts: &[&[u8]], sync: SyncFn) -> io::Result<()> {
-    let draft = path.with_extension(DRAFT);
-    let mut file = File::create(&draft)?;
-    for part in parts {
-        file.write_all(part)?;
-    }
-    sync(&file)?;
-    fs::rename(&draft, path)?;
-    sync_dir(path.parent().unwrap_or(Path::new(".")))
-}
+const IDENTITY: &str = "identity";
 
-/// Makes the names in a directory durable.
-pub(crate) fn sync_dir(dir: &Path) -> io::Result<()> {
-    File::open(dir)?.sync_all()
+/// Writes a file so that it is there whole and durable, or not at all.
+pub(crate) fn write_whole(path: &Path, parts: &[&[u8]], files: &dyn FileSystem) -> io::Result<()> {
+    let draft = path.with_extension(DRAFT);
+    let file = files.create(&draft)?;
+    let mut offset = 0;
+    for part in parts {
+        files.write(&file, part, offset)?;
+        offset += part.len() as u64;
+    }
+    files.sync(&file)?;
+    files.rename(&draft, path)?;
+    files.sync_dir(path.parent().unwrap_or(Path::new(".")))
 }
 
 #[cfg(test)]

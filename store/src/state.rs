@@ -9,6 +9,7 @@ use std::{
     fs::{self, File},
     io,
     path::{Path, PathBuf},
+    sync::Arc,
     thread,
     time::{Duration, Instant},
 };
@@ -18,7 +19,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     OpenError,
-    files::{SyncFn, sync_dir, write_whole},
+    files::{FileSystem, write_whole},
     machine::{Change, Delta, Machine, Position, items::Item},
 };
 
@@ -38,7 +39,7 @@ const QUARANTINED: usize = 2;
 #[derive(Debug)]
 pub struct State {
     dir: PathBuf,
-    sync: SyncFn,
+    files: Arc<dyn FileSystem>,
     /// `None`: it failed, and is made anew at the next start.
     db: Option<sled::Db>,
 }
@@ -77,10 +78,10 @@ impl State {
     /// # Errors
     ///
     /// Only if the directory itself fails.
-    pub fn open(dir: PathBuf, sync: SyncFn) -> Result<(Self, Option<Machine>), OpenError> {
+    pub fn open(dir: PathBuf, files: Arc<dyn FileSystem>) -> Result<(Self, Option<Machine>), OpenError> {
         let failed = |doing: &str| OpenError::io(format!("{doing} {}", dir.display()));
-        fs::create_dir_all(&dir).map_err(failed("create"))?;
-        let marker = take_marker(&dir).map_err(failed("take the marker in"))?;
+        files.create_dir(&dir).map_err(failed("create"))?;
+        let marker = take_marker(&dir, &*files).map_err(failed("take the marker in"))?;
         let path = dir.join("db");
         let existed = path.exists();
         // The directory is ours alone: who still has it is an earlier store of this process.
@@ -101,7 +102,7 @@ impl State {
                 (open_empty(&path), None)
             }
         };
-        Ok((Self { dir, sync, db }, machine))
+        Ok((Self { dir, files, db }, machine))
     }
 
     /// Follows a change of the state, atomically.
@@ -155,10 +156,10 @@ impl State {
 
     fn mark(&self, clean: &Clean) -> io::Result<()> {
         let path = self.dir.join("db");
-        (self.sync)(&File::open(path.join("db"))?)?;
-        sync_dir(&path)?;
-        sync_dir(&self.dir)?;
-        write_whole(&marker_path(&self.dir), &[&serde_json::to_vec(clean)?], self.sync)
+        self.files.sync(&File::open(path.join("db"))?)?;
+        self.files.sync_dir(&path)?;
+        self.files.sync_dir(&self.dir)?;
+        write_whole(&marker_path(&self.dir), &[&serde_json::to_vec(clean)?], &*self.files)
     }
 
     /// Does something with sled; `None` if it fails, or has failed before.
@@ -180,14 +181,14 @@ fn marker_path(dir: &Path) -> PathBuf {
 }
 
 /// Reads the marker and removes it, durably: from here on the state is not clean.
-fn take_marker(dir: &Path) -> io::Result<Result<Clean, Untrusted>> {
+fn take_marker(dir: &Path, files: &dyn FileSystem) -> io::Result<Result<Clean, Untrusted>> {
     let path = marker_path(dir);
-    let text = match fs::read(&path) {
+    let text = match files.read(&path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Err(Untrusted::NoMarker)),
         read => read?,
     };
-    fs::remove_file(&path)?;
-    sync_dir(dir)?;
+    files.remove(&path)?;
+    files.sync_dir(dir)?;
     Ok(serde_json::from_slice(&text).map_err(|_| Untrusted::BadMarker))
 }
 

@@ -7,6 +7,7 @@
 use std::{
     fs, io,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use api::store as wire;
@@ -14,7 +15,7 @@ use bytes::Bytes;
 use prost::Message;
 use sha2::{Digest, Sha256};
 
-use super::{SyncFn, is_draft, sync_dir, write_whole};
+use super::{FileSystem, is_draft, write_whole};
 use crate::{
     Damaged, OpenError,
     disk::{DiskError, Snapshot, Snapshots},
@@ -31,24 +32,28 @@ const SUM: usize = 32;
 pub struct SnapshotDir {
     dir: PathBuf,
     cluster_id: String,
-    sync: SyncFn,
+    system: Arc<dyn FileSystem>,
 }
 
 impl SnapshotDir {
-    pub(super) fn open(dir: PathBuf, cluster_id: String, sync: SyncFn) -> Result<Self, OpenError> {
+    pub(super) fn open(
+        dir: PathBuf,
+        cluster_id: String,
+        system: Arc<dyn FileSystem>,
+    ) -> Result<Self, OpenError> {
         let failed = |doing: &str| OpenError::io(format!("{doing} {}", dir.display()));
         for entry in fs::read_dir(&dir).map_err(failed("read"))? {
             let path = entry.map_err(failed("read"))?.path();
             if is_draft(&path) {
-                fs::remove_file(&path).map_err(failed("clean"))?;
+                system.remove(&path).map_err(failed("clean"))?;
             }
         }
         // A rename that a killed process made may not be durable yet.
-        sync_dir(&dir).map_err(failed("sync"))?;
-        let snapshots = Self { dir, cluster_id, sync };
+        system.sync_dir(&dir).map_err(failed("sync"))?;
+        let snapshots = Self { dir, cluster_id, system };
         for (path, _) in snapshots.files()? {
             let file = fs::File::open(&path).map_err(OpenError::io(format!("open {}", path.display())))?;
-            sync(&file).map_err(OpenError::io(format!("sync {}", path.display())))?;
+            snapshots.system.sync(&file).map_err(OpenError::io(format!("sync {}", path.display())))?;
         }
         Ok(snapshots)
     }
@@ -94,7 +99,7 @@ impl SnapshotDir {
 
     fn read(&self, path: &Path, at: Position) -> Result<Snapshot, Damaged> {
         let damaged = |problem: String| Damaged { file: path.to_owned(), offset: 0, problem };
-        let bytes = Bytes::from(fs::read(path).map_err(|error| damaged(error.to_string()))?);
+        let bytes = Bytes::from(self.system.read(path).map_err(|error| damaged(error.to_string()))?);
         let snapshot = parse(&bytes).map_err(|problem| damaged(problem.to_owned()))?;
         if snapshot.meta.at != at || snapshot.meta.cluster_id != self.cluster_id {
             return Err(damaged("it is of another place or cluster".into()));
@@ -111,10 +116,10 @@ impl SnapshotDir {
         parts.iter().for_each(|part| sum.update(part));
         let sum = sum.finalize();
         let parts = [parts[0], parts[1], parts[2], parts[3], &sum];
-        write_whole(&self.path(snapshot.meta.at), &parts, self.sync)?;
+        write_whole(&self.path(snapshot.meta.at), &parts, &*self.system)?;
         let files = self.files().map_err(io::Error::other)?;
         for (path, _) in files.iter().rev().skip(KEPT) {
-            match fs::remove_file(path) {
+            match self.system.remove(path) {
                 // A leader's snapshot and one of our own are saved by two threads: the other one has removed it.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 removed => removed?,

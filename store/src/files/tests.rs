@@ -5,8 +5,22 @@ use crate::{
     machine::{Position, tests::busy_machine},
 };
 
+/// For tests that open thousands of directories.
+#[derive(Debug)]
+pub(super) struct Unsynced;
+
+impl FileSystem for Unsynced {
+    fn sync(&self, _: &File) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn sync_dir(&self, _: &Path) -> io::Result<()> {
+        Ok(())
+    }
+}
+
 fn options() -> Options {
-    Options { node: 1, cluster_id: None, segment: 4096, sync: fdatasync }
+    Options { node: 1, cluster_id: None, segment: 4096, files: Arc::new(Unsynced) }
 }
 
 fn open(dir: &Path) -> Result<Opened, OpenError> {
@@ -62,7 +76,7 @@ fn a_directory_has_one_process_and_one_owner() {
     assert!(matches!(other_cluster, Err(OpenError::WrongCluster { .. })), "{other_cluster:?}");
     let path = dir.path().join("identity");
     let text = fs::read_to_string(&path).unwrap();
-    fs::write(&path, text.replace("\"format\":1", "\"format\":9")).unwrap();
+    fs::write(&path, text.replace("\"format\":2", "\"format\":9")).unwrap();
     assert!(matches!(open(dir.path()), Err(OpenError::Format { found: 9, .. })));
     fs::write(&path, "{").unwrap();
     assert!(matches!(open(dir.path()), Err(OpenError::Damaged(_))));
@@ -203,7 +217,8 @@ fn two_threads_can_save_snapshots_at_once() {
     let dir = tempfile::tempdir().unwrap();
     let opened = open(dir.path()).unwrap();
     let snapshots =
-        SnapshotDir::open(dir.path().join("snapshots"), opened.cluster_id.clone(), |_| Ok(())).unwrap();
+        SnapshotDir::open(dir.path().join("snapshots"), opened.cluster_id.clone(), Arc::new(Unsynced))
+            .unwrap();
     let save = |first: u64| {
         let (snapshots, opened) = (&snapshots, &opened);
         move || (first..600).step_by(2).try_for_each(|index| snapshots.save(&snapshot(opened, 100 + index)))

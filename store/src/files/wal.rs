@@ -5,18 +5,21 @@
 //!
 //! A crash can leave any part of the last batch, and only of the last one: the next batch is written after its sync.
 //! So a batch that is not whole is cut off if nothing follows it; if any record of a later batch does, what was
-//! durable has changed, and the log is refused. (A bit that flips within the very last batch looks like a crash, and
-//! costs that batch: no single file can tell the two apart.)
+//! durable has changed, and the log is refused.
+//!
+//! A bit that rots within the very last batch must not pass for a crash: the batch may have been acknowledged. Disks
+//! write sectors, and a sector that a crash kept from the disk is still zeros, since the segment was. So the last
+//! batch is cut only if it lacks a sector; one that is there and does not read is refused (`recover::tear`).
 
 use std::{
     fs::{self, File},
     io,
-    os::unix::fs::FileExt,
     path::{Path, PathBuf},
+    sync::Arc,
     time::Instant,
 };
 
-use super::{DRAFT, SyncFn, is_draft, sync_dir};
+use super::{DRAFT, FileSystem, is_draft};
 use crate::{
     Damaged, NodeId, OpenError,
     disk::{Batch, DiskError, HardState, Log},
@@ -71,7 +74,7 @@ pub struct Wal {
     dir: PathBuf,
     owner: Owner,
     segment_size: u64,
-    sync: SyncFn,
+    files: Arc<dyn FileSystem>,
     /// Those before the current one, oldest first.
     old: Vec<Segment>,
     current: Segment,
@@ -106,21 +109,21 @@ impl Wal {
         dir: PathBuf,
         owner: Owner,
         segment_size: u64,
-        sync: SyncFn,
+        files: Arc<dyn FileSystem>,
     ) -> Result<(Self, Found), OpenError> {
         let failed = |doing: &str| OpenError::io(format!("{doing} {}", dir.display()));
         let mut numbers = Vec::new();
         for entry in fs::read_dir(&dir).map_err(failed("read"))? {
             let path = entry.map_err(failed("read"))?.path();
             if is_draft(&path) {
-                fs::remove_file(&path).map_err(failed("clean"))?;
+                files.remove(&path).map_err(failed("clean"))?;
             } else if let Some(number) = number_of(&path) {
                 numbers.push(number);
             }
         }
-        sync_dir(&dir).map_err(failed("sync"))?;
+        files.sync_dir(&dir).map_err(failed("sync"))?;
         numbers.sort_unstable();
-        let mut recovery = recover::Recovery::new(dir.clone(), owner.clone(), sync);
+        let mut recovery = recover::Recovery::new(dir.clone(), &owner, files.clone());
         for (position, number) in numbers.iter().enumerate() {
             recovery.segment(*number, position + 1 == numbers.len())?;
         }
@@ -129,7 +132,7 @@ impl Wal {
         let hard_state = recovered.found.log.hard_state;
         let Some((current, old)) = segments.split_last() else {
             let plan = Plan { number: 1, batch: 1, size: segment_size, room: 0 };
-            let (file, size, offset) = create(&dir, &owner, hard_state, plan, sync)
+            let (file, size, offset) = create(&dir, &owner, hard_state, plan, &*files)
                 .map_err(failed("create the first segment in"))?;
             let current = Segment { number: 1, highest: 0, size };
             let (old, buffer, batch) = (Vec::new(), Vec::new(), 2);
@@ -137,7 +140,7 @@ impl Wal {
                 dir,
                 owner,
                 segment_size,
-                sync,
+                files,
                 old,
                 current,
                 file,
@@ -158,13 +161,13 @@ impl Wal {
                 file = %path.display(), offset = end,
                 "cut the write-ahead log's last batch, which was being written when the server ended"
             );
-            wipe(&file, end, size, sync).map_err(failed("cut"))?;
+            wipe(&file, end, size, &*files).map_err(failed("cut"))?;
         }
         let wal = Self {
             dir,
             owner,
             segment_size,
-            sync,
+            files,
             old: old.to_vec(),
             current: *current,
             file,
@@ -206,8 +209,8 @@ impl Wal {
         }
         self.buffer.clear();
         record::encode_batch(&records, self.current.number, self.batch, &mut self.buffer);
-        self.file.write_all_at(&self.buffer, self.offset)?;
-        (self.sync)(&self.file)?;
+        self.files.write(&self.file, &self.buffer, self.offset)?;
+        self.files.sync(&self.file)?;
         self.offset += length;
         self.batch += 1;
         let highest = records.iter().filter(|r| r.kind != Kind::HardState).map(|r| r.at.index).max();
@@ -219,7 +222,7 @@ impl Wal {
     fn rotate(&mut self, length: u64) -> io::Result<()> {
         let number = self.current.number.checked_add(1).ok_or(io::ErrorKind::FileTooLarge)?;
         let plan = Plan { number, batch: self.batch, size: self.segment_size, room: length };
-        let (file, size, offset) = create(&self.dir, &self.owner, self.hard_state, plan, self.sync)?;
+        let (file, size, offset) = create(&self.dir, &self.owner, self.hard_state, plan, &*self.files)?;
         (self.file, self.size, self.offset) = (file, size, offset);
         self.batch += 1;
         self.old.push(std::mem::replace(&mut self.current, Segment { number, highest: 0, size }));
@@ -242,9 +245,8 @@ impl Wal {
         for segment in self.old.drain(..gone) {
             let path = path(&self.dir, segment.number);
             // Oldest first, each durably: a log with a hole in it would be refused.
-            fs::remove_file(&path)
-                .and_then(|()| sync_dir(&self.dir))
-                .map_err(|source| DiskError { doing: format!("remove {}", path.display()), source })?;
+            let removed = self.files.remove(&path).and_then(|()| self.files.sync_dir(&self.dir));
+            removed.map_err(|source| DiskError { doing: format!("remove {}", path.display()), source })?;
         }
         Ok(())
     }
@@ -275,22 +277,22 @@ fn create(
     owner: &Owner,
     hard_state: HardState,
     plan: Plan,
-    sync: SyncFn,
+    files: &dyn FileSystem,
 ) -> io::Result<(File, u64, u64)> {
     let path = path(dir, plan.number);
     let draft = path.with_extension(DRAFT);
-    let file = File::create(&draft)?;
+    let file = files.create(&draft)?;
     let owner = owner.encode();
     let records = [Record::segment(&owner), Record::hard_state(&hard_state)];
     let mut head = Vec::new();
     record::encode_batch(&records, plan.number, plan.batch, &mut head);
-    file.write_all_at(&head, 0)?;
+    files.write(&file, &head, 0)?;
     let offset = head.len() as u64;
     let size = plan.size.max(offset + plan.room);
-    fill(&file, offset, size)?;
-    sync(&file)?;
-    fs::rename(&draft, &path)?;
-    sync_dir(dir)?;
+    fill(&file, offset, size, files)?;
+    files.sync(&file)?;
+    files.rename(&draft, &path)?;
+    files.sync_dir(dir)?;
     Ok((file, size, offset))
 }
 
@@ -298,20 +300,20 @@ const ZEROS: &[u8] = &[0; 1 << 16];
 
 /// Writes zeros: blocks that are only allocated would have to be marked as written in the file's metadata later,
 /// at each sync.
-fn fill(file: &File, from: u64, to: u64) -> io::Result<()> {
+fn fill(file: &File, from: u64, to: u64, files: &dyn FileSystem) -> io::Result<()> {
     let mut at = from;
     while at < to {
         let length = (to - at).min(ZEROS.len() as u64);
-        file.write_all_at(&ZEROS[..usize::try_from(length).unwrap_or(ZEROS.len())], at)?;
+        files.write(file, &ZEROS[..usize::try_from(length).unwrap_or(ZEROS.len())], at)?;
         at += length;
     }
     Ok(())
 }
 
 /// Removes what a crash left of the last batch, so that it can never be read together with what comes after.
-fn wipe(file: &File, from: u64, to: u64, sync: SyncFn) -> io::Result<()> {
-    fill(file, from, to)?;
-    sync(file)
+fn wipe(file: &File, from: u64, to: u64, files: &dyn FileSystem) -> io::Result<()> {
+    fill(file, from, to, files)?;
+    files.sync(file)
 }
 
 fn path(dir: &Path, number: u32) -> PathBuf {

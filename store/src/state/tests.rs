@@ -2,10 +2,10 @@ use bytes::Bytes;
 use model::Revision;
 
 use super::*;
-use crate::{Txn, files::fdatasync, machine::tests::busy_machine, txn::Command};
+use crate::{Txn, files::Os, machine::tests::busy_machine, txn::Command};
 
 fn open(dir: &Path) -> (State, Option<Machine>) {
-    State::open(dir.to_owned(), fdatasync).unwrap()
+    State::open(dir.to_owned(), Arc::new(Os)).unwrap()
 }
 
 fn apply(machine: &mut Machine, state: &mut State, command: Command) {

@@ -9,14 +9,21 @@ use std::{
     },
 };
 
-use store::{Read, ReadError, Store, Txn, TxnError, WatchError, fatal::OnFatal, files::fdatasync};
+use store::{
+    Read, ReadError, Store, Txn, TxnError, WatchError,
+    fatal::OnFatal,
+    files::{FileSystem, Os},
+};
 
 use crate::{config, open};
 
-static BROKEN: AtomicBool = AtomicBool::new(false);
+#[derive(Debug, Default)]
+struct Breaks(AtomicBool);
 
-fn breaks(file: &File) -> io::Result<()> {
-    if BROKEN.load(Ordering::SeqCst) { Err(io::Error::other("EIO")) } else { fdatasync(file) }
+impl FileSystem for Breaks {
+    fn sync(&self, file: &File) -> io::Result<()> {
+        if self.0.load(Ordering::SeqCst) { Err(io::Error::other("EIO")) } else { Os.sync(file) }
+    }
 }
 
 #[tokio::test]
@@ -24,13 +31,14 @@ async fn a_failed_sync_ends_the_server_and_acknowledges_nothing_more() {
     let dir = tempfile::tempdir().unwrap();
     let seen = Arc::new(Mutex::new(Vec::new()));
     let mut config = config(dir.path());
-    config.sync = breaks;
+    let files = Arc::new(Breaks::default());
+    config.files = files.clone();
     let fatal = seen.clone();
     config.on_fatal = OnFatal(Arc::new(move |error| fatal.lock().unwrap().push(error.to_string())));
     let store = Store::open(config).await.unwrap();
     let mut watch = store.watch("", store::Revision(1));
     store.txn(Txn::new("a").put("kept", "1")).await.unwrap();
-    BROKEN.store(true, Ordering::SeqCst);
+    files.0.store(true, Ordering::SeqCst);
     assert_eq!(store.txn(Txn::new("a").put("lost", "1")).await, Err(TxnError::Unknown));
     store.shutdown().await;
     let seen = seen.lock().unwrap().clone();

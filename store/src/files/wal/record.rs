@@ -1,13 +1,13 @@
 //! One record of the write-ahead log.
 //!
 //! ```text
-//!  0 length of the payload(4)   4 crc32c of the length and of all from byte 8 on(4)
+//!  0 length of the payload(4)   4 crc32c of the length and of bytes 8 to 44(4)
 //!  8 kind(1)   9 flags(1)   10 "WL"   12 segment's number(4)   16 batch's number(8)   24 term(8)   32 index(8)
-//! 40 payload, padded with zeros to a multiple of 8
+//! 40 crc32c of the payload(4)   44 payload, padded with zeros to a multiple of 8
 //! ```
 //!
 //! Integers are little-endian. The segment's and the batch's number make a record that stands in the wrong place
-//! another record.
+//! another record. The head has a sum of its own: where a record ends is known although its payload does not read.
 
 use crate::{
     disk::{EntryKind, HardState, LogEntry},
@@ -15,7 +15,7 @@ use crate::{
     peer::{kind_number, kind_of},
 };
 
-pub(super) const HEAD: usize = 40;
+pub(super) const HEAD: usize = 44;
 const MAGIC: [u8; 2] = *b"WL";
 /// The batch is whole with this record.
 const LAST: u8 = 1;
@@ -117,21 +117,18 @@ impl<'a> Record<'a> {
         buffer.extend(batch.to_le_bytes());
         buffer.extend(self.at.term.to_le_bytes());
         buffer.extend(self.at.index.to_le_bytes());
-        buffer.extend(payload);
+        buffer.extend(crc32c::crc32c(payload).to_le_bytes());
         let sum = sum(length, &buffer[start + 8..]);
+        buffer.extend(payload);
         buffer[start + 4..start + 8].copy_from_slice(&sum.to_le_bytes());
         buffer.resize(start + padded(payload.len()), 0);
     }
 
     /// The record at the beginning of `bytes`, if there is a whole one of this segment.
     pub(super) fn decode(bytes: &'a [u8], segment: u32) -> Option<Decoded<'a>> {
-        let head = bytes.first_chunk::<HEAD>()?;
-        if head[10..12] != MAGIC || read_u32(head, 12) != segment {
-            return None;
-        }
-        let length = read_u32(head, 0);
-        let end = HEAD.checked_add(usize::try_from(length).ok()?)?;
-        if sum(length, bytes.get(8..end)?) != read_u32(head, 4) {
+        let head = head(bytes, segment)?;
+        let end = HEAD.checked_add(usize::try_from(read_u32(head, 0)).ok()?)?;
+        if crc32c::crc32c(bytes.get(HEAD..end)?) != read_u32(head, 40) {
             return None;
         }
         let kind = Kind::of(head[8])?;
@@ -151,6 +148,20 @@ pub(super) fn encode_batch(records: &[Record<'_>], segment: u32, batch: u64, buf
     for (position, record) in records.iter().enumerate() {
         record.encode(segment, batch, position + 1 == records.len(), buffer);
     }
+}
+
+/// What the record at the beginning of `bytes` takes, with its padding, if its head reads.
+pub(super) fn extent(bytes: &[u8], segment: u32) -> Option<usize> {
+    let length = usize::try_from(read_u32(head(bytes, segment)?, 0)).ok()?;
+    HEAD.checked_add(length)?.checked_next_multiple_of(8)
+}
+
+fn head(bytes: &[u8], segment: u32) -> Option<&[u8; HEAD]> {
+    let head = bytes.first_chunk::<HEAD>()?;
+    let reads = head[10..12] == MAGIC
+        && read_u32(head, 12) == segment
+        && sum(read_u32(head, 0), &head[8..]) == read_u32(head, 4);
+    reads.then_some(head)
 }
 
 fn padded(payload: usize) -> usize {

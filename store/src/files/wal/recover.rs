@@ -1,17 +1,17 @@
 //! Reading a write-ahead log back.
 
-use std::{fs::File, io::Read, path::PathBuf};
+use std::{fs::File, path::PathBuf, sync::Arc};
 
 use bytes::Bytes;
 
 use super::{
     Found, Owner, Segment, damaged, path,
-    record::{Decoded, HEAD, Kind, Record},
+    record::{Decoded, HEAD, Kind, Record, extent},
 };
 use crate::{
     OpenError,
     disk::{HardState, LogEntry},
-    files::SyncFn,
+    files::FileSystem,
     machine::Position,
 };
 
@@ -19,7 +19,7 @@ use crate::{
 pub(super) struct Recovery {
     dir: PathBuf,
     owner: Vec<u8>,
-    sync: SyncFn,
+    files: Arc<dyn FileSystem>,
     recovered: Recovered,
 }
 
@@ -37,8 +37,8 @@ pub(super) struct Recovered {
 }
 
 impl Recovery {
-    pub(super) fn new(dir: PathBuf, owner: Owner, sync: SyncFn) -> Self {
-        Self { dir, owner: owner.encode(), sync, recovered: Recovered::default() }
+    pub(super) fn new(dir: PathBuf, owner: &Owner, files: Arc<dyn FileSystem>) -> Self {
+        Self { dir, owner: owner.encode(), files, recovered: Recovered::default() }
     }
 
     pub(super) fn finish(self) -> Recovered {
@@ -54,11 +54,10 @@ impl Recovery {
             return Err(damaged(path, 0, format!("segment {:08x} before it is missing", number - 1)));
         }
         let failed = |doing: &str| OpenError::io(format!("{doing} {}", path.display()));
-        let mut file = File::open(&path).map_err(failed("open"))?;
+        let file = File::open(&path).map_err(failed("open"))?;
         // What a killed process wrote may be in the kernel's memory only: it is not trusted before it is durable.
-        (self.sync)(&file).map_err(failed("sync"))?;
-        let mut bytes = Vec::new();
-        file.read_to_end(&mut bytes).map_err(failed("read"))?;
+        self.files.sync(&file).map_err(failed("sync"))?;
+        let bytes = self.files.read(&path).map_err(failed("read"))?;
 
         self.recovered.segments.push(Segment { number, highest: 0, size: bytes.len() as u64 });
         let mut end = 0;
@@ -78,6 +77,9 @@ impl Recovery {
         if torn && let Some(offset) = self.later_record(number, rest) {
             let problem = format!("a batch does not read, but a later one does, at byte {}", end + offset);
             return Err(damaged(path, end as u64, problem));
+        }
+        if torn && !is_tear(&bytes, end, number) {
+            return Err(damaged(path, end as u64, "the last batch was written in full and does not read"));
         }
         (self.recovered.end, self.recovered.torn) = (end as u64, torn);
         Ok(())
@@ -152,6 +154,36 @@ impl Recovery {
             segment.highest = segment.highest.max(record.at.index);
         }
         Ok(())
+    }
+}
+
+/// What a disk writes whole or not at all.
+const SECTOR: usize = 512;
+
+/// Whether a batch that begins at `start`, and does not read, lacks a sector: then the crash came before its sync, and
+/// nobody was told of it. In doubt (a payload may have zeros of its own) it is taken for one.
+fn is_tear(bytes: &[u8], start: usize, segment: u32) -> bool {
+    let lacks = |from: usize, to: usize| {
+        let sectors = (from - from % SECTOR..to).step_by(SECTOR);
+        let in_batch = |begin: usize| &bytes[begin.max(start)..bytes.len().min(begin + SECTOR)];
+        sectors.map(in_batch).any(is_zero)
+    };
+    let mut at = start;
+    loop {
+        let Some(length) = extent(&bytes[at..], segment) else {
+            // No head begins with zeros only: where it does, nothing was written.
+            let head = at..bytes.len().min(at + HEAD);
+            return is_zero(&bytes[head.clone()]) || lacks(head.start, head.end);
+        };
+        let end = at.saturating_add(length);
+        if end > bytes.len() || lacks(at, end) {
+            return true;
+        }
+        // Where it is the last that reads, the one before it does not belong to it.
+        if Record::decode(&bytes[at..], segment).is_none_or(|decoded| decoded.last) {
+            return false;
+        }
+        at = end;
     }
 }
 
