@@ -6,7 +6,21 @@ use crate::{
     NodeId, OpenError,
     fatal::OnFatal,
     files::{FileSystem, Os},
+    members::Addresses,
 };
+
+/// What an empty data directory means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Start {
+    /// A new cluster of the configured voters.
+    #[default]
+    Found,
+    /// A new server of a cluster that there is: it begins with nothing and waits for the leader.
+    Join,
+    /// That the data is lost: this server had some. It must not come back under its id, for it forgot whom it voted
+    /// for and what it promised to keep.
+    Existing,
+}
 
 /// What a store is opened with. Every default says why it is that number.
 #[derive(Debug, Clone)]
@@ -20,6 +34,10 @@ pub struct Config {
     /// The voters that a new cluster begins with; the same on each of them, as is `cluster_id`. Default: this server.
     /// Says nothing once the directory exists.
     pub voters: Vec<NodeId>,
+    /// What an empty directory means. Default: a new cluster.
+    pub start: Start,
+    /// Where the only server of a new cluster is reached. Default: unknown.
+    pub addresses: Addresses,
     /// A write that is not applied by then is answered [`Unknown`](crate::TxnError::Unknown). Default 10 s: several
     /// elections.
     pub write_timeout: Duration,
@@ -62,6 +80,8 @@ impl Config {
             node: 1,
             cluster_id: None,
             voters: vec![1],
+            start: Start::default(),
+            addresses: Addresses::default(),
             write_timeout: Duration::from_secs(10),
             read_timeout: Duration::from_secs(5),
             tick: Duration::from_millis(100),
@@ -82,7 +102,7 @@ impl Config {
     pub(crate) fn check(&self) -> Result<(), OpenError> {
         let problem = if self.node == 0 {
             "node must not be 0"
-        } else if !self.voters.contains(&self.node) {
+        } else if self.start == Start::Found && !self.voters.contains(&self.node) {
             "voters must name this server"
         } else if self.queue == 0 || self.queue_bytes < crate::MAX_TXN {
             "queue must be at least 1, and queue_bytes at least the size of the largest transaction"

@@ -11,7 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use api::store::Members;
+use api::store::{Member, Members};
 use model::{Epoch, Revision};
 use sha2::{Digest, Sha256};
 use tokio::{
@@ -20,13 +20,14 @@ use tokio::{
 };
 
 use crate::{
-    Config, Handle, Leadership, NodeId, OpenError, Outcome, ReadError, TxnError,
+    Config, Handle, Leadership, NodeId, OpenError, Outcome, ReadError, Start, TxnError,
     disk::{Disk, DiskError, Snapshot, Snapshots},
     fatal::Fatal,
     files::{FileDisk, Opened, Options},
-    handle::{Ask, LogFigures, Shared},
+    handle::{Ask, LogFigures, Shared, Standing},
     image,
     machine::{Machine, Position},
+    members::{Addresses, MemberError},
     metric,
     node::{Effects, Node, NodeConfig, NodeError, NotProposed, ReadId},
     peer::{Network, Report, Reports},
@@ -85,6 +86,8 @@ struct Driver {
     leadership: watch::Sender<Leadership>,
     leader: watch::Sender<Option<NodeId>>,
     log: watch::Sender<LogFigures>,
+    standing: watch::Sender<Standing>,
+    id: NodeId,
 }
 
 /// A writer that waits.
@@ -120,11 +123,11 @@ impl Driver {
         let options = Options {
             node: config.node,
             cluster_id: config.cluster_id.clone(),
+            existing: matches!(config.start, Start::Existing),
             segment: config.segment,
             files: config.files.clone(),
         };
-        let voters = config.voters.clone();
-        let genesis = move |cluster_id: &str| genesis(cluster_id, voters);
+        let genesis = |cluster_id: &str| genesis(cluster_id, config);
         let Opened { disk, recovered, cluster_id } = FileDisk::open(&config.dir, &options, genesis)?;
         let (state, trusted) = State::open(config.dir.join("state"), config.files.clone())?;
         let damaged = |problem: String| crate::Damaged { file: config.dir.clone(), offset: 0, problem };
@@ -157,6 +160,7 @@ impl Driver {
         let (leadership, leadership_seen) = watch::channel(Leadership::default());
         let (leader, leader_seen) = watch::channel(None);
         let (log, log_seen) = watch::channel(LogFigures::default());
+        let (standing, standing_seen) = watch::channel(Standing::default());
         let (background, done) = mpsc::unbounded_channel();
         let mut driver = Self {
             node,
@@ -178,8 +182,11 @@ impl Driver {
             leadership,
             leader,
             log,
+            standing,
+            id: config.node,
         };
         driver.network.attach(Reports::new(&asks));
+        driver.publish_members();
         driver.publish_log();
         if !is_trusted {
             driver.rebuild_state();
@@ -193,6 +200,7 @@ impl Driver {
             leadership: leadership_seen,
             leader: leader_seen,
             log: log_seen,
+            standing: standing_seen,
         };
         let handle = Handle {
             asks,
@@ -295,6 +303,15 @@ impl Driver {
                     Err(NotProposed::Busy) => drop(reply.send(Err(TxnError::Busy))),
                 }
             }
+            Ask::Change { change, refused, reply, size } => {
+                let deadline = Instant::now() + self.write_timeout;
+                match self.node.change_members(&change) {
+                    Ok(ticket) => {
+                        self.writes.insert(ticket.number, Write { reply, deadline, _size: size });
+                    }
+                    Err(reason) => drop(refused.send(reason)),
+                }
+            }
             Ask::Barrier { reply } if self.reads.len() >= self.max_reads => {
                 drop(reply.send(Err(ReadError::Busy)))
             }
@@ -307,11 +324,25 @@ impl Driver {
                     tracing::warn!(%error, "dropped a message");
                 }
             }
+            Ask::Heard { node, peers } => self.network.heard(node, &peers),
+            Ask::Report(Report::Expelled { by }) => self.expelled(by),
             Ask::Report(Report::Unreachable(node)) => self.node.unreachable(node),
             Ask::Report(Report::Snapshot { to, taken }) => self.node.snapshot_sent(to, taken),
+            Ask::Transfer => drop(self.node.transfer()),
             Ask::Shutdown { reply } => return Some(reply),
         }
         None
+    }
+
+    /// Another server refuses ours for it was removed: that this one did not see its own removal is the rule, for
+    /// nobody sends it anything from then on.
+    fn expelled(&self, by: NodeId) {
+        if replace(&self.standing, Standing::Removed) {
+            tracing::error!(
+                by,
+                "this server was removed from the cluster: it takes part in nothing any more"
+            );
+        }
     }
 
     fn tick(&mut self) {
@@ -340,6 +371,10 @@ impl Driver {
     }
 
     fn carry_out(&mut self, effects: Effects) {
+        if effects.members {
+            // Before the messages: the first may be for the one that joins.
+            self.publish_members();
+        }
         effects.messages.into_iter().for_each(|message| self.network.send(message));
         self.publish();
         for (ticket, outcome) in effects.answers {
@@ -388,6 +423,22 @@ impl Driver {
         if replace(&self.leadership, leadership) {
             metrics::gauge!(metric::LEADER).set(u8::from(leadership.leader));
             tracing::info!(leader = leadership.leader, term = leadership.term, "leadership changed");
+        }
+    }
+
+    fn publish_members(&mut self) {
+        let machine = self.node.machine();
+        let machine = machine.read().unwrap_or_else(PoisonError::into_inner);
+        let (roster, retired) = (machine.roster(), machine.is_retired(self.id));
+        drop(machine);
+        self.network.members(&roster);
+        let standing = match roster.iter().any(|member| member.id == self.id) {
+            true => Standing::Member,
+            false if retired => Standing::Removed,
+            false => Standing::Joining,
+        };
+        if replace(&self.standing, standing) {
+            tracing::info!(?standing, servers = roster.len(), "standing in the cluster");
         }
     }
 
@@ -451,7 +502,8 @@ impl Driver {
             match ask {
                 Ask::Propose { reply, .. } => drop(reply.send(Err(TxnError::Stopped))),
                 Ask::Barrier { reply } => drop(reply.send(Err(ReadError::Stopped))),
-                Ask::Step(_) | Ask::Report(_) => {}
+                Ask::Change { refused, .. } => drop(refused.send(MemberError::Stopped)),
+                Ask::Step(_) | Ask::Report(_) | Ask::Heard { .. } | Ask::Transfer => {}
                 Ask::Shutdown { reply } => {
                     reply.send(()).ok();
                 }
@@ -500,10 +552,24 @@ fn load(snapshots: &dyn Snapshots) -> Result<(Snapshot, Members), Fatal> {
 
 /// The state that every server of a new cluster begins with. Its epoch comes from the cluster's id, which was drawn
 /// at random, so that servers that are made at once agree.
-fn genesis(cluster_id: &str, voters: Vec<NodeId>) -> std::io::Result<Snapshot> {
+///
+/// One that joins begins with nothing: it belongs to nobody, and votes for nobody, until a leader sends it a snapshot.
+fn genesis(cluster_id: &str, config: &Config) -> std::io::Result<Snapshot> {
+    if matches!(config.start, Start::Join) {
+        let nothing = Machine::genesis(Epoch::default(), Position::default(), Members::default());
+        return image::encode(&nothing, cluster_id);
+    }
     let digest = Sha256::digest(cluster_id.as_bytes());
     let epoch = Epoch { counter: 1, id: u64::from_be_bytes(std::array::from_fn(|byte| digest[byte])) };
-    let members = Members { voters, ..Members::default() };
+    let voters = config.voters.clone();
+    let next_id = voters.iter().max().map_or(1, |last| last + 1);
+    let mut registry = Vec::new();
+    if let ([alone], Addresses { peers, admin }) = (&voters[..], &config.addresses)
+        && !(peers.is_empty() && admin.is_empty())
+    {
+        registry.push(Member { id: *alone, peers: peers.clone(), admin: admin.clone() });
+    }
+    let members = Members { voters, registry, next_id, ..Members::default() };
     image::encode(&Machine::genesis(epoch, Position { index: 1, term: 1 }, members), cluster_id)
 }
 
@@ -516,5 +582,7 @@ fn label(outcome: &Outcome) -> &'static str {
         Outcome::Invalid(_) => "invalid",
         Outcome::Full => "full",
         Outcome::Compacted(_) => "compacted",
+        Outcome::Members => "members",
+        Outcome::NoMember(_) => "no_member",
     }
 }

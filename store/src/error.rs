@@ -70,6 +70,17 @@ pub enum ReadError {
     Stopped,
 }
 
+/// Why there is no backup.
+#[derive(Debug, thiserror::Error)]
+pub enum BackupError {
+    /// This server cannot say what is committed.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    /// The state could not be encoded.
+    #[error("encode the state")]
+    Encode(#[from] io::Error),
+}
+
 /// History is gone: list again, then watch from the revision after the list's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("history up to revision {compacted} is compacted: list again")]
@@ -122,6 +133,18 @@ pub enum OpenError {
         found: String,
         /// Who asked.
         wanted: String,
+    },
+    /// The data is gone that was there.
+    #[error(
+        "the data of server {node} in {} is gone, and it must not come back under its id, for it forgot what it \
+         promised: remove it from the cluster (`weir cluster remove {node}`) and join again; alone: restore a backup",
+        dir.display()
+    )]
+    Gone {
+        /// The data directory.
+        dir: PathBuf,
+        /// Whose it was.
+        node: NodeId,
     },
     /// It was written by another version.
     #[error("{} has format {found}; this version reads {known}: use the version of Weir that wrote it", dir.display())]

@@ -50,6 +50,8 @@ pub struct Options {
     pub node: NodeId,
     /// The installation; `None`: whichever the directory has, or a new one.
     pub cluster_id: Option<String>,
+    /// There must be data.
+    pub existing: bool,
     /// A segment's size, bytes.
     pub segment: u64,
     /// What keeps the files.
@@ -215,6 +217,9 @@ fn identity(dir: &Path, options: &Options, new: bool) -> Result<Identity, OpenEr
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             if !new {
                 return Err(gone(path, "the identity file is gone, but there is data").into());
+            }
+            if options.existing {
+                return Err(OpenError::Gone { dir: dir.to_owned(), node: options.node });
             }
             let cluster_id = options.cluster_id.clone().unwrap_or_else(crate::request_id);
             let identity = Identity { format: FORMAT, cluster_id, node_id: options.node };

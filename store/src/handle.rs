@@ -1,10 +1,12 @@
 //! The asynchronous face of a store: any number of clones, on any runtime.
 
 use std::{
+    io,
     sync::{Arc, RwLock, RwLockReadGuard},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
+use bytes::Bytes;
 use model::Revision;
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch},
@@ -12,9 +14,10 @@ use tokio::{
 };
 
 use crate::{
-    Committed, Entry, Key, Leadership, NodeId, Op, Outcome, Read, ReadError, Record, Status, Txn, TxnError,
-    Watch,
+    BackupError, Committed, Entry, Key, Leadership, NodeId, Op, Outcome, Read, ReadError, Record, Status,
+    Txn, TxnError, Watch,
     machine::Machine,
+    members::{Addresses, Member, MemberChange, MemberError},
     peer::{PeerMessage, Report},
     txn::Command,
 };
@@ -31,6 +34,19 @@ pub(crate) struct Shared {
     pub(crate) leadership: watch::Receiver<Leadership>,
     pub(crate) leader: watch::Receiver<Option<NodeId>>,
     pub(crate) log: watch::Receiver<LogFigures>,
+    pub(crate) standing: watch::Receiver<Standing>,
+}
+
+/// What this server is in its cluster.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Standing {
+    /// It has not heard from the cluster that it joins.
+    #[default]
+    Joining,
+    /// It is one of its servers.
+    Member,
+    /// It was removed, and takes part in nothing any more.
+    Removed,
 }
 
 /// How the log is.
@@ -56,12 +72,24 @@ pub(crate) enum Ask {
         size: OwnedSemaphorePermit,
         reply: oneshot::Sender<Result<Outcome, TxnError>>,
     },
+    /// Change who belongs to the cluster.
+    Change {
+        change: MemberChange,
+        /// Told at once when it is refused.
+        refused: oneshot::Sender<MemberError>,
+        reply: oneshot::Sender<Result<Outcome, TxnError>>,
+        size: OwnedSemaphorePermit,
+    },
     /// Answer when everything that was committed before now has been applied here.
     Barrier { reply: oneshot::Sender<Result<(), ReadError>> },
     /// A message of another server.
     Step(Box<PeerMessage>),
+    /// Another server said where it is.
+    Heard { node: NodeId, peers: String },
     /// What became of messages to other servers.
     Report(Report),
+    /// Give leadership away.
+    Transfer,
     /// Stop in good order.
     Shutdown { reply: oneshot::Sender<()> },
 }
@@ -97,7 +125,7 @@ impl Handle {
             Outcome::Invalid(problem) => Err(problem.into()),
             Outcome::Full => Err(TxnError::Full { bytes: self.shared.machine().bytes() }),
             // Not an answer to a transaction: to whoever reads it, not answered.
-            Outcome::Compacted(_) => Err(TxnError::Unknown),
+            Outcome::Compacted(_) | Outcome::Members | Outcome::NoMember(_) => Err(TxnError::Unknown),
         }
     }
 
@@ -182,7 +210,105 @@ impl Handle {
             keys: machine.live_keys(),
             bytes: machine.bytes(),
             voters: machine.members().voters.clone(),
+            learners: machine.members().learners.clone(),
         }
+    }
+
+    /// The members, in the order of their ids, as this server has applied them.
+    #[must_use]
+    pub fn members(&self) -> Vec<Member> {
+        self.shared.machine().roster()
+    }
+
+    /// What this server is in its cluster, as it changes. The channel closes when the store is shut down or fails.
+    #[must_use]
+    pub fn standing(&self) -> watch::Receiver<Standing> {
+        self.shared.standing.clone()
+    }
+
+    /// Adds a server, which follows and does not vote until it has caught up; then the leader promotes it. Returns its
+    /// id, which no server had before: what it has to be started with ([`Start::Join`](crate::Start)).
+    ///
+    /// # Errors
+    ///
+    /// If this server does not lead, or another change is under way.
+    pub async fn add_learner(&self, addresses: Addresses) -> Result<NodeId, MemberError> {
+        let id = self.shared.machine().next_id();
+        self.change(MemberChange::AddLearner { id, addresses }).await.map(|()| id)
+    }
+
+    /// Has a learner vote.
+    ///
+    /// # Errors
+    ///
+    /// If this server does not lead, or the learner has not caught up.
+    pub async fn promote(&self, id: NodeId) -> Result<(), MemberError> {
+        self.change(MemberChange::Promote { id }).await
+    }
+
+    /// Removes a server for ever. One that is down may be removed, as long as a majority of the others is there.
+    ///
+    /// # Errors
+    ///
+    /// If this server does not lead, is itself the one (it hands leadership over), or nothing could be written
+    /// afterwards.
+    pub async fn remove(&self, id: NodeId) -> Result<(), MemberError> {
+        self.change(MemberChange::Remove { id }).await
+    }
+
+    /// Says where a member is reached now. Any server takes it.
+    ///
+    /// # Errors
+    ///
+    /// If there is no such member, or nobody leads.
+    pub async fn set_addresses(&self, id: NodeId, addresses: Addresses) -> Result<(), MemberError> {
+        let outcome = self.propose(Command::Address { id, addresses }, 0).await;
+        self.member_answer(outcome)
+    }
+
+    /// Hands leadership to another voter, if this server leads and there is one. Returns at once; whether it happens
+    /// is seen in [`Handle::leadership`].
+    pub async fn transfer(&self) {
+        // An error: the store is shut down, and leads nothing.
+        self.asks.send(Ask::Transfer).await.ok();
+    }
+
+    async fn change(&self, change: MemberChange) -> Result<(), MemberError> {
+        let size = self.bytes.clone().try_acquire_many_owned(256).map_err(|_| MemberError::Busy)?;
+        let (reply, answer) = oneshot::channel();
+        let (refused, refusal) = oneshot::channel();
+        let ask = Ask::Change { change, refused, reply, size };
+        self.asks.send(ask).await.map_err(|_| MemberError::Stopped)?;
+        if let Ok(reason) = refusal.await {
+            return Err(reason);
+        }
+        self.member_answer(answer.await.unwrap_or(Err(TxnError::Stopped)))
+    }
+
+    fn member_answer(&self, outcome: Result<Outcome, TxnError>) -> Result<(), MemberError> {
+        match outcome {
+            Ok(Outcome::Members) => Ok(()),
+            Ok(Outcome::NoMember(reason)) => Err(reason),
+            Err(TxnError::NoLeader) => Err(MemberError::NotLeader { leader: None }),
+            Err(TxnError::Busy) => Err(MemberError::Busy),
+            Err(TxnError::Stopped) => Err(MemberError::Stopped),
+            Ok(_) | Err(_) => Err(MemberError::Unanswered),
+        }
+    }
+
+    /// All that this server has, as the bytes of one file that [`restore`](crate::restore) reads: every write that was
+    /// answered before this began is in it. Secrets are in it as they are in the store, sealed.
+    ///
+    /// # Errors
+    ///
+    /// If the server cannot be fresh in time, or there is no memory.
+    pub async fn backup(&self) -> Result<Bytes, BackupError> {
+        self.barrier().await?;
+        let machine = self.shared.machine().clone();
+        let cluster_id = self.shared.cluster_id.clone();
+        let encoded =
+            tokio::task::spawn_blocking(move || crate::restore::backup(&machine, &cluster_id)).await;
+        Ok(encoded.map_err(io::Error::other).flatten()?)
     }
 
     /// Whether this server leads, as it changes. The channel closes when the store is shut down or fails.

@@ -31,9 +31,11 @@ pub mod files;
 mod handle;
 pub mod image;
 pub mod machine;
+pub mod members;
 mod metric;
 pub mod node;
 pub mod peer;
+mod restore;
 pub mod seal;
 pub mod state;
 pub mod transport;
@@ -41,11 +43,13 @@ pub mod txn;
 mod types;
 mod watch;
 
-pub use config::Config;
-pub use error::{Compacted, Damaged, OpenError, ReadError, TxnError, WatchError};
-pub use handle::Handle;
+pub use config::{Config, Start};
+pub use error::{BackupError, Compacted, Damaged, OpenError, ReadError, TxnError, WatchError};
+pub use handle::{Handle, Standing};
 pub use machine::{Outcome, QUOTA, REQUESTS_KEPT};
+pub use members::{Addresses, Member, MemberError};
 pub use model::{Epoch, Revision};
+pub use restore::{Forced, Origin, Restore, RestoreError, force_new, inspect, restore};
 pub use txn::{Compare, InvalidTxn, MAX_KEY, MAX_OPS, MAX_TXN, MAX_VALUE, Op, Txn, request_id};
 pub use types::{
     Committed, Entry, Event, Key, Leadership, NodeId, Read, Record, StateHash, Status, WatchBatch,

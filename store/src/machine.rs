@@ -13,11 +13,12 @@ use bytes::Bytes;
 use model::{Epoch, Revision};
 
 use crate::{
-    Compacted, Entry, Event, Key, Record, StateHash, WatchBatch,
+    Compacted, Entry, Event, Key, MemberError, Record, StateHash, WatchBatch,
     txn::{Command, InvalidTxn, Op, Txn},
 };
 
 pub mod items;
+mod members;
 mod read;
 
 pub use items::{BadItem, Change, Delta};
@@ -63,6 +64,10 @@ pub enum Outcome {
     Full,
     /// History up to this revision is forgotten.
     Compacted(Revision),
+    /// Membership is as it was asked.
+    Members,
+    /// It is not, for it does not fit to the members that there are.
+    NoMember(MemberError),
 }
 
 /// One revision of a key.
@@ -117,17 +122,13 @@ impl Machine {
         self.change(at, delta, |machine, delta| match command {
             Command::Txn { txn, time_ms } => machine.transact(txn, time_ms, delta),
             Command::Compact { revision } => machine.compact(revision, delta),
+            Command::Address { id, addresses } => machine.readdress(id, &addresses),
         })
     }
 
     /// Moves over an entry that changes no key: a new leader's first.
     pub fn skip(&mut self, at: Position, delta: &mut Delta) {
         self.change(at, delta, |_, _| ());
-    }
-
-    /// Takes over a change of membership.
-    pub fn set_members(&mut self, at: Position, members: wire::Members, delta: &mut Delta) {
-        self.change(at, delta, |machine, _| machine.members = members);
     }
 
     /// Every change goes through here: the meta item is one of the items that are hashed and written.

@@ -29,17 +29,19 @@ use crate::{
     image::{self, BadImage},
     machine::{Delta, Machine},
     peer::{
-        self, BadMessage, PeerMessage, change_of, entry_from_raft, members_from_raft, snapshot_from_wire,
-        snapshot_to_raft, to_wire,
+        self, BadMessage, PeerMessage, change_from_raft, change_of, entry_from_raft, members_from_raft,
+        snapshot_from_wire, snapshot_to_raft, to_wire,
     },
     txn::{Command, Ticket, UnknownCommand},
 };
 
 mod log;
 mod logger;
+mod members;
 mod reads;
 
 use log::Log;
+use members::Heard;
 pub use reads::ReadId;
 use reads::Reads;
 
@@ -136,10 +138,13 @@ pub struct Node {
     /// The newest snapshot's index, and whether another is being made.
     snapshot_index: u64,
     snapshotting: bool,
+    /// The newest snapshot does not know all members.
+    snapshot_stale: bool,
     /// Bytes of entries applied since it was begun.
     applied_bytes: u64,
     /// Ticks since a snapshot was sent to a server that has not answered.
     sending: BTreeMap<NodeId, u32>,
+    heard: Heard,
     /// The last compaction proposed.
     compact_proposed: Revision,
 }
@@ -161,6 +166,8 @@ pub struct Effects {
     pub snapshot: Option<Machine>,
     /// Another server needs the newest snapshot: [`Node::offer_snapshot`].
     pub snapshot_wanted: bool,
+    /// Who belongs to the cluster, or where somebody is, may have changed.
+    pub members: bool,
 }
 
 impl Node {
@@ -190,8 +197,10 @@ impl Node {
             incoming: None,
             snapshot_index: at,
             snapshotting: false,
+            snapshot_stale: false,
             applied_bytes: 0,
             sending: BTreeMap::new(),
+            heard: Heard::default(),
             compact_proposed: Revision(0),
         })
     }
@@ -206,7 +215,9 @@ impl Node {
     pub fn tick(&mut self) {
         self.raw.tick();
         self.reads.tick();
+        self.heard.tick();
         self.retry_snapshots();
+        self.promote_learners();
     }
 
     /// raft sends a snapshot once, and nothing else to that server until it hears how that went. Messages get lost:
@@ -264,6 +275,7 @@ impl Node {
             }
             self.incoming = Some(image::decode(&snapshot).map_err(|_| bad("snapshot that does not read"))?);
         }
+        self.heard.from(from);
         match self.raw.step(peer::from_wire(message)?) {
             Err(raft::Error::StepPeerNotFound) => Err(bad("not from a member")),
             Err(raft::Error::StepLocalMsg) => Err(bad("of a kind that no server sends")),
@@ -354,9 +366,15 @@ impl Node {
         self.raw.mut_store().compact(index, trailing_entries, snapshot_bytes);
     }
 
-    /// The newest snapshot, for servers that are too far behind for the log.
+    /// The newest snapshot, for servers that are too far behind for the log. One that was taken before the last change
+    /// of membership is of no use to a server that joined since, which finds itself not in it: then another is taken,
+    /// and raft asks again.
     pub fn offer_snapshot(&mut self, snapshot: &Snapshot, members: &wire::Members) {
-        self.raw.mut_store().offer(snapshot_to_raft(snapshot, members));
+        if self.read_machine(|machine| machine.members() == members) {
+            self.raw.mut_store().offer(snapshot_to_raft(snapshot, members));
+        } else {
+            self.snapshot_stale = true;
+        }
     }
 
     /// What is to be done now, if anything.
@@ -409,13 +427,27 @@ impl Node {
                 EntryKind::Normal if payload.is_empty() => machine.skip(at, &mut effects.delta),
                 EntryKind::Normal => {
                     let (ticket, command) = Command::decode(&payload)?;
+                    effects.members |= matches!(command, Command::Address { .. });
                     let outcome = machine.apply(at, command, &mut effects.delta);
                     effects.answers.push((ticket, outcome));
                 }
                 EntryKind::Member | EntryKind::Members => {
-                    let change = change_of(&LogEntry { kind, at, payload })?;
-                    let members = members_from_raft(&self.raw.apply_conf_change(&change)?);
-                    machine.set_members(at, members, &mut effects.delta);
+                    let raft = change_of(&LogEntry { kind, at, payload })?;
+                    let change = change_from_raft(&raft);
+                    if let Some((ticket, change)) = &change
+                        && let Err(reason) = machine.check_change(change)
+                    {
+                        // Proposed before another change that it does not fit to any more.
+                        machine.skip(at, &mut effects.delta);
+                        effects.answers.push((*ticket, Outcome::NoMember(reason)));
+                        continue;
+                    }
+                    let conf = members_from_raft(&self.raw.apply_conf_change(&raft)?);
+                    let what = change.as_ref().map(|(_, change)| change);
+                    machine.change_members(at, conf, what, &mut effects.delta);
+                    effects.answers.extend(change.map(|(ticket, _)| (ticket, Outcome::Members)));
+                    effects.members = true;
+                    self.raw.mut_store().withdraw();
                 }
             }
         }
@@ -426,9 +458,11 @@ impl Node {
     fn housekeep(&mut self, effects: &mut Effects) {
         let applied = self.read_machine(Machine::applied).index;
         let grown = applied - self.snapshot_index >= self.config.snapshot_entries
-            || self.applied_bytes >= self.config.snapshot_bytes;
+            || self.applied_bytes >= self.config.snapshot_bytes
+            || self.snapshot_stale;
         if grown && !self.snapshotting {
             self.snapshotting = true;
+            self.snapshot_stale = false;
             self.applied_bytes = 0;
             effects.snapshot = Some(self.read_machine(Machine::clone));
         }
@@ -501,6 +535,7 @@ impl Turn<'_> {
             node.raw.mut_store().reset(at);
             node.snapshot_index = at.index;
             effects.replaced = true;
+            effects.members = true;
         }
         // Also of a snapshot that raft had no use for.
         node.incoming = None;

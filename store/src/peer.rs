@@ -12,6 +12,8 @@ use crate::{
     disk::{EntryKind, LogEntry, Snapshot, SnapshotMeta},
     handle::Ask,
     machine::Position,
+    members::{Addresses, Member, MemberChange},
+    txn::Ticket,
 };
 
 pub use api::store::PeerMessage;
@@ -27,6 +29,16 @@ pub trait Network: Send {
     fn attach(&mut self, reports: Reports) {
         drop(reports);
     }
+
+    /// Who belongs to the cluster now: called before the first message and whenever that changes.
+    fn members(&mut self, members: &[Member]) {
+        let _unused = members;
+    }
+
+    /// A server said where it is, which may be news: it joined while this one was away.
+    fn heard(&mut self, node: NodeId, peers: &str) {
+        let _unused = (node, peers);
+    }
 }
 
 /// Where a transport says what became of messages. Reports may be lost, as messages may; they keep no store open.
@@ -37,7 +49,14 @@ pub struct Reports(mpsc::WeakSender<Ask>);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Report {
     Unreachable(NodeId),
-    Snapshot { to: NodeId, taken: bool },
+    Snapshot {
+        to: NodeId,
+        taken: bool,
+    },
+    /// This server said that ours is none of the cluster's any more.
+    Expelled {
+        by: NodeId,
+    },
 }
 
 impl Reports {
@@ -53,6 +72,11 @@ impl Reports {
     /// This server has taken a snapshot, or has not: raft goes on behind it, or sends another.
     pub fn snapshot(&self, to: NodeId, taken: bool) {
         self.report(Report::Snapshot { to, taken });
+    }
+
+    /// This server says that ours was removed from the cluster.
+    pub fn expelled(&self, by: NodeId) {
+        self.report(Report::Expelled { by });
     }
 
     fn report(&self, report: Report) {
@@ -244,7 +268,42 @@ pub(crate) fn members_from_raft(state: &eraftpb::ConfState) -> wire::Members {
         voters_outgoing: sorted(&state.voters_outgoing),
         learners_next: sorted(&state.learners_next),
         auto_leave: state.auto_leave,
+        ..wire::Members::default()
     }
+}
+
+/// A membership change as raft proposes it.
+pub(crate) fn change_to_raft(change: &MemberChange, ticket: Ticket) -> eraftpb::ConfChange {
+    let addresses = match change {
+        MemberChange::AddLearner { addresses, .. } => addresses.clone(),
+        MemberChange::Promote { .. } | MemberChange::Remove { .. } => Addresses::default(),
+    };
+    let Addresses { peers, admin } = addresses;
+    let member = Some(wire::Member { id: change.id(), peers, admin });
+    let context = wire::MemberChange { origin: ticket.origin, number: ticket.number, member };
+    let change_type = match change {
+        MemberChange::AddLearner { .. } => eraftpb::ConfChangeType::AddLearnerNode,
+        MemberChange::Promote { .. } => eraftpb::ConfChangeType::AddNode,
+        MemberChange::Remove { .. } => eraftpb::ConfChangeType::RemoveNode,
+    };
+    let context = context.encode_to_vec().into();
+    eraftpb::ConfChange { node_id: change.id(), change_type, context, ..eraftpb::ConfChange::default() }
+}
+
+/// What a membership change of this version means, and who waits for it.
+pub(crate) fn change_from_raft(change: &eraftpb::ConfChangeV2) -> Option<(Ticket, MemberChange)> {
+    let [single] = change.changes.as_ref() else { return None };
+    let context = wire::MemberChange::decode(change.context.clone()).ok()?;
+    let wire::Member { id, peers, admin } = context.member.filter(|member| member.id == single.node_id)?;
+    let ticket = Ticket { origin: context.origin, number: context.number };
+    let change = match single.change_type {
+        eraftpb::ConfChangeType::AddLearnerNode => {
+            MemberChange::AddLearner { id, addresses: Addresses { peers, admin } }
+        }
+        eraftpb::ConfChangeType::AddNode => MemberChange::Promote { id },
+        eraftpb::ConfChangeType::RemoveNode => MemberChange::Remove { id },
+    };
+    Some((ticket, change))
 }
 
 /// A membership change from an entry's payload.
@@ -258,6 +317,7 @@ pub(crate) fn change_of(entry: &LogEntry) -> Result<eraftpb::ConfChangeV2, proto
     single.merge_from_bytes(&entry.payload)?;
     let (node_id, change_type) = (single.node_id, single.change_type);
     joint.changes.push(eraftpb::ConfChangeSingle { node_id, change_type, ..Default::default() });
+    joint.context = single.context;
     Ok(joint)
 }
 

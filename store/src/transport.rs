@@ -16,16 +16,26 @@ mod link;
 mod outbox;
 mod receive;
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
 use api::{
     client::ClientError,
     pki::{self, Identity, PkiError, RoleKind},
 };
-use tokio::{runtime, sync::mpsc, task::JoinSet};
+use tokio::{
+    runtime,
+    sync::{mpsc, watch},
+    task::JoinSet,
+};
 
 use crate::{
-    MAX_TXN, NodeId, QUOTA, metric,
+    MAX_TXN, NodeId, QUOTA,
+    members::Member,
+    metric,
     peer::{Network, PeerMessage, Reports},
 };
 
@@ -39,6 +49,10 @@ const BATCH_BYTES: usize = 1 << 20;
 const BATCH_MESSAGES: usize = 128;
 /// The largest batch that is taken: one of the largest transactions behind an almost full batch.
 const MAX_BATCH: usize = MAX_TXN + 4 * BATCH_BYTES;
+/// Servers whose addresses are kept beside those of the state.
+const MAX_TOLD: usize = 64;
+/// In the head of a stream: where its caller listens.
+const ADDRESS: &str = "weir-peers-address";
 /// A snapshot travels in pieces of this size.
 const PIECE: usize = 256 << 10;
 /// The largest body of a snapshot. A state that is full still takes deletions.
@@ -61,10 +75,13 @@ fn node_of(name: &str) -> Option<NodeId> {
 pub struct LinksConfig {
     /// This server.
     pub node: NodeId,
-    /// Where the other servers listen, `host:port` each. This server's own address may be among them.
+    /// Where this server listens, `host:port`: told to those it connects to, which may not know it yet. Empty: not told.
+    pub address: String,
+    /// Where the other servers listen, `host:port` each, until the store's state says so itself. This server's own
+    /// address may be among them.
     pub addresses: BTreeMap<NodeId, String>,
-    /// This server's certificate: its name is `server-<node>`.
-    pub identity: Identity,
+    /// This server's certificate: its name is `server-<node>`. A new one is used from the next connection on.
+    pub identity: watch::Receiver<Identity>,
     /// The installation's CA.
     pub ca_pem: String,
     /// Messages that wait for one server. Default 1,024.
@@ -85,11 +102,12 @@ impl LinksConfig {
     pub fn new(
         node: NodeId,
         addresses: BTreeMap<NodeId, String>,
-        identity: Identity,
+        identity: watch::Receiver<Identity>,
         ca_pem: impl Into<String>,
     ) -> Self {
         Self {
             node,
+            address: String::new(),
             addresses,
             identity,
             ca_pem: ca_pem.into(),
@@ -136,15 +154,31 @@ pub struct LinkState {
 }
 
 /// Looks at the links, which the store owns.
-#[derive(Debug, Clone)]
-pub struct Observer(Arc<BTreeMap<NodeId, Arc<Outbox>>>);
+#[derive(Debug, Clone, Default)]
+pub struct Observer(Arc<Mutex<BTreeMap<NodeId, Arc<Outbox>>>>);
 
 impl Observer {
     /// How the link to a server is.
     #[must_use]
     pub fn link(&self, node: NodeId) -> Option<LinkState> {
-        self.0.get(&node).map(|outbox| outbox.state())
+        self.outboxes().get(&node).map(|outbox| outbox.state())
     }
+
+    fn outboxes(&self) -> MutexGuard<'_, BTreeMap<NodeId, Arc<Outbox>>> {
+        // Nothing panics under it.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// One other server, with the tasks that keep the line to it.
+#[derive(Debug)]
+struct Line {
+    address: String,
+    outbox: Arc<Outbox>,
+    /// Where snapshots go: one is on its way to a server, and one more may be asked for meanwhile.
+    snapshots: mpsc::Sender<PeerMessage>,
+    /// Ended when it is dropped.
+    _tasks: JoinSet<()>,
 }
 
 /// The [`Network`] of a server that has others. Its tasks run on the runtime that it was made on, from when a store is
@@ -153,11 +187,12 @@ impl Observer {
 pub struct Links {
     config: Arc<LinksConfig>,
     runtime: runtime::Handle,
-    outboxes: Arc<BTreeMap<NodeId, Arc<Outbox>>>,
-    /// Where snapshots go: one is on its way to a server, and one more may be asked for meanwhile.
-    snapshots: BTreeMap<NodeId, mpsc::Sender<PeerMessage>>,
+    lines: BTreeMap<NodeId, Line>,
+    /// Where servers are that the state does not know or gives no address of: as configured, or as they said.
+    told: BTreeMap<NodeId, String>,
+    members: Vec<Member>,
+    observer: Observer,
     reports: Option<Reports>,
-    tasks: JoinSet<()>,
 }
 
 impl Links {
@@ -174,7 +209,8 @@ impl Links {
         if config.outbox_messages == 0 || config.outbox_bytes == 0 {
             return Err(LinksError::Bounds);
         }
-        let role = pki::role_of(&pki::der_of(&config.identity.cert_pem)?);
+        let identity = config.identity.borrow().clone();
+        let role = pki::role_of(&pki::der_of(&identity.cert_pem)?);
         let named = role.as_ref().filter(|role| role.kind == RoleKind::Server);
         if named.and_then(|role| node_of(&role.name)) != Some(config.node) {
             let found = role.map_or_else(|| "nothing".into(), |role| role.to_string());
@@ -183,58 +219,103 @@ impl Links {
         config.addresses.remove(&config.node);
         for address in config.addresses.values() {
             // What is wrong with it is told now, not in a log later.
-            api::client::peers(address, &config.ca_pem, &config.identity)?;
+            api::client::peers(address, &config.ca_pem, &identity)?;
         }
-        let outbox = |node: &NodeId| {
-            (*node, Arc::new(Outbox::new(*node, config.outbox_messages, config.outbox_bytes)))
-        };
         Ok(Self {
-            outboxes: Arc::new(config.addresses.keys().map(outbox).collect()),
+            told: config.addresses.clone(),
             config: Arc::new(config),
             runtime: runtime::Handle::current(),
-            snapshots: BTreeMap::new(),
+            lines: BTreeMap::new(),
+            members: Vec::new(),
+            observer: Observer::default(),
             reports: None,
-            tasks: JoinSet::new(),
         })
     }
 
     /// To look at the links when the store has them.
     #[must_use]
     pub fn observer(&self) -> Observer {
-        Observer(self.outboxes.clone())
+        self.observer.clone()
+    }
+
+    /// Keeps a line to each other server whose address is known. One that was removed, or is elsewhere now, has its
+    /// line ended; what waited on it is lost, which raft takes.
+    fn connect(&mut self) {
+        let Some(reports) = self.reports.clone() else { return };
+        let mut wanted = self.told.clone();
+        for Member { id, addresses, .. } in &self.members {
+            if !addresses.peers.is_empty() {
+                wanted.insert(*id, addresses.peers.clone());
+            }
+        }
+        wanted.remove(&self.config.node);
+        self.lines.retain(|node, line| wanted.get(node) == Some(&line.address));
+        for (node, address) in wanted {
+            if !self.lines.contains_key(&node) {
+                self.lines.insert(node, self.line(node, address, reports.clone()));
+            }
+        }
+        let outboxes = self.lines.iter().map(|(node, line)| (*node, line.outbox.clone()));
+        *self.observer.outboxes() = outboxes.collect();
+    }
+
+    fn line(&self, node: NodeId, address: String, reports: Reports) -> Line {
+        let LinksConfig { outbox_messages, outbox_bytes, .. } = *self.config;
+        let outbox = Arc::new(Outbox::new(node, outbox_messages, outbox_bytes));
+        let link = Link::new(node, address.clone(), self.config.clone(), outbox.clone(), reports);
+        let (snapshots, asked) = mpsc::channel(1);
+        let mut tasks = JoinSet::new();
+        tasks.spawn_on(link.clone().keep_up(), &self.runtime);
+        tasks.spawn_on(link.send_snapshots(asked), &self.runtime);
+        Line { address, outbox, snapshots, _tasks: tasks }
     }
 }
 
 impl Network for Links {
     fn attach(&mut self, reports: Reports) {
-        for (node, outbox) in self.outboxes.iter() {
-            let link = Link::new(*node, self.config.clone(), outbox.clone(), reports.clone());
-            let (snapshots, asked) = mpsc::channel(1);
-            self.snapshots.insert(*node, snapshots);
-            self.tasks.spawn_on(link.clone().keep_up(), &self.runtime);
-            self.tasks.spawn_on(link.send_snapshots(asked), &self.runtime);
-        }
         self.reports = Some(reports);
+        self.connect();
+    }
+
+    fn members(&mut self, members: &[Member]) {
+        // Who was a member and is none any more is not to be reached under its old address either.
+        for gone in self.members.iter().filter(|old| members.iter().all(|member| member.id != old.id)) {
+            self.told.remove(&gone.id);
+        }
+        self.members = members.to_vec();
+        self.connect();
+    }
+
+    fn heard(&mut self, node: NodeId, peers: &str) {
+        let known = self.lines.get(&node).is_some_and(|line| line.address == peers);
+        if known || node == self.config.node || self.told.len() >= MAX_TOLD {
+            return;
+        }
+        let of_state = self.members.iter().find(|member| member.id == node);
+        if of_state.is_none_or(|member| member.addresses.peers.is_empty()) {
+            tracing::info!(node, peers, "a server that the state does not know yet says where it is");
+            self.told.insert(node, peers.to_owned());
+            self.connect();
+        }
     }
 
     fn send(&mut self, message: PeerMessage) {
         let to = message.to;
-        if message.snapshot.is_some() {
-            // Full: one is on its way already.
-            let snapshots = self.snapshots.get(&to);
-            if snapshots.is_none_or(|snapshots| snapshots.try_send(message).is_err()) {
-                tracing::debug!(to, "no second snapshot");
-            }
-        } else if let Some(outbox) = self.outboxes.get(&to) {
-            if outbox.push(message).begins
-                && let Some(reports) = &self.reports
-            {
-                tracing::warn!(to, "messages are lost: too many wait");
-                reports.unreachable(to);
-            }
-        } else {
+        let Some(line) = self.lines.get(&to) else {
             metrics::counter!(metric::PEER_LOST, "peer" => to.to_string()).increment(1);
             tracing::debug!(to, "a message to a server without an address");
+            return;
+        };
+        if message.snapshot.is_some() {
+            // Full: one is on its way already.
+            if line.snapshots.try_send(message).is_err() {
+                tracing::debug!(to, "no second snapshot");
+            }
+        } else if line.outbox.push(message).begins
+            && let Some(reports) = &self.reports
+        {
+            tracing::warn!(to, "messages are lost: too many wait");
+            reports.unreachable(to);
         }
     }
 }

@@ -8,7 +8,7 @@ use model::Revision;
 use prost::Message;
 use sha2::{Digest, Sha256};
 
-use crate::Key;
+use crate::{Key, NodeId, members::Addresses};
 
 /// The longest key, bytes.
 pub const MAX_KEY: usize = 1024;
@@ -246,6 +246,13 @@ pub enum Command {
         /// The revision.
         revision: Revision,
     },
+    /// A member is reached elsewhere now.
+    Address {
+        /// Which.
+        id: NodeId,
+        /// Where.
+        addresses: Addresses,
+    },
 }
 
 /// Finds the caller that waits for a command.
@@ -282,6 +289,10 @@ impl Command {
             Self::Compact { revision } => {
                 wire::command::Body::Compact(wire::Compact { revision: revision.0 })
             }
+            Self::Address { id, addresses: Addresses { peers, admin } } => {
+                let (peers, admin) = (peers.clone(), admin.clone());
+                wire::command::Body::Address(wire::Member { id: *id, peers, admin })
+            }
         };
         let message = wire::Command { origin: ticket.origin, number: ticket.number, body: Some(body) };
         message.encode_to_vec()
@@ -302,6 +313,9 @@ impl Command {
             }
             Some(wire::command::Body::Compact(compact)) => {
                 Self::Compact { revision: Revision(compact.revision) }
+            }
+            Some(wire::command::Body::Address(wire::Member { id, peers, admin })) => {
+                Self::Address { id, addresses: Addresses { peers, admin } }
             }
             None => return Err(UnknownCommand("no known body".into())),
         };

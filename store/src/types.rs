@@ -150,4 +150,6 @@ pub struct Status {
     pub bytes: u64,
     /// The voters.
     pub voters: Vec<NodeId>,
+    /// Who follows without a vote.
+    pub learners: Vec<NodeId>,
 }

@@ -108,15 +108,8 @@ impl SnapshotDir {
     }
 
     fn write(&self, snapshot: &Snapshot) -> io::Result<()> {
-        let meta =
-            snapshot_to_wire(snapshot, &wire::Members::default()).meta.unwrap_or_default().encode_to_vec();
-        let length = u32::try_from(meta.len()).map_err(io::Error::other)?.to_le_bytes();
-        let parts: [&[u8]; 4] = [MAGIC, &length, &meta, &snapshot.body];
-        let mut sum = Sha256::new();
-        parts.iter().for_each(|part| sum.update(part));
-        let sum = sum.finalize();
-        let parts = [parts[0], parts[1], parts[2], parts[3], &sum];
-        write_whole(&self.path(snapshot.meta.at), &parts, &*self.system)?;
+        let (head, sum) = frame(snapshot)?;
+        write_whole(&self.path(snapshot.meta.at), &[&head, &snapshot.body, &sum], &*self.system)?;
         let files = self.files().map_err(io::Error::other)?;
         for (path, _) in files.iter().rev().skip(KEPT) {
             match self.system.remove(path) {
@@ -150,7 +143,25 @@ fn position_of(path: &Path) -> Option<Position> {
     Some(Position { index: u64::from_str_radix(index, 16).ok()?, term: u64::from_str_radix(term, 16).ok()? })
 }
 
-fn parse(bytes: &Bytes) -> Result<Snapshot, &'static str> {
+/// What stands in a file before a snapshot's body, and after it.
+fn frame(snapshot: &Snapshot) -> io::Result<(Vec<u8>, [u8; SUM])> {
+    let meta = snapshot_to_wire(snapshot, &wire::Members::default()).meta.unwrap_or_default().encode_to_vec();
+    let length = u32::try_from(meta.len()).map_err(io::Error::other)?.to_le_bytes();
+    let head = [&MAGIC[..], &length, &meta].concat();
+    let mut sum = Sha256::new();
+    sum.update(&head);
+    sum.update(&snapshot.body);
+    Ok((head, sum.finalize().into()))
+}
+
+/// A snapshot as the bytes of one file.
+pub(crate) fn file(snapshot: &Snapshot) -> io::Result<Bytes> {
+    let (head, sum) = frame(snapshot)?;
+    Ok([&head[..], &snapshot.body, &sum].concat().into())
+}
+
+/// A snapshot from the bytes of its file, or what is wrong with them.
+pub(crate) fn parse(bytes: &Bytes) -> Result<Snapshot, &'static str> {
     let body = bytes.len().checked_sub(SUM).ok_or("it is cut")?;
     if Sha256::digest(&bytes[..body])[..] != bytes[body..] {
         return Err("its checksum does not fit");

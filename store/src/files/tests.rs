@@ -20,7 +20,7 @@ impl FileSystem for Unsynced {
 }
 
 fn options() -> Options {
-    Options { node: 1, cluster_id: None, segment: 4096, files: Arc::new(Unsynced) }
+    Options { node: 1, cluster_id: None, existing: false, segment: 4096, files: Arc::new(Unsynced) }
 }
 
 fn open(dir: &Path) -> Result<Opened, OpenError> {

@@ -1,6 +1,7 @@
 use std::collections::BTreeSet;
 
 use super::*;
+use crate::{Addresses, Member, members::MemberChange};
 
 /// A machine, fed like a node feeds it.
 #[derive(Default)]
@@ -11,7 +12,7 @@ pub(crate) struct Fed {
 
 impl Fed {
     pub(crate) fn new() -> Self {
-        let members = wire::Members { voters: vec![1], ..wire::Members::default() };
+        let members = wire::Members { voters: vec![1], next_id: 2, ..wire::Members::default() };
         let machine = Machine::genesis(Epoch { counter: 1, id: 9 }, Position { index: 1, term: 1 }, members);
         let items = machine.items().map(|item| (item.key, item.value)).collect();
         Self { machine, items }
@@ -29,9 +30,20 @@ impl Fed {
         self.command(Command::Compact { revision: Revision(revision) })
     }
 
+    fn members(&mut self, conf: wire::Members, change: &MemberChange) {
+        let mut delta = Delta::default();
+        self.machine.change_members(self.next(), conf, Some(change), &mut delta);
+        self.follow(delta);
+    }
+
     fn command(&mut self, command: Command) -> Outcome {
         let mut delta = Delta::default();
         let outcome = self.machine.apply(self.next(), command, &mut delta);
+        self.follow(delta);
+        outcome
+    }
+
+    fn follow(&mut self, delta: Delta) {
         for (key, change) in delta.changes {
             match change {
                 Change::Put(value) => drop(self.items.insert(key, value)),
@@ -41,7 +53,6 @@ impl Fed {
                 }
             }
         }
-        outcome
     }
 
     /// Everything that is kept beside the items agrees with them.
@@ -292,4 +303,67 @@ proptest::proptest! {
         }
         fed.check();
     }
+}
+
+fn conf(voters: &[u64], learners: &[u64]) -> wire::Members {
+    wire::Members { voters: voters.to_vec(), learners: learners.to_vec(), ..wire::Members::default() }
+}
+
+fn addresses(host: &str) -> Addresses {
+    Addresses { peers: format!("{host}:7072"), admin: format!("{host}:7070") }
+}
+
+#[test]
+fn no_id_is_used_twice() {
+    let mut fed = Fed::new();
+    assert_eq!(fed.machine.next_id(), 2);
+    let add = |id| MemberChange::AddLearner { id, addresses: addresses("b") };
+    fed.members(conf(&[1], &[2]), &add(2));
+    assert_eq!(fed.machine.next_id(), 3);
+    assert!(!fed.machine.is_retired(2) && !fed.machine.is_retired(3));
+    fed.members(conf(&[1, 2], &[]), &MemberChange::Promote { id: 2 });
+    fed.members(conf(&[1], &[]), &MemberChange::Remove { id: 2 });
+    assert_eq!((fed.machine.next_id(), fed.machine.is_retired(2)), (3, true));
+    assert_eq!(fed.machine.check_change(&add(2)), Err(MemberError::Retired { id: 2 }));
+    assert_eq!(fed.machine.check_change(&add(3)), Ok(()));
+    fed.check();
+}
+
+#[test]
+fn a_change_fits_to_the_members_that_there_are() {
+    let mut fed = Fed::new();
+    fed.members(conf(&[1], &[2]), &MemberChange::AddLearner { id: 2, addresses: addresses("b") });
+    let check = |change, expect| assert_eq!(fed.machine.check_change(&change), expect);
+    check(MemberChange::Promote { id: 2 }, Ok(()));
+    check(MemberChange::Promote { id: 1 }, Err(MemberError::Voter { id: 1 }));
+    check(MemberChange::Promote { id: 3 }, Err(MemberError::Unknown { id: 3 }));
+    check(MemberChange::Remove { id: 3 }, Err(MemberError::Unknown { id: 3 }));
+    check(MemberChange::Remove { id: 1 }, Err(MemberError::Last { id: 1 }));
+    check(MemberChange::Remove { id: 2 }, Ok(()));
+}
+
+#[test]
+fn the_roster_says_who_votes_and_where_each_is() {
+    let mut fed = Fed::new();
+    fed.members(conf(&[1], &[2]), &MemberChange::AddLearner { id: 2, addresses: addresses("b") });
+    let address = |id, host| Command::Address { id, addresses: addresses(host) };
+    assert_eq!(fed.command(address(1, "a")), Outcome::Members);
+    assert_eq!(fed.command(address(9, "x")), Outcome::NoMember(MemberError::Unknown { id: 9 }));
+    let member = |id, voter, host| Member { id, voter, addresses: addresses(host) };
+    assert_eq!(fed.machine.roster(), [member(1, true, "a"), member(2, false, "b")]);
+    assert_eq!(fed.command(address(2, "c")), Outcome::Members);
+    assert_eq!(fed.machine.roster(), [member(1, true, "a"), member(2, false, "c")]);
+    fed.check();
+}
+
+#[test]
+fn a_new_life_has_one_member_and_all_that_was_there() {
+    let old = busy_machine(30);
+    let epoch = Epoch { counter: 7, id: 8 };
+    let new = old.clone().reborn(epoch, 4, &addresses("d"));
+    assert_eq!((new.epoch(), new.revision()), (epoch, old.revision()));
+    assert_eq!(new.roster(), [Member { id: 4, voter: true, addresses: addresses("d") }]);
+    assert_eq!(new.list(""), old.list(""));
+    assert_eq!(Machine::from_items(new.items()).unwrap().hash(), new.hash());
+    assert_eq!(new.next_id(), 5);
 }

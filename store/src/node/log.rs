@@ -102,6 +102,11 @@ impl Log {
         self.sending.get_mut().offered = Some(snapshot);
     }
 
+    /// What was offered is not to be sent any more: who joined since is not in it.
+    pub(super) fn withdraw(&mut self) {
+        *self.sending.get_mut() = Sending::default();
+    }
+
     fn offset(&self, index: u64) -> Result<usize, Error> {
         let offset = index.checked_sub(self.base.index + 1).ok_or(StorageError::Compacted)?;
         usize::try_from(offset).map_err(|_| StorageError::Unavailable.into())

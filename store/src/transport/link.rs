@@ -12,9 +12,9 @@ use tokio::{
     sync::mpsc,
     time::{Instant, error::Elapsed, sleep, timeout},
 };
-use tonic::{Status, transport::Channel};
+use tonic::{Code, Request, Status, metadata::AsciiMetadataValue, transport::Channel};
 
-use super::{LinksConfig, Outbox, PIECE};
+use super::{ADDRESS, LinksConfig, Outbox, PIECE, receive::REMOVED};
 use crate::{
     NodeId,
     peer::{PeerMessage, Reports},
@@ -34,6 +34,14 @@ enum Broken {
     Late(#[from] Elapsed),
 }
 
+impl Broken {
+    /// Whether the other server knows that this one was removed.
+    fn is_expulsion(&self) -> bool {
+        matches!(self, Self::Status(status)
+            if status.code() == Code::PermissionDenied && status.message().ends_with(REMOVED))
+    }
+}
+
 fn root_cause(status: &Status) -> String {
     let mut cause: &dyn std::error::Error = status;
     while let Some(next) = cause.source() {
@@ -45,14 +53,21 @@ fn root_cause(status: &Status) -> String {
 #[derive(Debug, Clone)]
 pub(super) struct Link {
     peer: NodeId,
+    address: String,
     config: Arc<LinksConfig>,
     outbox: Arc<Outbox>,
     reports: Reports,
 }
 
 impl Link {
-    pub(super) fn new(peer: NodeId, config: Arc<LinksConfig>, outbox: Arc<Outbox>, reports: Reports) -> Self {
-        Self { peer, config, outbox, reports }
+    pub(super) fn new(
+        peer: NodeId,
+        address: String,
+        config: Arc<LinksConfig>,
+        outbox: Arc<Outbox>,
+        reports: Reports,
+    ) -> Self {
+        Self { peer, address, config, outbox, reports }
     }
 
     /// Sends what the outbox has, and begins again when that fails. Never ends.
@@ -66,6 +81,9 @@ impl Link {
             // What waits is stale when there is a stream again.
             self.outbox.clear();
             self.reports.unreachable(self.peer);
+            if error.is_expulsion() {
+                self.reports.expelled(self.peer);
+            }
             if told {
                 tracing::debug!(peer = self.peer, %error, "another server still cannot be reached");
             } else {
@@ -84,7 +102,13 @@ impl Link {
             let messages = outbox.batch().await;
             Some((PeerBatch { messages }, outbox))
         });
-        let mut answers = self.client()?.send(batches).await?.into_inner();
+        let mut request = Request::new(batches);
+        if let Ok(address) = self.config.address.parse::<AsciiMetadataValue>()
+            && !self.config.address.is_empty()
+        {
+            request.metadata_mut().insert(ADDRESS, address);
+        }
+        let mut answers = self.client()?.send(request).await?.into_inner();
         self.outbox.set_connected(true);
         *told = false;
         tracing::info!(peer = self.peer, "connected with another server");
@@ -123,8 +147,8 @@ impl Link {
 
     /// Over a connection of its own.
     fn client(&self) -> Result<PeersClient<Channel>, Broken> {
-        let LinksConfig { addresses, identity, ca_pem, .. } = &*self.config;
-        Ok(client::peers(&addresses[&self.peer], ca_pem, identity)?)
+        let LinksConfig { identity, ca_pem, .. } = &*self.config;
+        Ok(client::peers(&self.address, ca_pem, &identity.borrow())?)
     }
 }
 

@@ -1,6 +1,6 @@
 //! What other servers say, checked before the store hears it.
 
-use std::{collections::BTreeSet, pin::Pin, sync::Arc, time::Duration};
+use std::{pin::Pin, sync::Arc, time::Duration};
 
 use api::{
     pki::{self, RoleKind},
@@ -17,22 +17,26 @@ use tokio::{
 };
 use tonic::{Request, Response, Status, Streaming};
 
-use super::{MAX_BATCH, MAX_SNAPSHOT, node_of, role_name};
-use crate::{Handle, NodeId, peer::PeerMessage};
+use super::{ADDRESS, MAX_BATCH, MAX_SNAPSHOT, node_of, role_name};
+use crate::{Handle, NodeId, handle::Ask, peer::PeerMessage};
 
+/// The longest address that is heard: a DNS name and a port.
+const MAX_ADDRESS: usize = 260;
 /// A snapshot that has not come by then is dropped; its sender gives up earlier.
 const SNAPSHOT_TIMEOUT: Duration = Duration::from_secs(600);
 
-/// The service that takes the messages of these servers for a store; to be served with mTLS
+/// How a refusal of a server ends that was removed.
+pub(super) const REMOVED: &str = "was removed from this cluster";
+
+/// The service that takes the messages of other servers for a store; to be served with mTLS
 /// ([`Required`](api::server::ClientAuth::Required)). It checks its callers by itself. Its streams end when the store
 /// does.
+///
+/// Every server of the installation may speak but those that were removed: one that was away must hear a leader that
+/// joined meanwhile, and only from it can it learn that it did.
 #[must_use]
-pub fn service(store: Handle, peers: impl IntoIterator<Item = NodeId>) -> PeersServer<Receiver> {
-    let receiver = Receiver {
-        store,
-        peers: Arc::new(peers.into_iter().collect()),
-        snapshots: Arc::new(Semaphore::new(1)),
-    };
+pub fn service(store: Handle) -> PeersServer<Receiver> {
+    let receiver = Receiver { store, snapshots: Arc::new(Semaphore::new(1)) };
     PeersServer::new(receiver).max_decoding_message_size(MAX_BATCH)
 }
 
@@ -40,7 +44,6 @@ pub fn service(store: Handle, peers: impl IntoIterator<Item = NodeId>) -> PeersS
 #[derive(Debug, Clone)]
 pub struct Receiver {
     store: Handle,
-    peers: Arc<BTreeSet<NodeId>>,
     /// One snapshot is in memory at a time.
     snapshots: Arc<Semaphore>,
 }
@@ -57,6 +60,11 @@ impl Peers for Receiver {
         request: Request<Streaming<PeerBatch>>,
     ) -> Result<Response<Self::SendStream>, Status> {
         let caller = self.caller(&request)?;
+        let address = request.metadata().get(ADDRESS).and_then(|address| address.to_str().ok());
+        if let Some(peers) = address.filter(|address| address.len() <= MAX_ADDRESS) {
+            // Full: it says so again with the next stream.
+            self.store.asks.try_send(Ask::Heard { node: caller, peers: peers.to_owned() }).ok();
+        }
         let reading = self.clone().read(request.into_inner(), caller);
         let answers = stream::once(reading).filter_map(|end| ready(end.err().map(Err)));
         Ok(Response::new(Box::pin(answers)))
@@ -87,8 +95,20 @@ impl Receiver {
         if role.kind != RoleKind::Server {
             return Err(Status::permission_denied(format!("a {} is no server", role.kind)));
         }
-        let node = node_of(&role.name).filter(|node| self.peers.contains(node));
-        node.ok_or_else(|| Status::permission_denied(format!("{} is no server of this cluster", role.name)))
+        let node = node_of(&role.name);
+        let node = node.ok_or_else(|| {
+            Status::permission_denied(format!("{} is no server of this cluster", role.name))
+        })?;
+        self.check_standing(node)?;
+        Ok(node)
+    }
+
+    /// Whether a server may still speak.
+    fn check_standing(&self, caller: NodeId) -> Result<(), Status> {
+        match self.store.shared.machine().is_retired(caller) {
+            true => Err(Status::permission_denied(format!("{} {REMOVED}", role_name(caller)))),
+            false => Ok(()),
+        }
     }
 
     async fn read(self, mut batches: Streaming<PeerBatch>, caller: NodeId) -> Result<(), Status> {
@@ -98,6 +118,7 @@ impl Receiver {
                 batch = batches.message() => batch?,
             };
             let Some(PeerBatch { messages }) = batch else { return Ok(()) };
+            self.check_standing(caller)?;
             for message in messages {
                 self.check(&message, caller)?;
                 self.store.deliver(message);

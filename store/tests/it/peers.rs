@@ -1,6 +1,7 @@
 //! Three servers with real listeners and certificates: what the transport carries, and whom it refuses.
 
 mod cluster;
+mod membership;
 mod refusals;
 mod switch;
 

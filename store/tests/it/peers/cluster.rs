@@ -11,7 +11,7 @@ use api::{
     server::{Bounded, ClientAuth, server},
 };
 use store::{
-    Config, Handle, NodeId, OpenError, Store,
+    Config, Handle, NodeId, OpenError, Start, Store,
     transport::{self, LinkState, Links, LinksConfig, Observer},
 };
 use tempfile::TempDir;
@@ -34,7 +34,7 @@ pub(super) async fn serve(store: &Handle, identity: &Identity, ca_pem: &str) -> 
     let address = listener.local_addr().unwrap();
     let router = server(identity, ca_pem, ClientAuth::Required)
         .unwrap()
-        .add_service(transport::service(store.clone(), [1, 2, 3]));
+        .add_service(transport::service(store.clone()));
     tokio::spawn(router.serve_with_incoming(Bounded::new(listener, 100).into_stream()));
     address
 }
@@ -75,7 +75,7 @@ impl Cluster {
     pub(super) fn new(adjust: Adjust) -> Self {
         Self {
             servers: BTreeMap::new(),
-            switches: (1..=3).map(|node| (node, Switch::new())).collect(),
+            switches: (1..=4).map(|node| (node, Switch::new())).collect(),
             ca: Ca::create("test", SystemTime::now()).unwrap(),
             dir: tempfile::tempdir().unwrap(),
             adjust,
@@ -83,9 +83,19 @@ impl Cluster {
     }
 
     pub(super) async fn start(&mut self, node: NodeId) {
+        self.start_as(node, Start::Found, vec![1, 2, 3]).await;
+    }
+
+    /// Where a server will listen.
+    pub(super) fn address(&self, node: NodeId) -> String {
+        self.switches[&node].address.to_string()
+    }
+
+    pub(super) async fn start_as(&mut self, node: NodeId, start: Start, voters: Vec<NodeId>) {
         let mut config = crate::config(&self.dir.path().join(node.to_string()));
         config.node = node;
-        config.voters = vec![1, 2, 3];
+        config.voters = voters;
+        config.start = start;
         config.cluster_id = Some(CLUSTER.into());
         config.tick = Duration::from_millis(20);
         // What was forwarded to a leader that is gone is not waited for long.
@@ -95,7 +105,8 @@ impl Cluster {
         config.snapshot_bytes = 64 << 10;
         let addresses = self.switches.iter().map(|(node, switch)| (*node, switch.address.to_string()));
         let identity = identity(&self.ca, RoleKind::Server, &transport::role_name(node));
-        let mut links = LinksConfig::new(node, addresses.collect(), identity.clone(), self.ca.cert_pem());
+        let (_, fixed) = tokio::sync::watch::channel(identity.clone());
+        let mut links = LinksConfig::new(node, addresses.collect(), fixed, self.ca.cert_pem());
         (self.adjust)(&mut config, &mut links);
 
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();

@@ -1,0 +1,123 @@
+//! Changes of membership: what the leader checks before it proposes one, and whom it promotes by itself.
+
+use std::collections::BTreeMap;
+
+use raft::StateRole;
+
+use super::{ELECTION_TICKS, Node};
+use crate::{
+    NodeId,
+    machine::Machine,
+    members::{MemberChange, MemberError},
+    peer::change_to_raft,
+    txn::Ticket,
+};
+
+/// Entries that a learner may lack when it is promoted: what is on its way at a high rate of writes.
+const CAUGHT_UP: u64 = 128;
+
+/// Ticks without a word after which a server counts as down: a leader that lives is heard each tick, a follower
+/// answers it.
+const SILENT_TICKS: u32 = 2 * TICKS;
+#[expect(clippy::cast_possible_truncation, reason = "ten")]
+const TICKS: u32 = ELECTION_TICKS as u32;
+
+/// When the other servers were heard last, in ticks ago.
+#[derive(Debug, Default)]
+pub(super) struct Heard(BTreeMap<NodeId, u32>);
+
+impl Heard {
+    pub(super) fn tick(&mut self) {
+        self.0.values_mut().for_each(|ticks| *ticks += 1);
+        // Bounded by who speaks: strangers and the removed are forgotten.
+        self.0.retain(|_, ticks| *ticks <= SILENT_TICKS);
+    }
+
+    pub(super) fn from(&mut self, node: NodeId) {
+        self.0.insert(node, 0);
+    }
+
+    fn lately(&self, node: NodeId) -> bool {
+        self.0.contains_key(&node)
+    }
+}
+
+impl Node {
+    /// Puts a change of membership into the log. Its ticket comes back as [`propose`](Node::propose)'s does.
+    ///
+    /// # Errors
+    ///
+    /// If this server does not lead, or the change must not be made now; nothing was proposed.
+    pub fn change_members(&mut self, change: &MemberChange) -> Result<Ticket, MemberError> {
+        self.check_leads()?;
+        self.read_machine(|machine| machine.check_change(change))?;
+        if self.raw.raft.has_pending_conf() {
+            return Err(MemberError::Busy);
+        }
+        let id = change.id();
+        match change {
+            MemberChange::AddLearner { .. } => {}
+            MemberChange::Promote { .. } => {
+                let (entries, follows) = self.lacks(id);
+                let heard = self.heard.lately(id);
+                if entries > CAUGHT_UP || !follows || !heard {
+                    return Err(MemberError::Behind { id, entries, heard });
+                }
+                self.check_quorum(|voters| voters.push(id))?;
+            }
+            MemberChange::Remove { .. } => {
+                self.check_quorum(|voters| voters.retain(|voter| *voter != id))?;
+                if id == self.config.id {
+                    self.transfer();
+                    return Err(MemberError::HandingOver { id });
+                }
+            }
+        }
+        let ticket = Ticket { origin: self.config.origin, number: self.proposals };
+        let proposed = self.raw.propose_conf_change(Vec::new(), change_to_raft(change, ticket));
+        proposed.map_err(|_| MemberError::Busy)?;
+        self.proposals += 1;
+        Ok(ticket)
+    }
+
+    /// Promotes a learner that has caught up: nobody should have to wait for that.
+    pub(super) fn promote_learners(&mut self) {
+        if self.raw.raft.state != StateRole::Leader || self.raw.raft.has_pending_conf() {
+            return;
+        }
+        for id in self.read_machine(|machine| machine.members().learners.clone()) {
+            if let Ok(ticket) = self.change_members(&MemberChange::Promote { id }) {
+                tracing::info!(id, ?ticket, "a server has caught up: it is to vote");
+                return;
+            }
+        }
+    }
+
+    fn check_leads(&self) -> Result<(), MemberError> {
+        if self.leadership().leader {
+            return Ok(());
+        }
+        let leader = self.leader().filter(|leader| *leader != self.config.id);
+        let roster = self.read_machine(Machine::roster);
+        let leader = leader.and_then(|leader| roster.into_iter().find(|member| member.id == leader));
+        Err(MemberError::NotLeader { leader })
+    }
+
+    /// Entries of the log that a server lacks, and whether it has any: of one that has not answered yet, and may wait for
+    /// a snapshot, nothing is known.
+    fn lacks(&self, id: NodeId) -> (u64, bool) {
+        let last = self.raw.raft.raft_log.last_index();
+        let matched = self.raw.raft.prs().get(id).map_or(0, |progress| progress.matched);
+        (last - matched.min(last), matched > 0)
+    }
+
+    /// Whether a majority of the voters that there would be is there.
+    fn check_quorum(&self, change: impl FnOnce(&mut Vec<NodeId>)) -> Result<(), MemberError> {
+        let mut voters = self.read_machine(|machine| machine.members().voters.clone());
+        change(&mut voters);
+        let there = |id: &&NodeId| **id == self.config.id || self.heard.lately(**id);
+        let healthy = voters.iter().filter(there).count();
+        let (voters, needed) = (voters.len(), voters.len() / 2 + 1);
+        if healthy < needed { Err(MemberError::Quorum { voters, healthy, needed }) } else { Ok(()) }
+    }
+}
