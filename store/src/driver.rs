@@ -349,6 +349,7 @@ impl Driver {
         self.node.tick();
         let now = Instant::now();
         while let Some(write) = self.writes.first_entry().filter(|write| write.get().deadline <= now) {
+            self.node.forget_write(*write.key());
             drop(write.remove().reply.send(Err(TxnError::Unknown)));
         }
         while let Some(read) = self.reads.first_entry().filter(|read| read.get().deadline <= now) {
@@ -580,6 +581,7 @@ fn label(outcome: &Outcome) -> &'static str {
         Outcome::Conflict { .. } => "conflict",
         Outcome::RequestIdReused => "request_id_reused",
         Outcome::Invalid(_) => "invalid",
+        Outcome::Expired => "expired",
         Outcome::Full => "full",
         Outcome::Compacted(_) => "compacted",
         Outcome::Members => "members",

@@ -111,8 +111,11 @@ impl Handle {
     ///
     /// [`TxnError::Conflict`] asks to read again; [`TxnError::Busy`], [`TxnError::NoLeader`] and
     /// [`TxnError::Unknown`] may be tried again with the same transaction, request id included.
-    pub async fn txn(&self, txn: Txn) -> Result<Committed, TxnError> {
+    pub async fn txn(&self, mut txn: Txn) -> Result<Committed, TxnError> {
         txn.check()?;
+        if txn.seen.0 == 0 {
+            txn.seen = *self.shared.applied.borrow();
+        }
         let id = txn.request_id.clone();
         let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let time_ms = i64::try_from(since_epoch.as_millis()).unwrap_or(i64::MAX);
@@ -123,6 +126,7 @@ impl Handle {
             Outcome::Conflict { key, expected, actual } => Err(TxnError::Conflict { key, expected, actual }),
             Outcome::RequestIdReused => Err(TxnError::RequestIdReused(id)),
             Outcome::Invalid(problem) => Err(problem.into()),
+            Outcome::Expired => Err(TxnError::Unknown),
             Outcome::Full => Err(TxnError::Full { bytes: self.shared.machine().bytes() }),
             // Not an answer to a transaction: to whoever reads it, not answered.
             Outcome::Compacted(_) | Outcome::Members | Outcome::NoMember(_) => Err(TxnError::Unknown),

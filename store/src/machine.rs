@@ -58,6 +58,8 @@ pub enum Outcome {
     },
     /// Another transaction had its request id.
     RequestIdReused,
+    /// It may have been applied so long ago that its request is forgotten: it is not applied.
+    Expired,
     /// It breaks a bound.
     Invalid(InvalidTxn),
     /// The quota is reached.
@@ -159,6 +161,9 @@ impl Machine {
             } else {
                 Outcome::RequestIdReused
             };
+        }
+        if txn.seen.0 > 0 && self.requests.front().is_some_and(|oldest| oldest.revision.0 > txn.seen.0 + 1) {
+            return Outcome::Expired;
         }
         for compare in txn.compares {
             let actual = self.mod_revision(&compare.key);

@@ -39,11 +39,13 @@ mod log;
 mod logger;
 mod members;
 mod reads;
+mod writes;
 
 use log::Log;
 use members::Heard;
 pub use reads::ReadId;
 use reads::Reads;
+use writes::Writes;
 
 /// A message between servers carries about this many bytes of entries at most (one entry at least).
 const MAX_MESSAGE: u64 = 1 << 20;
@@ -61,7 +63,7 @@ const ELECTION_TICKS: usize = 10;
 /// History that stays however large the state is.
 const MIN_HISTORY: u64 = 16;
 /// Ticks until a snapshot that was sent without an answer is sent again: 10 s by default.
-const SNAPSHOT_TICKS: u32 = 100;
+const SNAPSHOT_TICKS: u32 = 200;
 
 /// What a node is made with.
 #[derive(Debug, Clone)]
@@ -132,6 +134,7 @@ pub struct Node {
     /// Promises that have not been written: a commit index alone is not worth a sync.
     unwritten: Option<HardState>,
     proposals: u64,
+    writes: Writes,
     reads: Reads,
     /// The state of a leader's snapshot, from its arrival until it is durable.
     incoming: Option<Machine>,
@@ -194,6 +197,7 @@ impl Node {
             machine: Arc::new(RwLock::new(machine)),
             unwritten: None,
             proposals: 0,
+            writes: Writes::default(),
             incoming: None,
             snapshot_index: at,
             snapshotting: false,
@@ -287,28 +291,16 @@ impl Node {
     /// Messages to a server were lost.
     pub fn unreachable(&mut self, id: NodeId) {
         self.raw.report_unreachable(id);
+        if self.leader() == Some(id) {
+            // What was forwarded to it may be among them.
+            self.writes.lost();
+        }
     }
 
     /// A server has taken the snapshot that was sent to it, or has not.
     pub fn snapshot_sent(&mut self, id: NodeId, taken: bool) {
         let status = if taken { SnapshotStatus::Finish } else { SnapshotStatus::Failure };
         self.raw.report_snapshot(id, status);
-    }
-
-    /// Puts a command into the log. Its ticket comes back with the [`Effects`] that apply it, or never: a change of
-    /// leader may lose it.
-    ///
-    /// # Errors
-    ///
-    /// If it certainly did not enter the log.
-    pub fn propose(&mut self, command: &Command) -> Result<Ticket, NotProposed> {
-        let ticket = Ticket { origin: self.config.origin, number: self.proposals };
-        self.proposals += 1;
-        match self.raw.propose(Vec::new(), command.encode(ticket)) {
-            Ok(()) => Ok(ticket),
-            Err(_) if self.leader().is_some() => Err(NotProposed::Busy),
-            Err(_) => Err(NotProposed::NoLeader),
-        }
     }
 
     /// Asks for a linearizable read: [`Effects::reads`] says when the state is fresh enough. It is asked again, by
@@ -379,6 +371,7 @@ impl Node {
 
     /// What is to be done now, if anything.
     pub fn turn(&mut self) -> Option<Turn<'_>> {
+        self.propose_again();
         if let Some(context) = self.reads.ask() {
             self.raw.read_index(context);
         }
@@ -429,6 +422,7 @@ impl Node {
                     let (ticket, command) = Command::decode(&payload)?;
                     effects.members |= matches!(command, Command::Address { .. });
                     let outcome = machine.apply(at, command, &mut effects.delta);
+                    self.writes.settle(ticket, self.config.origin);
                     effects.answers.push((ticket, outcome));
                 }
                 EntryKind::Member | EntryKind::Members => {

@@ -39,6 +39,10 @@ pub struct Txn {
     pub actor: String,
     /// Why, for the audit.
     pub note: String,
+    /// The revision that its proposer had seen. Requests are remembered for a while only: where that does not reach back
+    /// to here, this one may have been applied before, and is answered [`Unknown`](crate::TxnError::Unknown), not
+    /// applied again. 0: the store fills in the present.
+    pub seen: Revision,
 }
 
 /// Holds if the key was changed last by exactly this revision.
@@ -114,6 +118,7 @@ impl Txn {
             ops: Vec::new(),
             actor: actor.into(),
             note: String::new(),
+            seen: Revision(0),
         }
     }
 
@@ -285,6 +290,7 @@ impl Command {
                 actor: txn.actor.clone(),
                 note: txn.note.clone(),
                 time_ms: *time_ms,
+                seen_revision: txn.seen.0,
             }),
             Self::Compact { revision } => {
                 wire::command::Body::Compact(wire::Compact { revision: revision.0 })
@@ -346,6 +352,7 @@ fn decode_txn(txn: wire::Txn) -> Result<Txn, UnknownCommand> {
         ops: txn.ops.into_iter().map(decode_op).collect::<Result<_, _>>()?,
         actor: txn.actor,
         note: txn.note,
+        seen: Revision(txn.seen_revision),
     })
 }
 

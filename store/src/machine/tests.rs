@@ -173,6 +173,26 @@ fn remembered_requests_are_bounded() {
 }
 
 #[test]
+fn a_request_that_may_have_been_forgotten_is_not_applied() {
+    let mut fed = Fed::new();
+    let request = |i: usize, seen| Txn { request_id: i.to_string(), seen: Revision(seen), ..Txn::new("a") };
+    fed.txn(request(0, 0).put("x", "0"));
+    for i in 1..=REQUESTS_KEPT {
+        fed.txn(request(i, 0).put("x", i.to_string()));
+    }
+    // Request 0 is forgotten now: nobody can tell it from a new one but by what its proposer had seen.
+    let before = fed.machine.revision();
+    assert_eq!(fed.txn(request(0, 0).put("x", "0")), Outcome::Committed(Revision(before.0 + 1)), "no bound");
+    let again = Txn { request_id: "late".into(), seen: Revision(1), ..Txn::new("a") };
+    assert_eq!(fed.txn(again.clone().put("x", "0")), Outcome::Expired);
+    assert_eq!(
+        fed.txn(Txn { seen: Revision(2), ..again }.put("x", "0")),
+        Outcome::Committed(Revision(before.0 + 2))
+    );
+    fed.check();
+}
+
+#[test]
 fn what_breaks_a_bound_changes_nothing() {
     let mut fed = Fed::new();
     let before = fed.machine.items().filter(|item| item.key != b"m").collect::<Vec<_>>();

@@ -98,3 +98,33 @@ async fn a_server_that_stalls_costs_messages_and_no_writes_and_catches_up() {
         tokio::time::timeout(Duration::from_secs(10), cluster.store(node).shutdown()).await.unwrap();
     }
 }
+
+#[tokio::test]
+async fn a_write_on_its_way_to_a_leader_that_dies_is_made_by_the_next_one_once() {
+    let mut cluster = Cluster::new(|config, _| config.write_timeout = Duration::from_secs(20));
+    for node in 1..=3 {
+        cluster.start(node).await;
+    }
+    write(cluster.store(1), store::Txn::new("t").put("k/0", "0")).await;
+    let leader = cluster.leader().await;
+    let follower = cluster.store(leader % 3 + 1).clone();
+    eventually("the follower knows its leader", || follower.status().leader == Some(leader)).await;
+    // Nothing that is forwarded from here on arrives; then the leader is gone with it.
+    cluster.pause(leader, true);
+    let on_their_way: Vec<_> = (1..=20)
+        .map(|i| {
+            let store = follower.clone();
+            tokio::spawn(async move { store.txn(store::Txn::new("t").put(format!("k/{i}"), "1")).await })
+        })
+        .collect();
+    eventually("all are proposed", || on_their_way.len() == 20).await;
+    cluster.kill(leader);
+    for write in on_their_way {
+        let answer = tokio::time::timeout(Duration::from_secs(20), write).await.expect("in time").unwrap();
+        // One that came when it was known already that nobody leads was not proposed, and says so.
+        assert!(matches!(answer, Ok(_) | Err(TxnError::NoLeader)), "{answer:?}");
+    }
+    let (entries, _) = follower.list("k/", Read::Linearizable).await.unwrap();
+    assert!(entries.iter().all(|entry| entry.version == 1), "each was made once");
+    assert!(entries.len() > 1);
+}
