@@ -115,7 +115,7 @@ impl FileDisk {
             let snapshot = genesis(&identity.cluster_id).map_err(OpenError::io("make the first snapshot"))?;
             snapshots.save(&snapshot).map_err(|error| OpenError::io(error.doing)(error.source))?;
         }
-        let snapshot = snapshots.newest_readable()?;
+        let snapshot = snapshots.check()?;
         let begins = log.begins_after();
         if begins.is_some_and(|index| index > snapshot.meta.at.index) {
             let problem = format!(

@@ -2,10 +2,12 @@
 //!
 //! It is never the truth. Under power cuts sled lost what it had called flushed (its `flush` is `sync_file_range` on
 //! Linux) and kept large values in files that it never syncs. So: values in chunks; no flushing by itself; `fdatasync`
-//! after the last flush; then a marker with the state's hash. Without the marker, or if what is read has another
-//! hash, it is put aside and made anew from snapshot and log.
+//! after the last flush; then a marker with the state's hash and the sum of each of sled's files. Without the marker,
+//! if a file has another sum (sled never sees it: some damage makes it panic), or if what is read has another hash, it is
+//! put aside and made anew from snapshot and log.
 
 use std::{
+    collections::BTreeMap,
     fs::{self, File},
     io,
     path::{Path, PathBuf},
@@ -50,6 +52,14 @@ struct Clean {
     index: u64,
     term: u64,
     hash: String,
+    files: BTreeMap<String, Sum>,
+}
+
+/// What a file was when it was left.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+struct Sum {
+    bytes: u64,
+    crc32c: u32,
 }
 
 /// Why what is on disk is not taken.
@@ -59,6 +69,10 @@ enum Untrusted {
     NoMarker,
     #[error("its marker does not read")]
     BadMarker,
+    #[error("its files are not as they were left")]
+    Files,
+    #[error("its files do not read: {0}")]
+    Unreadable(#[from] io::Error),
     #[error("sled: {0}")]
     Sled(#[from] sled::Error),
     #[error("sled panicked")]
@@ -88,7 +102,7 @@ impl State {
         if existed && let Err(error) = wait_until_closed(&path) {
             tracing::warn!(%error, "the materialised state is not closed");
         }
-        let loaded = marker.and_then(|clean| load(&path, &clean));
+        let loaded = marker.and_then(|clean| load(&path, &clean, &*files));
         let (db, machine) = match loaded {
             Ok((db, machine)) => (Some(db), Some(machine)),
             Err(reason) => {
@@ -149,17 +163,20 @@ impl State {
         }
         let hash = machine.hash().to_string();
         let Position { index, term } = machine.applied();
-        if let Err(error) = self.mark(&Clean { index, term, hash }) {
+        if let Err(error) = self.mark(index, term, hash) {
             tracing::warn!(%error, "the state is not marked as clean: the next start makes it anew");
         }
     }
 
-    fn mark(&self, clean: &Clean) -> io::Result<()> {
+    fn mark(&self, index: u64, term: u64, hash: String) -> io::Result<()> {
         let path = self.dir.join("db");
-        self.files.sync(&File::open(path.join("db"))?)?;
+        for name in names(&path)? {
+            self.files.sync(&File::open(path.join(name))?)?;
+        }
         self.files.sync_dir(&path)?;
         self.files.sync_dir(&self.dir)?;
-        write_whole(&marker_path(&self.dir), &[&serde_json::to_vec(clean)?], &*self.files)
+        let clean = Clean { index, term, hash, files: sums(&path, &*self.files)? };
+        write_whole(&marker_path(&self.dir), &[&serde_json::to_vec(&clean)?], &*self.files)
     }
 
     /// Does something with sled; `None` if it fails, or has failed before.
@@ -192,7 +209,10 @@ fn take_marker(dir: &Path, files: &dyn FileSystem) -> io::Result<Result<Clean, U
     Ok(serde_json::from_slice(&text).map_err(|_| Untrusted::BadMarker))
 }
 
-fn load(path: &Path, clean: &Clean) -> Result<(sled::Db, Machine), Untrusted> {
+fn load(path: &Path, clean: &Clean, files: &dyn FileSystem) -> Result<(sled::Db, Machine), Untrusted> {
+    if sums(path, files)? != clean.files {
+        return Err(Untrusted::Files);
+    }
     // sled panics on some damage.
     contained(|| {
         let db = open_sled(path)?;
@@ -204,6 +224,26 @@ fn load(path: &Path, clean: &Clean) -> Result<(sled::Db, Machine), Untrusted> {
         Ok((db, machine))
     })
     .unwrap_or(Err(Untrusted::Panic))
+}
+
+/// sled's files. What is in directories below (values too large for a page, of which there are none) is not needed.
+fn names(path: &Path) -> io::Result<Vec<String>> {
+    let mut names = Vec::new();
+    for entry in fs::read_dir(path)? {
+        let entry = entry?;
+        if entry.file_type()?.is_file() {
+            names.push(entry.file_name().to_string_lossy().into_owned());
+        }
+    }
+    Ok(names)
+}
+
+fn sums(path: &Path, files: &dyn FileSystem) -> io::Result<BTreeMap<String, Sum>> {
+    let sum = |name: String| {
+        let content = files.read(&path.join(&name))?;
+        Ok((name, Sum { bytes: content.len() as u64, crc32c: crc32c::crc32c(&content) }))
+    };
+    names(path)?.into_iter().map(sum).collect()
 }
 
 /// Waits until sled has let go of its files: its own threads end a little later than the database is dropped, and

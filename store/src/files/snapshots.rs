@@ -1,4 +1,5 @@
-//! Snapshot files: written aside, synced, renamed; the two newest are kept.
+//! Snapshot files: written aside, synced, renamed; the two newest are kept. Both are read when the directory is opened,
+//! and one that is damaged is put aside: it is no spare.
 //!
 //! ```text
 //! "WEIRSNP1" | length of meta(4, little-endian) | meta (store.proto, SnapshotMeta) | body | SHA-256 of all before
@@ -26,6 +27,8 @@ use crate::{
 const MAGIC: &[u8; 8] = b"WEIRSNP1";
 const KEPT: usize = 2;
 const SUM: usize = 32;
+/// The extension of one that was put aside.
+const DAMAGED: &str = "damaged";
 
 /// The snapshots of one server.
 #[derive(Debug)]
@@ -58,20 +61,51 @@ impl SnapshotDir {
         Ok(snapshots)
     }
 
-    /// The newest snapshot that reads. One that does not is said and kept aside: the log continues the older one.
-    pub(super) fn newest_readable(&self) -> Result<Snapshot, OpenError> {
-        let mut first = None;
+    /// Reads every snapshot; returns the newest. Those that do not read are put aside, unless none does.
+    pub(super) fn check(&self) -> Result<Snapshot, OpenError> {
+        let (mut newest, mut bad) = (None, Vec::new());
         for (path, at) in self.files()?.into_iter().rev() {
             match self.read(&path, at) {
-                Ok(snapshot) => return Ok(snapshot),
-                Err(damaged) => {
-                    tracing::error!(error = %damaged, "snapshot does not read; trying the one before");
-                    first = first.or(Some(damaged));
-                }
+                Ok(snapshot) => newest = newest.or(Some(snapshot)),
+                Err(damaged) => bad.push((path, damaged)),
             }
         }
+        let Some(newest) = newest else {
+            let none = || Damaged { file: self.dir.clone(), offset: 0, problem: "no snapshot".into() };
+            return Err(bad.into_iter().next().map_or_else(none, |(_, damaged)| damaged).into());
+        };
+        for (path, Damaged { problem, .. }) in bad {
+            self.forget_damaged()?;
+            let aside = path.with_extension(DAMAGED);
+            self.system
+                .rename(&path, &aside)
+                .and_then(|()| self.system.sync_dir(&self.dir))
+                .map_err(OpenError::io(format!("put aside {}", path.display())))?;
+            tracing::warn!(
+                problem, aside = %aside.display(),
+                "a snapshot is damaged: going on with the other one and the log"
+            );
+        }
+        Ok(newest)
+    }
+
+    /// Of those that were put aside, the last one stays for who wants to look.
+    fn forget_damaged(&self) -> Result<(), OpenError> {
+        let failed = || OpenError::io(format!("clean {}", self.dir.display()));
+        for entry in fs::read_dir(&self.dir).map_err(failed())? {
+            let path = entry.map_err(failed())?.path();
+            if path.extension().is_some_and(|extension| extension == DAMAGED) {
+                self.system.remove(&path).map_err(failed())?;
+            }
+        }
+        Ok(())
+    }
+
+    fn newest_readable(&self) -> Result<Snapshot, OpenError> {
+        let newest = self.files()?.into_iter().next_back();
         let none = || Damaged { file: self.dir.clone(), offset: 0, problem: "no snapshot".into() };
-        Err(first.unwrap_or_else(none).into())
+        let (path, at) = newest.ok_or_else(none)?;
+        Ok(self.read(&path, at)?)
     }
 
     /// The last entry in the oldest snapshot that is kept.

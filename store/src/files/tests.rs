@@ -138,6 +138,8 @@ fn two_snapshots_are_kept_and_the_log_behind_the_older() {
     fs::write(path(&newest), &bytes).unwrap();
     let recovered = open(dir.path()).unwrap().recovered;
     assert_eq!((recovered.snapshot, recovered.entries.len()), (older.clone(), 39), "the older one continues");
+    assert!(!path(&newest).exists(), "what is damaged counts as a spare no more");
+    assert!(path(&newest).with_extension("damaged").exists());
 
     fs::write(path(&older), b"").unwrap();
     assert!(matches!(open(dir.path()), Err(OpenError::Damaged(_))), "none reads");

@@ -88,7 +88,7 @@ fn another_hash_is_not_believed() {
 
 #[test]
 fn damage_of_any_file_is_found() {
-    let (dir, machine) = closed();
+    let (dir, _) = closed();
     let path = dir.path().join("db/db");
     let (bytes, marker) = (fs::read(&path).unwrap(), fs::read(marker_path(dir.path())).unwrap());
     for part in 0..16 {
@@ -101,9 +101,7 @@ fn damage_of_any_file_is_found() {
         fs::create_dir_all(dir.path().join("db")).unwrap();
         fs::write(&path, &changed).unwrap();
         fs::write(marker_path(dir.path()), &marker).unwrap();
-        // What happened to hit nothing that counts is taken: then it is the same state.
-        let (_, found) = open(dir.path());
-        assert!(found.is_none_or(|found| found.hash() == machine.hash()), "part {part}");
+        assert!(open(dir.path()).1.is_none(), "part {part}");
     }
 }
 
