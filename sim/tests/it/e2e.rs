@@ -18,13 +18,13 @@ use sim::harness::Installation;
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Held by each end-to-end test.
-fn one_at_a_time() -> MutexGuard<'static, ()> {
+pub(crate) fn one_at_a_time() -> MutexGuard<'static, ()> {
     static TURN: Mutex<()> = Mutex::new(());
     TURN.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Whether the long forms of the proofs are asked for.
-fn long() -> bool {
+pub(crate) fn long() -> bool {
     std::env::var_os("WEIR_LONG").is_some()
 }
 
