@@ -9,6 +9,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         "weir/node/v1/node.proto",
         "weir/admin/v1/admin.proto",
         "weir/store/v1/store.proto",
+        "weir/kv/v1/kv.proto",
     ];
     let descriptors = protox::compile(protos, ["proto"])?;
     let out = PathBuf::from(std::env::var("OUT_DIR")?);
@@ -17,6 +18,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     tonic_prost_build::configure()
         .bytes(".weir.feed.v1.TenantSnapshot")
         .bytes(".weir.store.v1")
+        .bytes(".weir.kv.v1")
         .btree_map(".")
         .compile_fds(descriptors)?;
     println!("cargo::rerun-if-changed=proto");

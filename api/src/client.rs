@@ -16,6 +16,7 @@ use crate::{
         workers_client::WorkersClient,
     },
     feed::feed_client::FeedClient,
+    kv::kv_client::KvClient,
     limits,
     node::nodes_client::NodesClient,
     pki::{Identity, SERVER_NAME},
@@ -121,7 +122,7 @@ impl Interceptor for Bearer {
 /// A channel whose calls carry a token.
 pub type Authorized = InterceptedService<Channel, Bearer>;
 
-/// The admin API's four clients over one connection.
+/// The admin API's clients over one connection.
 #[derive(Debug, Clone)]
 pub struct Admin {
     /// Tenants and their tokens.
@@ -132,6 +133,8 @@ pub struct Admin {
     pub workers: WorkersClient<Authorized>,
     /// The store's members.
     pub cluster: ClusterClient<Authorized>,
+    /// Keys and values of the platform's own tools.
+    pub kv: KvClient<Authorized>,
 }
 
 impl Admin {
@@ -149,7 +152,10 @@ impl Admin {
                 .max_decoding_message_size(limits::MAX_SNAPSHOT)
                 .max_encoding_message_size(limits::MAX_APPLY),
             workers: WorkersClient::new(channel.clone()),
-            cluster: ClusterClient::new(channel),
+            cluster: ClusterClient::new(channel.clone()),
+            kv: KvClient::new(channel)
+                .max_decoding_message_size(limits::MAX_SNAPSHOT)
+                .max_encoding_message_size(limits::MAX_APPLY),
         })
     }
 }

@@ -50,6 +50,10 @@ generated! {
     /// `weir.store.v1`: what the config store writes and what its servers say to each other.
     store, "weir.store.v1"
 }
+generated! {
+    /// `weir.kv.v1`: keys and values of the platform's own tools.
+    kv, "weir.kv.v1"
+}
 
 /// The encoded `FileDescriptorSet` of all services, for server reflection.
 pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));

@@ -6,7 +6,7 @@ mod conditions;
 mod explain;
 mod objects;
 mod read;
-mod status;
+pub(crate) mod status;
 mod tenants;
 pub(crate) mod watch;
 mod workers;

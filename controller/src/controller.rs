@@ -12,6 +12,7 @@ use api::{
         workers_server::WorkersServer,
     },
     feed::feed_server::FeedServer,
+    kv::kv_server::KvServer,
     limits::MAX_APPLY,
     pki::{Ca, Identity, SERVER_NAME},
     process,
@@ -31,6 +32,7 @@ use crate::{
     auth::{AdminAuth, Guard, PeerAuth, Role, Token, TokenRecord},
     feed::Feed,
     keys,
+    kv::Kv,
     snapshots::{self, Sources},
 };
 
@@ -226,6 +228,7 @@ impl Controller {
             .add_service(ObjectsServer::new(self.admin.clone()).max_decoding_message_size(MAX_APPLY))
             .add_service(WorkersServer::new(self.admin.clone()))
             .add_service(ClusterServer::new(self.admin.clone()))
+            .add_service(KvServer::new(Kv::new(&self.admin)).max_decoding_message_size(MAX_APPLY))
             .add_service(health_service)
             .add_service(reflection);
         let incoming = Bounded::new(listener, MAX_CONNECTIONS).into_stream();

@@ -5,6 +5,7 @@
 //! tenants/<tenant>                             that a tenant exists; rewritten by every change of its objects
 //! tokens/<sha256 in hex>                       whose a token is
 //! desired/<pool>                               the autoscaler's plan
+//! kv/...                                       what the platform's own tools keep
 //! ```
 
 use dialect::{Kind, ObjectKey};
@@ -16,6 +17,8 @@ pub const OBJECTS: &str = "objects/";
 pub const TENANTS: &str = "tenants/";
 /// All tokens.
 pub const TOKENS: &str = "tokens/";
+/// What the platform's own tools keep; nothing of Weir's.
+pub const KV: &str = "kv/";
 /// All plans.
 pub const DESIRED: &str = "desired/";
 

@@ -23,6 +23,7 @@ mod desired;
 mod feed;
 mod handles;
 pub mod keys;
+mod kv;
 pub mod metric;
 mod objects;
 mod platform;

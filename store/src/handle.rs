@@ -7,7 +7,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use model::Revision;
+use model::{Epoch, Revision};
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch},
     time::timeout,
@@ -152,12 +152,31 @@ impl Handle {
     ///
     /// If the server cannot be as fresh as asked in time.
     pub async fn get(&self, key: &str, read: Read) -> Result<Option<Entry>, ReadError> {
+        self.get_with_revision(key, read).await.map(|(entry, _)| entry)
+    }
+
+    /// A key, if it exists, and the revision that was read.
+    ///
+    /// # Errors
+    ///
+    /// If the server cannot be as fresh as asked in time.
+    pub async fn get_with_revision(
+        &self,
+        key: &str,
+        read: Read,
+    ) -> Result<(Option<Entry>, Revision), ReadError> {
         let at = self.wait(read).await?;
         let machine = self.shared.machine();
         Ok(match at {
-            Some(revision) => machine.get_at(key, revision)?,
-            None => machine.get(key),
+            Some(revision) => (machine.get_at(key, revision)?, revision),
+            None => (machine.get(key), machine.revision()),
         })
+    }
+
+    /// The life of the store.
+    #[must_use]
+    pub fn epoch(&self) -> Epoch {
+        self.shared.machine().epoch()
     }
 
     /// The keys that begin with `prefix`, in the order of their bytes, and the revision that they are of: watch

@@ -18,7 +18,7 @@ impl From<QuotaExceeded> for Status {
     }
 }
 
-pub(super) fn of_read(error: ReadError) -> Status {
+pub(crate) fn of_read(error: ReadError) -> Status {
     let text = error.to_string();
     match error {
         ReadError::Compacted(_) => Status::out_of_range(text),
@@ -28,7 +28,7 @@ pub(super) fn of_read(error: ReadError) -> Status {
     }
 }
 
-pub(super) fn of_txn(error: TxnError) -> Status {
+pub(crate) fn of_txn(error: TxnError) -> Status {
     let text = error.to_string();
     match error {
         TxnError::Conflict { .. } => Status::aborted(text),
@@ -40,7 +40,7 @@ pub(super) fn of_txn(error: TxnError) -> Status {
     }
 }
 
-pub(super) fn of_watch(error: WatchError) -> Status {
+pub(crate) fn of_watch(error: WatchError) -> Status {
     let text = error.to_string();
     match error {
         WatchError::Compacted(_) => Status::out_of_range(text),

@@ -38,13 +38,13 @@ const MAX_PLATFORM_WATCHES: usize = 1000;
 pub(crate) struct Watches(Arc<Mutex<BTreeMap<Option<TenantId>, usize>>>);
 
 /// One open watch.
-struct Open {
+pub(crate) struct Open {
     watches: Watches,
     of: Option<TenantId>,
 }
 
 impl Watches {
-    fn open(&self, role: &Role) -> Result<Open, Status> {
+    pub(crate) fn open(&self, role: &Role) -> Result<Open, Status> {
         let of = role.tenant().cloned();
         let most = if of.is_some() { MAX_WATCHES } else { MAX_PLATFORM_WATCHES };
         let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);

@@ -5,5 +5,6 @@ mod apply;
 mod feed;
 mod harness;
 mod isolation;
+mod kv;
 mod secrets;
 mod tenants;
