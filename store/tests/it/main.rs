@@ -5,15 +5,17 @@
 mod cluster;
 mod crash;
 mod failure;
+mod faults;
 mod model;
 mod peers;
+mod rot;
 mod sim;
 mod single;
 mod watch;
 
-use std::{path::Path, time::Duration};
+use std::{fs::File, io, path::Path, time::Duration};
 
-use store::{Config, Handle, Store};
+use store::{Config, Handle, Store, files::FileSystem};
 
 /// Small files and a quick clock.
 fn config(dir: &Path) -> Config {
@@ -21,6 +23,20 @@ fn config(dir: &Path) -> Config {
     config.segment = 64 << 10;
     config.tick = Duration::from_millis(10);
     config
+}
+
+/// For tests that open thousands of directories.
+#[derive(Debug)]
+struct Unsynced;
+
+impl FileSystem for Unsynced {
+    fn sync(&self, _: &File) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn sync_dir(&self, _: &Path) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 async fn open(dir: &Path) -> Handle {

@@ -1,13 +1,15 @@
 //! One record of the write-ahead log.
 //!
 //! ```text
-//!  0 length of the payload(4)   4 crc32c of the length and of bytes 8 to 44(4)
+//!  0 length of the payload(4)   4 crc32c of the length and of bytes 8 to 40(4)
 //!  8 kind(1)   9 flags(1)   10 "WL"   12 segment's number(4)   16 batch's number(8)   24 term(8)   32 index(8)
-//! 40 crc32c of the payload(4)   44 payload, padded with zeros to a multiple of 8
+//! 40 payload, zeros up to a multiple of 8 less 4, crc32c of the payload and of the head's sum(4)
 //! ```
 //!
 //! Integers are little-endian. The segment's and the batch's number make a record that stands in the wrong place
-//! another record. The head has a sum of its own: where a record ends is known although its payload does not read.
+//! another record. The head has a sum of its own, so that where a record ends is known although its payload does not read;
+//! the payload's stands at the very end and its last byte is never zero, so that a zero there says that the end was never
+//! written.
 
 use crate::{
     disk::{EntryKind, HardState, LogEntry},
@@ -15,7 +17,10 @@ use crate::{
     peer::{kind_number, kind_of},
 };
 
-pub(super) const HEAD: usize = 44;
+pub(super) const HEAD: usize = 40;
+const SUM: usize = 4;
+/// Two bits of the last byte: one that flips leaves the other.
+const END: u32 = 0x8100_0000;
 const MAGIC: [u8; 2] = *b"WL";
 /// The batch is whole with this record.
 const LAST: u8 = 1;
@@ -102,7 +107,7 @@ impl<'a> Record<'a> {
 
     /// With its padding.
     pub(super) fn size(&self) -> u64 {
-        padded(self.payload.bytes().len()) as u64
+        size(self.payload.bytes().len()) as u64
     }
 
     fn encode(&self, segment: u32, batch: u64, last: bool, buffer: &mut Vec<u8>) {
@@ -117,28 +122,29 @@ impl<'a> Record<'a> {
         buffer.extend(batch.to_le_bytes());
         buffer.extend(self.at.term.to_le_bytes());
         buffer.extend(self.at.index.to_le_bytes());
-        buffer.extend(crc32c::crc32c(payload).to_le_bytes());
-        let sum = sum(length, &buffer[start + 8..]);
+        let head = sum(length, &buffer[start + 8..]);
+        buffer[start + 4..start + 8].copy_from_slice(&head.to_le_bytes());
         buffer.extend(payload);
-        buffer[start + 4..start + 8].copy_from_slice(&sum.to_le_bytes());
-        buffer.resize(start + padded(payload.len()), 0);
+        buffer.resize(start + size(payload.len()) - SUM, 0);
+        buffer.extend((sum(head, payload) | END).to_le_bytes());
     }
 
     /// The record at the beginning of `bytes`, if there is a whole one of this segment.
     pub(super) fn decode(bytes: &'a [u8], segment: u32) -> Option<Decoded<'a>> {
         let head = head(bytes, segment)?;
-        let end = HEAD.checked_add(usize::try_from(read_u32(head, 0)).ok()?)?;
-        if crc32c::crc32c(bytes.get(HEAD..end)?) != read_u32(head, 40) {
+        let whole = bytes.get(..extent(bytes, segment)?)?;
+        let (rest, payload_sum) = whole.split_last_chunk::<SUM>()?;
+        let end = HEAD + usize::try_from(read_u32(head, 0)).ok()?;
+        let (payload, padding) = rest[HEAD..].split_at(end - HEAD);
+        // Padding is not summed, but it is zeros or somebody wrote here.
+        if sum(read_u32(head, 4), payload) | END != u32::from_le_bytes(*payload_sum)
+            || padding.iter().any(|byte| *byte != 0)
+        {
             return None;
         }
         let kind = Kind::of(head[8])?;
         let at = Position { term: read_u64(head, 24), index: read_u64(head, 32) };
-        let record = Self { kind, at, payload: Payload::Bytes(&bytes[HEAD..end]) };
-        // Padding is not summed, but it is zeros or somebody wrote here.
-        let padding = bytes.get(end..padded(end - HEAD))?;
-        if padding.iter().any(|byte| *byte != 0) {
-            return None;
-        }
+        let record = Self { kind, at, payload: Payload::Bytes(payload) };
         Some(Decoded { record, batch: read_u64(head, 16), last: head[9] == LAST })
     }
 }
@@ -150,10 +156,10 @@ pub(super) fn encode_batch(records: &[Record<'_>], segment: u32, batch: u64, buf
     }
 }
 
-/// What the record at the beginning of `bytes` takes, with its padding, if its head reads.
+/// What the record at the beginning of `bytes` takes, if its head reads.
 pub(super) fn extent(bytes: &[u8], segment: u32) -> Option<usize> {
     let length = usize::try_from(read_u32(head(bytes, segment)?, 0)).ok()?;
-    HEAD.checked_add(length)?.checked_next_multiple_of(8)
+    (HEAD + SUM).checked_add(length)?.checked_next_multiple_of(8)
 }
 
 fn head(bytes: &[u8], segment: u32) -> Option<&[u8; HEAD]> {
@@ -164,12 +170,12 @@ fn head(bytes: &[u8], segment: u32) -> Option<&[u8; HEAD]> {
     reads.then_some(head)
 }
 
-fn padded(payload: usize) -> usize {
-    (HEAD + payload).next_multiple_of(8)
+fn size(payload: usize) -> usize {
+    (HEAD + payload + SUM).next_multiple_of(8)
 }
 
-fn sum(length: u32, rest: &[u8]) -> u32 {
-    crc32c::crc32c_append(crc32c::crc32c(&length.to_le_bytes()), rest)
+fn sum(before: u32, rest: &[u8]) -> u32 {
+    crc32c::crc32c_append(crc32c::crc32c(&before.to_le_bytes()), rest)
 }
 
 fn read_u32(head: &[u8; HEAD], at: usize) -> u32 {

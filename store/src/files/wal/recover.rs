@@ -160,8 +160,9 @@ impl Recovery {
 /// What a disk writes whole or not at all.
 const SECTOR: usize = 512;
 
-/// Whether a batch that begins at `start`, and does not read, lacks a sector: then the crash came before its sync, and
-/// nobody was told of it. In doubt (a payload may have zeros of its own) it is taken for one.
+/// Whether a batch that begins at `start`, and does not read, was being written when the server ended: it lacks a
+/// sector, or its end. Then its sync never returned, and nobody was told of it. In doubt (a payload may have zeros
+/// of its own) it is taken for that.
 fn is_tear(bytes: &[u8], start: usize, segment: u32) -> bool {
     let lacks = |from: usize, to: usize| {
         let sectors = (from - from % SECTOR..to).step_by(SECTOR);
@@ -171,12 +172,12 @@ fn is_tear(bytes: &[u8], start: usize, segment: u32) -> bool {
     let mut at = start;
     loop {
         let Some(length) = extent(&bytes[at..], segment) else {
-            // No head begins with zeros only: where it does, nothing was written.
-            let head = at..bytes.len().min(at + HEAD);
-            return is_zero(&bytes[head.clone()]) || lacks(head.start, head.end);
+            let head_end = bytes.len().min(at + HEAD);
+            // No head begins with zeros only, and none is the last that was written.
+            return is_zero(&bytes[at..head_end]) || is_zero(&bytes[head_end..]) || lacks(at, head_end);
         };
         let end = at.saturating_add(length);
-        if end > bytes.len() || lacks(at, end) {
+        if end > bytes.len() || bytes[end - 1] == 0 || lacks(at, end) {
             return true;
         }
         // Where it is the last that reads, the one before it does not belong to it.

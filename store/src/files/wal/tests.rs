@@ -191,6 +191,23 @@ fn a_crash_that_loses_any_sectors_of_the_last_batch_costs_only_that_batch() {
     }
 }
 
+/// As a process that is killed in a write may leave it.
+#[test]
+fn a_write_that_ends_at_any_byte_of_the_last_batch_costs_only_that_batch() {
+    let dir = tempfile::tempdir().unwrap();
+    let (path, bytes, [_, _, last, end]) = three_batches(dir.path());
+    for cut in last..end {
+        let mut torn = bytes.clone();
+        torn[cut..].fill(0);
+        fs::write(&path, &torn).unwrap();
+        let (mut wal, found) = open(dir.path()).unwrap();
+        assert_eq!(places(&found).len(), 3, "byte {cut}");
+        wal.append(&batch(5..=5, 2)).unwrap();
+        drop(wal);
+        assert_eq!(places(&open(dir.path()).unwrap().1).last(), Some(&(5, 2)), "it goes on: byte {cut}");
+    }
+}
+
 #[test]
 fn a_flipped_bit_anywhere_is_found() {
     let dir = tempfile::tempdir().unwrap();
