@@ -10,6 +10,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         "weir/admin/v1/admin.proto",
         "weir/store/v1/store.proto",
         "weir/kv/v1/kv.proto",
+        "weir/join/v1/join.proto",
     ];
     let descriptors = protox::compile(protos, ["proto"])?;
     let out = PathBuf::from(std::env::var("OUT_DIR")?);

@@ -3,6 +3,10 @@
 //! Both pin the installation's CA and check for [`SERVER_NAME`](crate::pki::SERVER_NAME), whatever the address.
 //! Channels connect when they are first used and again after a loss.
 
+mod any;
+mod pin;
+mod route;
+
 use tonic::{
     Request, Status,
     metadata::{Ascii, MetadataValue},
@@ -22,6 +26,10 @@ use crate::{
     pki::{Identity, SERVER_NAME},
     store::peers_client::PeersClient,
 };
+
+pub use any::AnyServer;
+pub use pin::{PinError, authority};
+pub use route::Route;
 
 /// Why there is no channel. The connection itself is made later and fails with a `Status`.
 #[derive(Debug, thiserror::Error)]
@@ -43,6 +51,9 @@ pub enum ClientError {
     /// The token has characters that no token has.
     #[error("the token is not valid: use it as it was shown, without blanks or line ends")]
     Token,
+    /// Nobody to talk to.
+    #[error("there is no server's address")]
+    Nobody,
 }
 
 /// A channel to `address` (`host:port`) that trusts only servers of `ca_pem`'s installation.
@@ -51,6 +62,10 @@ pub enum ClientError {
 ///
 /// The address or a certificate is not valid.
 pub fn channel(address: &str, ca_pem: &str, identity: Option<&Identity>) -> Result<Channel, ClientError> {
+    Ok(endpoint(address, ca_pem, identity)?.connect_lazy())
+}
+
+fn endpoint(address: &str, ca_pem: &str, identity: Option<&Identity>) -> Result<Endpoint, ClientError> {
     let endpoint = Endpoint::from_shared(format!("https://{address}"))
         .ok()
         .filter(|e| e.uri().authority().is_some_and(|a| a.port().is_some()))
@@ -74,7 +89,7 @@ pub fn channel(address: &str, ca_pem: &str, identity: Option<&Identity>) -> Resu
         // A delta of a megabyte would else need a window update each 64 KiB.
         .initial_stream_window_size(1024 * 1024)
         .initial_connection_window_size(2 * 1024 * 1024);
-    Ok(endpoint.connect_lazy())
+    Ok(endpoint)
 }
 
 fn root_cause(error: &dyn std::error::Error) -> String {
@@ -87,9 +102,15 @@ fn root_cause(error: &dyn std::error::Error) -> String {
 
 /// Adds `authorization: Bearer <token>` to every call.
 #[derive(Clone)]
-pub struct Bearer(MetadataValue<Ascii>);
+pub struct Bearer(Option<MetadataValue<Ascii>>);
 
 impl Bearer {
+    /// No token: the caller is known by its certificate.
+    #[must_use]
+    pub fn none() -> Self {
+        Self(None)
+    }
+
     /// For this token.
     ///
     /// # Errors
@@ -102,7 +123,7 @@ impl Bearer {
         let mut value: MetadataValue<Ascii> =
             format!("Bearer {token}").parse().map_err(|_| ClientError::Token)?;
         value.set_sensitive(true);
-        Ok(Self(value))
+        Ok(Self(Some(value)))
     }
 }
 
@@ -114,13 +135,15 @@ impl std::fmt::Debug for Bearer {
 
 impl Interceptor for Bearer {
     fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
-        request.metadata_mut().insert("authorization", self.0.clone());
+        if let Some(token) = &self.0 {
+            request.metadata_mut().insert("authorization", token.clone());
+        }
         Ok(request)
     }
 }
 
-/// A channel whose calls carry a token.
-pub type Authorized = InterceptedService<Channel, Bearer>;
+/// The servers, with calls that carry a token.
+pub type Authorized = InterceptedService<AnyServer, Bearer>;
 
 /// The admin API's clients over one connection.
 #[derive(Debug, Clone)]
@@ -144,8 +167,30 @@ impl Admin {
     ///
     /// The address, the CA or the token is not valid.
     pub fn new(address: &str, ca_pem: &str, token: &str) -> Result<Self, ClientError> {
-        let channel = InterceptedService::new(channel(address, ca_pem, None)?, Bearer::new(token)?);
-        Ok(Self {
+        Self::of_any(&[address.to_owned()], ca_pem, token)
+    }
+
+    /// Clients of whichever of these servers answers; what only the leader does is asked of it.
+    ///
+    /// # Errors
+    ///
+    /// An address, the CA or the token is not valid, or there is no address.
+    pub fn of_any(addresses: &[String], ca_pem: &str, token: &str) -> Result<Self, ClientError> {
+        Ok(Self::over(AnyServer::new(addresses, ca_pem, None)?, Bearer::new(token)?))
+    }
+
+    /// The same for a server of the installation, whose certificate may do all that the administrator may.
+    ///
+    /// # Errors
+    ///
+    /// An address or a certificate is not valid, or there is no address.
+    pub fn of_server(addresses: &[String], ca_pem: &str, identity: &Identity) -> Result<Self, ClientError> {
+        Ok(Self::over(AnyServer::new(addresses, ca_pem, Some(identity))?, Bearer::none()))
+    }
+
+    fn over(servers: AnyServer, bearer: Bearer) -> Self {
+        let channel = InterceptedService::new(servers, bearer);
+        Self {
             tenants: TenantsClient::new(channel.clone()),
             // Lists and watches may carry many objects.
             objects: ObjectsClient::new(channel.clone())
@@ -156,7 +201,7 @@ impl Admin {
             kv: KvClient::new(channel)
                 .max_decoding_message_size(limits::MAX_SNAPSHOT)
                 .max_encoding_message_size(limits::MAX_APPLY),
-        })
+        }
     }
 }
 

@@ -7,6 +7,7 @@
 pub mod agent;
 pub mod client;
 pub mod convert;
+pub mod leader;
 pub mod limits;
 pub mod pki;
 pub mod process;
@@ -51,8 +52,13 @@ generated! {
     store, "weir.store.v1"
 }
 generated! {
+<<<<<<< HEAD
     /// `weir.kv.v1`: keys and values of the platform's own tools.
     kv, "weir.kv.v1"
+=======
+    /// `weir.join.v1`: how a process becomes one of an installation, and stays one.
+    join, "weir.join.v1"
+>>>>>>> 6e955ea (api: certificates by request, live identities, any server of several)
 }
 
 /// The encoded `FileDescriptorSet` of all services, for server reflection.

@@ -5,6 +5,8 @@
 //! authenticated is the role, not the address, and a node's or an edge's stolen key cannot pose as a server.
 
 mod files;
+mod live;
+mod request;
 
 #[cfg(test)]
 mod tests;
@@ -25,6 +27,8 @@ use rcgen::{
 use x509_parser::{extensions::GeneralName, prelude::parse_x509_certificate};
 
 pub use files::{load, store};
+pub use live::Live;
+pub use request::{fingerprint, fingerprint_of, new_key, renew_at, request, requested_key, to_pem, validity};
 
 /// The DNS name in every server's certificate and in no other.
 pub const SERVER_NAME: &str = "server.weir.internal";
@@ -289,6 +293,11 @@ impl Ca {
     ///
     /// A name is not valid, or a node or edge asks for [`SERVER_NAME`].
     pub fn issue(&self, request: &Request, now: SystemTime) -> Result<Identity, PkiError> {
+        self.issue_with(self.params_for(request, now)?, "issue a certificate")
+    }
+
+    /// What a certificate for a process of the installation says.
+    fn params_for(&self, request: &Request, now: SystemTime) -> Result<CertificateParams, PkiError> {
         const WHAT: &str = "issue a certificate";
         let role = format!("weir://{}/{}/{}", self.installation, request.kind, request.name);
         let role: Role = role.parse().map_err(failed(WHAT))?;
@@ -306,7 +315,9 @@ impl Ca {
             params.subject_alt_names.push(SanType::DnsName(ia5(WHAT, dns)?));
         }
         params.subject_alt_names.extend(request.ips.iter().copied().map(SanType::IpAddress));
-        self.sign(params, WHAT)
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        params.use_authority_key_identifier_extension = true;
+        Ok(params)
     }
 
     /// A certificate and a new key for users' traffic: it names `hosts` and no role.
@@ -333,13 +344,14 @@ impl Ca {
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
         params.subject_alt_names =
             hosts.iter().map(|h| Ok(SanType::DnsName(ia5(WHAT, h)?))).collect::<Result<_, PkiError>>()?;
-        self.sign(params, WHAT)
-    }
-
-    fn sign(&self, mut params: CertificateParams, what: &'static str) -> Result<Identity, PkiError> {
-        let key = KeyPair::generate().map_err(failed(what))?;
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.use_authority_key_identifier_extension = true;
+        self.issue_with(params, WHAT)
+    }
+
+    /// A certificate with a new key.
+    fn issue_with(&self, params: CertificateParams, what: &'static str) -> Result<Identity, PkiError> {
+        let key = KeyPair::generate().map_err(failed(what))?;
         let certificate = params.signed_by(&key, &self.issuer).map_err(failed(what))?;
         Ok(Identity { cert_pem: certificate.pem(), key_pem: key.serialize_pem() })
     }

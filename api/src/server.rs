@@ -1,6 +1,7 @@
 //! How servers listen: TLS or mTLS, HTTP/2 limits, a bound on connections.
 
 mod incoming;
+mod secure;
 
 use std::time::Duration;
 
@@ -9,6 +10,7 @@ use tonic::transport::{Certificate, Server, ServerTlsConfig};
 use crate::{limits, pki::Identity};
 
 pub use incoming::{Bounded, Counted};
+pub use secure::secure;
 
 /// The most concurrent calls of one connection (Envoy's edge guide; `limits.md` gives the same to users).
 pub const MAX_STREAMS: u32 = 100;
@@ -45,8 +47,13 @@ pub fn server(
         .client_ca_root(Certificate::from_pem(ca_pem))
         .client_auth_optional(clients == ClientAuth::Optional)
         .timeout(limits::CONNECT_TIMEOUT);
+    plain(clients).tls_config(tls)
+}
+
+/// The same without TLS: for connections that have it already ([`secure`]).
+#[must_use]
+pub fn plain(clients: ClientAuth) -> Server {
     let server = Server::builder()
-        .tls_config(tls)?
         .max_concurrent_streams(MAX_STREAMS)
         .concurrency_limit_per_connection(MAX_STREAMS as usize)
         .timeout(limits::CALL_TIMEOUT)
@@ -59,10 +66,10 @@ pub fn server(
         .initial_stream_window_size(256 * 1024)
         .initial_connection_window_size(1024 * 1024)
         .tcp_nodelay(true);
-    Ok(match clients {
+    match clients {
         ClientAuth::Required => server,
         ClientAuth::Optional => {
             server.max_connection_age(USER_MAX_AGE).max_connection_age_grace(USER_MAX_AGE_GRACE)
         }
-    })
+    }
 }
