@@ -52,13 +52,12 @@ generated! {
     store, "weir.store.v1"
 }
 generated! {
-<<<<<<< HEAD
     /// `weir.kv.v1`: keys and values of the platform's own tools.
     kv, "weir.kv.v1"
-=======
+}
+generated! {
     /// `weir.join.v1`: how a process becomes one of an installation, and stays one.
     join, "weir.join.v1"
->>>>>>> 6e955ea (api: certificates by request, live identities, any server of several)
 }
 
 /// The encoded `FileDescriptorSet` of all services, for server reflection.

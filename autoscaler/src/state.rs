@@ -69,6 +69,7 @@ impl Autoscaler {
             clock: Clock::default(),
             fleet: Mutex::default(),
             plans: watch::Sender::default(),
+            servers: watch::Sender::default(),
             wake: Notify::new(),
             events: Events::default(),
             evictions: Mutex::default(),
@@ -90,6 +91,15 @@ impl Autoscaler {
     #[must_use]
     pub fn nodes(&self) -> Nodes {
         Nodes::new(Arc::clone(&self.shared))
+    }
+
+    /// Where agents and workers reach the servers now, `host:port` each; nodes are told when it changes.
+    pub fn reached_at(&self, servers: Vec<String>) {
+        self.shared.servers.send_if_modified(|last| {
+            let differs = *last != servers;
+            *last = servers;
+            differs
+        });
     }
 
     /// What happened.
@@ -140,6 +150,8 @@ pub(crate) struct Shared {
     fleet: Mutex<Fleet>,
     /// What nodes are told.
     pub(crate) plans: watch::Sender<Arc<Plans>>,
+    /// Where nodes reach the servers.
+    pub(crate) servers: watch::Sender<Vec<String>>,
     /// Something that cannot wait for the next tick.
     pub(crate) wake: Notify,
     pub(crate) events: Events,

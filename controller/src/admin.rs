@@ -7,13 +7,13 @@ mod explain;
 mod objects;
 mod read;
 pub(crate) mod status;
-mod tenants;
+pub(crate) mod tenants;
 pub(crate) mod watch;
 mod workers;
 
 use std::{sync::Arc, time::Duration};
 
-use api::{admin as wire, process};
+use api::{admin as wire, pki::Ca, process};
 use dialect::{Kind, ObjectKey, PoolSpec};
 use model::{Revision, TenantId};
 use store::{Entry, Handle, Read, seal::Sealer};
@@ -30,6 +30,7 @@ const WORLD_TIMEOUT: Duration = Duration::from_secs(5);
 pub(crate) struct Admin {
     pub(crate) store: Handle,
     pub(crate) sealer: Arc<Sealer>,
+    pub(crate) ca: Arc<Ca>,
     pub(crate) domain: String,
     pub(crate) default_pool: PoolSpec,
     pub(crate) world: channel::Receiver<Arc<World>>,

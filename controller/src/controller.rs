@@ -14,9 +14,9 @@ use api::{
     feed::feed_server::FeedServer,
     kv::kv_server::KvServer,
     limits::MAX_APPLY,
-    pki::{Ca, Identity, SERVER_NAME},
+    pki::{Ca, Live, PkiError, SERVER_NAME},
     process,
-    server::{Bounded, ClientAuth, MAX_CONNECTIONS, server},
+    server::{Bounded, ClientAuth, MAX_CONNECTIONS, plain, secure},
 };
 use dialect::PoolSpec;
 use model::{PoolName, Revision};
@@ -26,11 +26,12 @@ use tonic::service::Routes;
 use tracing::{error, info, warn};
 
 use crate::{
-    Desired, Fleet, Intake, PoolState, World,
+    Desired, Fleet, Intake, Joins, PeersPort, PoolState, World,
     acks::Acks,
     admin::{Admin, watch::Watches},
-    auth::{AdminAuth, Guard, PeerAuth, Role, Token, TokenRecord},
+    auth::{AdminAuth, Guard, Role, Token, TokenRecord},
     feed::Feed,
+    joins::Joining,
     keys,
     kv::Kv,
     snapshots::{self, Sources},
@@ -45,8 +46,10 @@ pub struct Config {
     pub store: Handle,
     /// Seals secrets before they are proposed.
     pub sealer: Arc<Sealer>,
-    /// Issues the pools' default certificate.
+    /// Issues the pools' default certificate, and those of servers and nodes that join.
     pub ca: Arc<Ca>,
+    /// How others join.
+    pub joins: Joins,
     /// A tenant owns `<tenant>.<domain>` and what is below it.
     pub domain: String,
     /// The pool `default`, unless an object says otherwise.
@@ -85,7 +88,16 @@ pub enum StartError {
 /// Why a port is not served.
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
-    /// The certificate cannot be used, or the server failed.
+    /// The certificate cannot be used.
+    #[error("serve the {port} port")]
+    Certificate {
+        /// `admin` or `feed`.
+        port: &'static str,
+        /// Why not.
+        #[source]
+        source: PkiError,
+    },
+    /// The server failed.
     #[error("serve the {port} port")]
     Transport {
         /// `admin` or `feed`.
@@ -117,6 +129,7 @@ pub enum TokenError {
 pub struct Controller {
     admin: Admin,
     feed: Feed,
+    joining: Joining,
     snapshots: JoinHandle<()>,
 }
 
@@ -133,7 +146,7 @@ impl Controller {
     ///
     /// The store does not answer, or the domain is no hostname.
     pub async fn start(config: Config) -> Result<Self, StartError> {
-        let Config { store, sealer, ca, domain, default_pool, fleet, intake, shutdown } = config;
+        let Config { store, sealer, ca, joins, domain, default_pool, fleet, intake, shutdown } = config;
         if let Err(source) = model::HostPattern::parse(&domain) {
             return Err(StartError::Domain { domain, source });
         }
@@ -145,7 +158,7 @@ impl Controller {
         let sources = Sources {
             store: store.clone(),
             sealer: sealer.clone(),
-            ca,
+            ca: ca.clone(),
             domain: domain.clone(),
             default_pool: default_pool.clone(),
         };
@@ -161,9 +174,10 @@ impl Controller {
         let acks = Arc::new(Acks::default());
         let feed = Feed::new(world.clone(), acks.clone(), intake, shutdown.clone());
         let watches = Watches::default();
+        let joining = Joining::new(store.clone(), ca.clone(), joins, domain.clone(), default_pool.clone());
         let admin =
-            Admin { store, sealer, domain, default_pool, world, seen, acks, fleet, watches, shutdown };
-        Ok(Self { admin, feed, snapshots })
+            Admin { store, sealer, ca, domain, default_pool, world, seen, acks, fleet, watches, shutdown };
+        Ok(Self { admin, feed, joining, snapshots })
     }
 
     /// What the edges are to serve, as it changes.
@@ -210,10 +224,11 @@ impl Controller {
     pub async fn serve_admin(
         &self,
         listener: TcpListener,
-        identity: &Identity,
+        identity: impl Into<Live>,
         ca_pem: &str,
     ) -> Result<(), ServeError> {
         let failed = |source| ServeError::Transport { port: "admin", source };
+        let unusable = |source| ServeError::Certificate { port: "admin", source };
         let reflection = tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(api::DESCRIPTORS)
             .build_v1()
@@ -221,23 +236,24 @@ impl Controller {
         let (health, health_service) = tonic_health::server::health_reporter();
         health.set_serving::<ObjectsServer<Admin>>().await;
         info!(address = ?listener.local_addr().ok(), "admin API");
-        let router = server(identity, ca_pem, ClientAuth::Optional)
-            .map_err(failed)?
+        let incoming = Bounded::new(listener, MAX_CONNECTIONS);
+        let incoming = secure(incoming, identity.into(), ca_pem, ClientAuth::Optional).map_err(unusable)?;
+        let router = plain(ClientAuth::Optional)
             .layer(Guard(AdminAuth::new(self.admin.store.clone())))
             .add_service(TenantsServer::new(self.admin.clone()))
             .add_service(ObjectsServer::new(self.admin.clone()).max_decoding_message_size(MAX_APPLY))
             .add_service(WorkersServer::new(self.admin.clone()))
             .add_service(ClusterServer::new(self.admin.clone()))
             .add_service(KvServer::new(Kv::new(&self.admin)).max_decoding_message_size(MAX_APPLY))
+            .add_service(self.joining.join_service())
             .add_service(health_service)
             .add_service(reflection);
-        let incoming = Bounded::new(listener, MAX_CONNECTIONS).into_stream();
         let serving = router.serve_with_incoming_shutdown(incoming, self.down());
         self.within_grace(serving).await.map_err(failed)
     }
 
-    /// Serves the feed until `shutdown` becomes true, and `others` beside it (plans for host agents, the store's
-    /// peers), whose callers are checked by the same table.
+    /// Serves the feed until `shutdown` becomes true, and `others` beside it (plans for host agents). For a server
+    /// that is alone; one that has others opens a [`PeersPort`] before it has a controller.
     ///
     /// # Errors
     ///
@@ -245,21 +261,24 @@ impl Controller {
     pub async fn serve_feed(
         &self,
         listener: TcpListener,
-        identity: &Identity,
+        identity: impl Into<Live>,
         ca_pem: &str,
         others: Routes,
     ) -> Result<(), ServeError> {
-        let failed = |source| ServeError::Transport { port: "feed", source };
+        let (port, serving) =
+            PeersPort::open(self.admin.store.clone(), listener, identity.into(), ca_pem, self.down())?;
+        port.begin(self.feed_routes(others));
+        self.within_grace(serving).await
+    }
+
+    /// What agents and workers call: the feed, certificates, and `others` beside them (plans for host agents). For
+    /// [`PeersPort::begin`].
+    #[must_use]
+    pub fn feed_routes(&self, others: Routes) -> Routes {
         // A hello names what the worker holds: some 100 bytes for each tenant.
-        let feed = FeedServer::new(self.feed.clone());
-        info!(address = ?listener.local_addr().ok(), "feed");
-        let router = server(identity, ca_pem, ClientAuth::Required)
-            .map_err(failed)?
-            .layer(Guard(PeerAuth))
-            .add_routes(others.add_service(feed));
-        let incoming = Bounded::new(listener, MAX_CONNECTIONS).into_stream();
-        let serving = router.serve_with_incoming_shutdown(incoming, self.down());
-        self.within_grace(serving).await.map_err(failed)
+        others
+            .add_service(FeedServer::new(self.feed.clone()))
+            .add_service(self.joining.certificates_service())
     }
 
     /// Ends when the server is to end.

@@ -6,6 +6,8 @@
 //! tokens/<sha256 in hex>                       whose a token is
 //! desired/<pool>                               the autoscaler's plan
 //! kv/...                                       what the platform's own tools keep
+//! joins/<id>                                   a join token, and who used it
+//! cluster/ca                                   the installation's CA, sealed
 //! ```
 
 use dialect::{Kind, ObjectKey};
@@ -19,6 +21,10 @@ pub const TENANTS: &str = "tenants/";
 pub const TOKENS: &str = "tokens/";
 /// What the platform's own tools keep; nothing of Weir's.
 pub const KV: &str = "kv/";
+/// All join tokens.
+pub const JOINS: &str = "joins/";
+/// The installation's CA.
+pub const CA: &str = "cluster/ca";
 /// All plans.
 pub const DESIRED: &str = "desired/";
 
@@ -50,6 +56,12 @@ pub fn token(hash: &str) -> String {
 #[must_use]
 pub fn desired(pool: &PoolName) -> String {
     format!("{DESIRED}{pool}")
+}
+
+/// The key of the join token with this id.
+#[must_use]
+pub fn join(id: &str) -> String {
+    format!("{JOINS}{id}")
 }
 
 /// The tenant and object that a key is of. `None`: no object's key.

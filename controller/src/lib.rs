@@ -22,10 +22,13 @@ mod controller;
 mod desired;
 mod feed;
 mod handles;
+mod joins;
 pub mod keys;
 mod kv;
+mod leader;
 pub mod metric;
 mod objects;
+mod peers;
 mod platform;
 mod snapshots;
 mod world;
@@ -33,4 +36,10 @@ mod world;
 pub use controller::{Config, Controller, ServeError, StartError, TokenError, generate_token};
 pub use desired::{Desired, DesiredError, Plan};
 pub use handles::{EventStream, Fleet, FleetError, Intake, ReplyStream, ReportStream};
+pub use joins::{
+    CaError, JoinRole, JoinToken, Joins, LIFETIME as CERTIFICATE_LIFETIME, found_ca, seal_ca, stored_ca,
+    unseal_ca,
+};
+pub use leader::{lost as leadership_lost, peers as servers};
+pub use peers::PeersPort;
 pub use world::{PoolState, Snapshot, TenantState, World};

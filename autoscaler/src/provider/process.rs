@@ -8,7 +8,10 @@ use api::{
 };
 use futures_util::{Stream, StreamExt as _};
 use model::PoolName;
-use tokio::{sync::mpsc, time::timeout};
+use tokio::{
+    sync::{mpsc, watch},
+    time::timeout,
+};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 use tracing::{info, warn};
@@ -39,7 +42,7 @@ impl Nodes {
         Self { shared }
     }
 
-    /// Serves one agent. Its node is lost when this ends, unless it has connected anew meanwhile.
+    /// Serves one agent while this server leads. Its node is lost when this ends, unless it has connected anew meanwhile.
     async fn serve<S>(self, node: String, first: NodeStatus, mut statuses: S, outbox: Outbox)
     where
         S: Stream<Item = Result<NodeStatus, Status>> + Unpin,
@@ -48,6 +51,9 @@ impl Nodes {
         let session = self.shared.begin_session(&node);
         let mut plans = self.shared.plans.subscribe();
         plans.mark_changed();
+        let mut servers = self.shared.servers.subscribe();
+        servers.mark_changed();
+        let mut leadership = self.shared.leadership.clone();
         let mut sent = BTreeMap::new();
         let mut problems = Problems::default();
         let mut next = Some(first);
@@ -70,12 +76,21 @@ impl Nodes {
                     Ok(Some(Err(_)) | None) | Err(_) => break,
                 },
                 // The place comes first: then the plan that is sent is the newest.
-                place = change(&mut plans, &outbox) => {
+                place = change(&mut plans, &mut servers, &outbox) => {
                     let Some(place) = place else { break };
-                    let update = update(&node, &plans.borrow_and_update(), &mut sent);
-                    if !update.pools.is_empty() {
+                    let mut update = update(&node, &plans.borrow_and_update(), &mut sent);
+                    if servers.has_changed().unwrap_or(false) {
+                        update.servers.clone_from(&servers.borrow_and_update());
+                    }
+                    if update != NodePlan::default() {
                         place.send(Ok(update));
                     }
+                }
+                // Plans are made of what all nodes say, and they say it to the leader.
+                _ = leadership.wait_for(|leadership| !leadership.leader) => {
+                    let moved = Status::unavailable("this server does not lead any more: ask another");
+                    drop(outbox.try_send(Err(moved)));
+                    break;
                 }
             }
         }
@@ -163,13 +178,18 @@ impl nodes_server::Nodes for Nodes {
     }
 }
 
-/// A place in the outbox once the plans have changed; `None` if either end is gone.
+/// A place in the outbox once the plans or the servers have changed; `None` if either end is gone.
 async fn change<'o>(
-    plans: &mut tokio::sync::watch::Receiver<Arc<Plans>>,
+    plans: &mut watch::Receiver<Arc<Plans>>,
+    servers: &mut watch::Receiver<Vec<String>>,
     outbox: &'o Outbox,
 ) -> Option<mpsc::Permit<'o, Result<NodePlan, Status>>> {
     tokio::select! {
         changed = plans.changed() => changed.ok()?,
+        changed = servers.changed() => {
+            changed.ok()?;
+            servers.mark_changed();
+        }
         () = outbox.closed() => return None,
     }
     // `reserve` may be dropped half way (a status came): the change must be seen again then.
@@ -184,7 +204,7 @@ fn update(node: &str, plans: &Plans, sent: &mut BTreeMap<String, PoolPlan>) -> N
     for plan in &pools {
         sent.insert(plan.pool.clone(), plan.clone());
     }
-    NodePlan { pools }
+    NodePlan { pools, servers: Vec::new() }
 }
 
 #[cfg(test)]

@@ -280,7 +280,7 @@ fn record(token: &Token, role: Role) -> Result<Vec<u8>, Status> {
     serde_json::to_vec(&record).map_err(|e| Status::internal(e.to_string()))
 }
 
-fn now_ms() -> i64 {
+pub(crate) fn now_ms() -> i64 {
     let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since_epoch.as_millis()).unwrap_or(i64::MAX)
 }

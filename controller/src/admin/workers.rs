@@ -5,10 +5,10 @@ use std::pin::Pin;
 use api::admin::{self as wire, workers_server};
 use futures_util::{Stream, StreamExt as _};
 use model::PoolName;
-use tonic::{Request, Response, Status};
+use tonic::{Code, Request, Response, Status};
 
 use super::Admin;
-use crate::{FleetError, auth::Principal};
+use crate::{FleetError, auth::Principal, leader};
 
 /// Past events that a call gets if it does not say how many, and at most.
 const EVENTS: usize = 100;
@@ -23,6 +23,7 @@ impl workers_server::Workers for Admin {
         request: Request<wire::ListWorkersRequest>,
     ) -> Result<Response<wire::ListWorkersResponse>, Status> {
         Principal::of(&request)?.is_platform_admin()?;
+        leader::lead(&self.store, Code::FailedPrecondition, "the leader knows the workers")?;
         let pool = parse_pool(&request.into_inner().pool)?;
         let mut workers = self.fleet.workers(pool.as_ref());
         for worker in &mut workers {
@@ -39,6 +40,7 @@ impl workers_server::Workers for Admin {
         request: Request<wire::DrainWorkerRequest>,
     ) -> Result<Response<wire::DrainWorkerResponse>, Status> {
         Principal::of(&request)?.is_platform_admin()?;
+        leader::lead(&self.store, Code::FailedPrecondition, "the leader drains workers")?;
         let worker = request.into_inner().worker;
         let worker =
             worker.parse().map_err(|e: model::InvalidName| Status::invalid_argument(e.to_string()))?;
@@ -55,6 +57,7 @@ impl workers_server::Workers for Admin {
     ) -> Result<Response<Self::EventsStream>, Status> {
         let principal = Principal::of(&request)?;
         principal.is_platform_admin()?;
+        leader::lead(&self.store, Code::FailedPrecondition, "the leader knows what happened")?;
         let request = request.into_inner();
         let pool = parse_pool(&request.pool)?;
         let limit = match usize::try_from(request.limit) {

@@ -89,6 +89,7 @@ impl Harness {
             store: store.clone(),
             sealer,
             ca: ca.clone(),
+            joins: controller::Joins::default(),
             domain: "localhost".into(),
             default_pool: dialect::PoolSpec::default(),
             fleet: fleet.clone(),
