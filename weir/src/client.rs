@@ -14,7 +14,7 @@ pub(crate) mod workers;
 use std::{future::Future, path::PathBuf};
 
 use anyhow::{Context, Result, anyhow, bail};
-use api::client::Admin;
+use api::{client::Admin, pki};
 use tonic::{Code, Status};
 
 use crate::layout::{DEFAULT_DATA, Layout};
@@ -22,7 +22,7 @@ use crate::layout::{DEFAULT_DATA, Layout};
 /// How to reach the admin API; by default what `weir up` in this directory wrote.
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct Connect {
-    /// Admin API address
+    /// Admin API address; several, with commas, are tried in turn
     #[arg(long, env = "WEIR_ADMIN", value_name = "HOST:PORT", global = true)]
     admin: Option<String>,
     /// PEM file of the installation's CA
@@ -40,9 +40,9 @@ impl Connect {
     /// A client that connects on its first call, or an error that says what was looked for and where.
     pub(crate) fn client(&self) -> Result<Admin> {
         let layout = Layout::new(&self.data)?;
-        let address = match (&self.admin, layout.read_client()?) {
-            (Some(address), _) => address.clone(),
-            (None, Some(file)) => file.admin,
+        let addresses = match (&self.admin, layout.read_client()?) {
+            (Some(addresses), _) => addresses.split(',').map(|address| address.trim().to_owned()).collect(),
+            (None, Some(file)) => file.addresses(),
             (None, None) => bail!(
                 "no installation in {}: start one with `weir up`, or name one with --admin, --cacert and --token-file",
                 layout.root().display()
@@ -54,9 +54,19 @@ impl Connect {
         let ca_pem = read(self.cacert.clone().unwrap_or_else(|| layout.ca()), "--cacert")?;
         let token = match std::env::var("WEIR_TOKEN") {
             Ok(token) if self.token_file.is_none() => token,
+            // Whoever may read a server's key may do all that it may.
+            _ if self.token_file.is_none()
+                && !layout.admin_token().exists()
+                && layout.server_file().exists() =>
+            {
+                let identity =
+                    pki::load(&layout.pki(), "server").context("read this server's certificate")?;
+                return Admin::of_server(&addresses, &ca_pem, &identity)
+                    .context("set up a client of the admin API");
+            }
             _ => read(self.token_file.clone().unwrap_or_else(|| layout.admin_token()), "--token-file")?,
         };
-        Admin::new(&address, &ca_pem, token.trim()).context("set up a client of the admin API")
+        Admin::of_any(&addresses, &ca_pem, token.trim()).context("set up a client of the admin API")
     }
 }
 
@@ -85,9 +95,7 @@ pub(crate) fn refusal(status: Status) -> anyhow::Error {
         Code::NotFound => anyhow!("not found: {message}"),
         Code::Aborted => anyhow!("someone else changed it meanwhile, try again: {message}"),
         Code::Unavailable => {
-            anyhow!(
-                "the server cannot be reached (is `weir up` running?) or has no leader now; try again: {message}"
-            )
+            anyhow!("no server can be reached (is one running?), or none leads now; try again: {message}")
         }
         Code::DeadlineExceeded => {
             anyhow!("no answer in time; the change may or may not have happened: {message}")

@@ -9,8 +9,12 @@
 //!   pki/                ca.pem ca.key server.pem server.key node.pem node.key
 //!   server/             the store
 //!   node/               the agent's socket, plan and worker caches
+//!   server.json         of a server that `weir cluster init` or `join` made: who and where it is
+//!   node.json           of a host agent that `weir node join` made
 //! weir-data.key         0600, outside the directory: a backup of the one is useless without the other
 //! ```
+
+mod member;
 
 use std::{
     ffi::OsString,
@@ -20,8 +24,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
+
+pub(crate) use member::{NodeFile, ServerFile, Start};
 
 /// The default data directory, in the current directory.
 pub(crate) const DEFAULT_DATA: &str = "weir-data";
@@ -38,6 +44,22 @@ pub(crate) struct Layout {
 pub(crate) struct ClientFile {
     /// `host:port`
     pub(crate) admin: String,
+    /// The other servers', to be tried in turn.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) others: Vec<String>,
+}
+
+impl ClientFile {
+    /// With this address first, and these after it.
+    pub(crate) fn new(admin: &str, all: &[String]) -> Self {
+        let others = all.iter().filter(|other| *other != admin).cloned().collect();
+        Self { admin: admin.to_owned(), others }
+    }
+
+    /// All addresses, the nearest first.
+    pub(crate) fn addresses(self) -> Vec<String> {
+        [vec![self.admin], self.others].concat()
+    }
 }
 
 impl Layout {
@@ -68,6 +90,10 @@ impl Layout {
     pub(crate) fn ca(&self) -> PathBuf {
         self.pki().join("ca.pem")
     }
+    /// The CA's certificate and key, sealed, until the store has them.
+    pub(crate) fn sealed_ca(&self) -> PathBuf {
+        self.pki().join("ca.sealed")
+    }
     pub(crate) fn server(&self) -> PathBuf {
         self.root.join("server")
     }
@@ -93,6 +119,21 @@ impl Layout {
                 .mode(0o700)
                 .create(&dir)
                 .with_context(|| format!("make directory {}", dir.display()))?;
+        }
+        Ok(())
+    }
+
+    /// Refuses a directory that something is in already, and a key file that is there without one: it may be the only
+    /// way to somebody's secrets.
+    pub(crate) fn expect_new(&self) -> Result<()> {
+        if fs::read_dir(&self.root).is_ok_and(|mut entries| entries.next().is_some()) {
+            bail!("{} is not empty: give another directory with --data", self.root.display());
+        }
+        if self.key_encryption_key().exists() {
+            bail!(
+                "{} is there, the key file of an installation whose directory is not: move it away if that is gone for good",
+                self.key_encryption_key().display()
+            );
         }
         Ok(())
     }

@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 mod client;
+mod cluster;
 mod edge;
 mod layout;
 mod metrics_http;
@@ -36,7 +37,7 @@ enum Command {
     /// Run a server: config store, admin API, feed, autoscaler
     Server(Box<server::Args>),
     /// Run the host agent: owns the listening sockets, starts and stops workers
-    Node(node::Args),
+    Node(Box<node::Args>),
     /// Run one worker; with --static FILE a plain reverse proxy with no control plane
     Edge(edge::Args),
 
@@ -59,9 +60,9 @@ enum Command {
     Events(client::events::Args),
     /// Watch the workers live
     Top(client::top::Args),
-    /// The state of the store
+    /// Make an installation of several servers, and see to its members
     #[command(subcommand)]
-    Cluster(client::cluster::Command),
+    Cluster(cluster::Command),
 
     /// Generate load, open loop, and measure latency from the intended time
     Loadtest(Box<loadtest::Args>),
@@ -73,7 +74,7 @@ fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Up(args) => up::run(args),
         Command::Server(args) => server::run(*args),
-        Command::Node(args) => node::run(args),
+        Command::Node(args) => node::run(*args),
         Command::Edge(args) => edge::run(args),
         Command::Apply(args) => client::run(client::apply::run(args)),
         Command::Get(args) => client::run(client::get::run(args)),
@@ -84,7 +85,7 @@ fn main() -> ExitCode {
         Command::Workers(args) => client::run(client::workers::run(args)),
         Command::Events(args) => client::run(client::events::run(args)),
         Command::Top(args) => client::run(client::top::run(args)),
-        Command::Cluster(command) => client::run(client::cluster::run(command)),
+        Command::Cluster(command) => cluster::run(command),
         Command::Loadtest(args) => loadtest::run_cli(*args),
         Command::Plan(args) => loadtest::run_plan_cli(*args),
     };

@@ -1,46 +1,81 @@
 //! `weir node`.
 
+mod renewal;
+
 use std::{
-    net::SocketAddr,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use api::{pki, process};
 use node::{Identities, Identity, NodeConfig, Timing};
 use tokio::sync::watch;
 
-use crate::{metrics_http, supervised};
+use crate::{client, cluster, layout::Layout, metrics_http, supervised};
 
 #[derive(Debug, clap::Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub(crate) struct Args {
-    /// This machine's name among the nodes
-    #[arg(long, default_value = "local")]
-    name: String,
-    /// The agent's own directory
-    #[arg(long, value_name = "DIR")]
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    run: Run,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Command {
+    /// Make the data directory of a host agent that joins an installation (`weir cluster token create --role node`)
+    Join(cluster::node::Args),
+}
+
+#[derive(Debug, clap::Args)]
+struct Run {
+    /// Data directory that `weir node join` made; or, with --pki, the agent's own directory
+    #[arg(long, value_name = "DIR", default_value = crate::layout::DEFAULT_DATA)]
     data: PathBuf,
+    /// This machine's name among the nodes
+    #[arg(long)]
+    name: Option<String>,
     /// Where workers find the agent
     #[arg(long, value_name = "SOCKET")]
-    socket: PathBuf,
+    socket: Option<PathBuf>,
     /// Directory with ca.pem and the certificates of the node and its workers
-    #[arg(long, value_name = "DIR")]
-    pki: PathBuf,
-    /// A server's feed address; may be repeated, any of them will do
-    #[arg(long = "server", value_name = "HOST:PORT", required = true)]
+    #[arg(long, value_name = "DIR", requires_all = ["socket", "servers"])]
+    pki: Option<PathBuf>,
+    /// Where agents and workers reach a server; may be repeated, any of them will do
+    #[arg(long = "server", value_name = "HOST:PORT")]
     servers: Vec<String>,
     /// CPUs that workers may use; all by default
     #[arg(long)]
     cpus: Option<u32>,
     /// Prometheus metrics of the agent, HTTP
     #[arg(long, value_name = "ADDR")]
-    metrics: Option<SocketAddr>,
+    metrics: Option<std::net::SocketAddr>,
     /// End when standard input ends
     #[arg(long, hide = true)]
     supervised: bool,
 }
 
+/// Where the agent's things are, with no option left to interpret.
+struct Place {
+    name: String,
+    data: PathBuf,
+    socket: PathBuf,
+    pki: PathBuf,
+    servers: Vec<String>,
+    /// Its certificates were asked for, and are renewed.
+    joined: bool,
+}
+
 pub(crate) fn run(args: Args) -> Result<()> {
+    match args.command {
+        Some(Command::Join(join)) => client::run(cluster::node::run(join)),
+        None => agent(args.run),
+    }
+}
+
+fn agent(args: Run) -> Result<()> {
     process::init_tracing("info")?;
     process::log_panics(false);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -50,20 +85,51 @@ pub(crate) fn run(args: Args) -> Result<()> {
             let listener = metrics_http::listen(address).await?;
             tokio::spawn(metrics_http::serve(listener, metrics_http::recorder()?));
         }
-        let (_keep, identities) = watch::channel(identities(&args.pki)?);
+        let cpus = args.cpus.unwrap_or_else(cpus);
+        let place = place(args)?;
+        let (renewed, identities) = watch::channel(identities(&place.pki)?);
+        let renewed = Arc::new(renewed);
+        if place.joined {
+            let servers = place.servers.clone();
+            tokio::spawn(renewal::keep(place.pki.clone(), servers, Arc::clone(&renewed)));
+        }
         let program = std::env::current_exe().context("find this program's own file")?;
         let config = NodeConfig {
-            node: args.name,
-            data_dir: args.data,
-            agent_socket: args.socket,
-            servers: args.servers,
+            node: place.name,
+            data_dir: place.data,
+            agent_socket: place.socket,
+            servers: place.servers,
             identities,
             edge_command: vec![program.display().to_string(), "edge".into()],
-            cpus: args.cpus.unwrap_or_else(cpus),
+            cpus,
             timing: Timing::default(),
         };
         node::run(config, async move { process::shut_down(&mut shutdown).await }).await?;
         Ok(())
+    })
+}
+
+fn place(args: Run) -> Result<Place> {
+    if let (Some(pki), Some(socket)) = (args.pki, args.socket.clone()) {
+        let name = args.name.unwrap_or_else(|| "local".into());
+        return Ok(Place { name, data: args.data, socket, pki, servers: args.servers, joined: false });
+    }
+    let layout = Layout::new(&args.data)?;
+    let Some(file) = layout.read_node()? else {
+        bail!(
+            "{} is no host agent's directory: make one with `weir node join`, with a token of \
+             `weir cluster token create --role node`",
+            layout.root().display()
+        );
+    };
+    Ok(Place {
+        // Its certificate says its name.
+        name: file.name,
+        data: layout.node(),
+        socket: args.socket.unwrap_or_else(|| layout.agent_socket()),
+        pki: layout.pki(),
+        servers: if args.servers.is_empty() { file.servers } else { args.servers },
+        joined: true,
     })
 }
 

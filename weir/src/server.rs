@@ -1,66 +1,61 @@
 //! `weir server`: store, controller and autoscaler in one process.
 
 mod fleet;
+mod installation;
+mod member;
+mod renewal;
 
-use std::{
-    net::{IpAddr, Ipv4Addr, SocketAddr},
-    path::PathBuf,
-    sync::Arc,
-};
+use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
-use anyhow::{Context, Result, bail};
-use api::{
-    pki::{self, Ca},
-    process,
-};
-use controller::Controller;
+use anyhow::{Context, Result};
+use api::process;
+use controller::{Controller, Joins, PeersPort};
 use dialect::{Listen, PoolSpec};
 use model::ListenerProtocol;
-use store::{Store, seal::Sealer};
-use tokio::net::TcpListener;
-use tracing::info;
+use tokio::{net::TcpListener, sync::watch};
+use tracing::{info, warn};
 
 use crate::{metrics_http, supervised};
+use installation::Installation;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// The store's directory
+    /// Data directory that `weir cluster init` or `join` made; or, with --pki, the store's own directory
     #[arg(long, value_name = "DIR")]
     data: PathBuf,
     /// The key-encryption key, outside of the data directory; made if it is not there
-    #[arg(long, value_name = "FILE")]
-    key_file: PathBuf,
-    /// Directory with the CA and the server's certificate
-    #[arg(long, value_name = "DIR")]
-    pki: PathBuf,
+    #[arg(long, value_name = "FILE", requires = "pki")]
+    key_file: Option<PathBuf>,
+    /// Directory with the CA and the server's certificate, of a server that is alone
+    #[arg(long, value_name = "DIR", requires_all = ["key_file", "admin_token_file"])]
+    pki: Option<PathBuf>,
     /// File with the platform admin's token, made known to the store at start
-    #[arg(long, value_name = "FILE")]
-    admin_token_file: PathBuf,
-    /// Admin API
-    #[arg(long, value_name = "ADDR", default_value_t = local(7070))]
-    admin: SocketAddr,
+    #[arg(long, value_name = "FILE", requires = "pki")]
+    admin_token_file: Option<PathBuf>,
+    /// Where to listen for the admin API
+    #[arg(long, value_name = "ADDR")]
+    admin: Option<SocketAddr>,
     /// Metrics, HTTP
-    #[arg(long, value_name = "ADDR", default_value_t = local(7071))]
-    metrics: SocketAddr,
-    /// Feed for workers and agents
-    #[arg(long, value_name = "ADDR", default_value_t = local(7072))]
-    feed: SocketAddr,
+    #[arg(long, value_name = "ADDR")]
+    metrics: Option<SocketAddr>,
+    /// Where to listen for other servers, workers and agents
+    #[arg(long, value_name = "ADDR")]
+    feed: Option<SocketAddr>,
     /// Where the default pool listens for port 80
-    #[arg(long, value_name = "ADDR", default_value_t = local(8080))]
-    http: SocketAddr,
+    #[arg(long, value_name = "ADDR")]
+    http: Option<SocketAddr>,
     /// Where the default pool listens for port 443
-    #[arg(long, value_name = "ADDR", default_value_t = local(8443))]
-    https: SocketAddr,
+    #[arg(long, value_name = "ADDR")]
+    https: Option<SocketAddr>,
     /// Tenants get <tenant>.<domain>
-    #[arg(long, default_value = "localhost")]
-    domain: String,
+    #[arg(long)]
+    domain: Option<String>,
+    /// How long the certificates live that this server signs, seconds
+    #[arg(long, hide = true, value_name = "SECONDS")]
+    certificate_lifetime: Option<u64>,
     /// End when standard input ends
     #[arg(long, hide = true)]
     supervised: bool,
-}
-
-const fn local(port: u16) -> SocketAddr {
-    SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port)
 }
 
 pub(crate) fn run(args: Args) -> Result<()> {
@@ -74,73 +69,77 @@ pub(crate) fn run(args: Args) -> Result<()> {
 async fn serve(args: Args) -> Result<()> {
     let shutdown = supervised::shutdown(args.supervised)?;
     let recorder = metrics_http::recorder()?;
-    let ca = Arc::new(Ca::load(&args.pki)?);
-    let identity = pki::load(&args.pki, "server")?;
-    let token = std::fs::read_to_string(&args.admin_token_file)
-        .with_context(|| format!("read the admin token in {}", args.admin_token_file.display()))?;
+    let lifetime = args.certificate_lifetime.map_or(controller::CERTIFICATE_LIFETIME, Duration::from_secs);
+    let installation = Installation::find(&args)?;
     // Before the store opens: an address that is taken is told at once.
-    let admin = listen("the admin API", args.admin).await?;
-    let feed = listen("the feed", args.feed).await?;
-    let metrics = metrics_http::listen(args.metrics).await?;
+    let admin = listen("the admin API", &installation.listen_admin).await?;
+    let feed = listen("the feed", &installation.listen_peers).await?;
+    let metrics = metrics_http::listen(installation.metrics).await?;
 
-    expect_key(&args)?;
-    let store = Store::open(store::Config::new(&args.data)).await?;
-    let sealer = Arc::new(Sealer::from_file(&args.key_file)?);
-    let fleet = fleet::Fleet::start(store.clone(), shutdown.clone());
-    let controller = Controller::start(controller::Config {
-        store: store.clone(),
-        sealer,
-        ca: Arc::clone(&ca),
-        domain: args.domain,
-        default_pool: PoolSpec {
-            listen: vec![
-                Listen { port: 80, bind: args.http, protocol: ListenerProtocol::Http },
-                Listen { port: 443, bind: args.https, protocol: ListenerProtocol::Https },
-            ],
-            ..PoolSpec::default()
-        },
-        fleet: fleet.clone(),
-        intake: fleet.clone(),
-        shutdown: shutdown.clone(),
-    })
-    .await?;
-    controller.install_admin_token(token.trim()).await?;
-    fleet.follow(controller.world());
+    let server = installation.open().await?;
+    let (store, live, ca_pem) = (server.store.clone(), server.identity.clone(), server.ca_pem.clone());
+    let (stopped, mut stop) = watch::channel(false);
+    let down = async move { process::shut_down(&mut stop).await };
+    let (port, serving) = PeersPort::open(store.clone(), feed, live.clone(), &ca_pem, down)?;
+    let peers = tokio::spawn(serving);
 
-    // Both ports end by themselves at the shutdown, when the calls in progress are answered: the store is there for
-    // them until then.
-    let ports = async {
-        tokio::try_join!(
-            async { controller.serve_admin(admin, &identity, ca.cert_pem()).await.context("admin API") },
-            async {
-                let agents = fleet.services();
-                controller.serve_feed(feed, &identity, ca.cert_pem(), agents).await.context("feed")
-            },
-        )
+    let mut asked = shutdown.clone();
+    let running = async {
+        let ca = tokio::select! {
+            ca = server.authority() => ca?,
+            () = process::shut_down(&mut asked) => return Ok(()),
+        };
+        let _renewal = server.keep_certificate(Arc::clone(&ca), lifetime);
+        let fleet = fleet::Fleet::start(store.clone(), shutdown.clone());
+        let controller = Controller::start(controller::Config {
+            store: store.clone(),
+            sealer: Arc::clone(&server.sealer),
+            ca: Arc::clone(&ca),
+            joins: Joins { key_file: server.shared_key_file.clone(), lifetime },
+            domain: installation.domain.clone(),
+            default_pool: default_pool(&installation),
+            fleet: fleet.clone(),
+            intake: fleet.clone(),
+            shutdown: shutdown.clone(),
+        })
+        .await?;
+        let controller = Arc::new(controller);
+        let _founding = server.found(&controller, ca).await?;
+        fleet.follow(controller.world());
+        port.begin(controller.feed_routes(fleet.services()));
+        // Ends by itself at the shutdown, when the calls in progress are answered.
+        controller.serve_admin(admin, live, &ca_pem).await.context("admin API")?;
+        anyhow::Ok(())
     };
     let result = tokio::select! {
-        result = ports => result.map(|_| ()),
+        result = running => result,
         result = metrics_http::serve(metrics, recorder) => result.map(|never| match never {}),
+        error = server.removed() => Err(error),
     };
-    drop(controller);
+    // Leadership goes to another server while its messages still come in; their streams end with the store.
     store.shutdown().await;
+    stopped.send_replace(true);
+    match tokio::time::timeout(PORT_GRACE, peers).await {
+        Ok(served) => served.context("the feed's task")?.context("feed")?,
+        Err(_) => warn!("calls that did not end are cut"),
+    }
     info!("stopped");
     result
 }
 
-/// A new key beside old data would open none of its secrets, and hide that the old one is lost.
-fn expect_key(args: &Args) -> Result<()> {
-    let has_data = std::fs::read_dir(&args.data).is_ok_and(|mut entries| entries.next().is_some());
-    if has_data && !args.key_file.exists() {
-        bail!(
-            "{} is missing, and the secrets in {} can be opened with nothing else: restore it from its backup",
-            args.key_file.display(),
-            args.data.display()
-        );
+/// What streams of agents and workers have to end in once the store has stopped: they end by themselves.
+const PORT_GRACE: Duration = Duration::from_secs(2);
+
+fn default_pool(installation: &Installation) -> PoolSpec {
+    PoolSpec {
+        listen: vec![
+            Listen { port: 80, bind: installation.http, protocol: ListenerProtocol::Http },
+            Listen { port: 443, bind: installation.https, protocol: ListenerProtocol::Https },
+        ],
+        ..PoolSpec::default()
     }
-    Ok(())
 }
 
-async fn listen(what: &str, address: SocketAddr) -> Result<TcpListener> {
+async fn listen(what: &str, address: &str) -> Result<TcpListener> {
     TcpListener::bind(address).await.with_context(|| format!("listen for {what} on {address}"))
 }

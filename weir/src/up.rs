@@ -105,7 +105,7 @@ async fn serve(
     children.start_node(args)?;
     let start = async {
         let mut client = admin_client(args, layout).await?;
-        layout.write_client(&ClientFile { admin: args.admin.to_string() })?;
+        layout.write_client(&ClientFile::new(&args.admin.to_string(), &[]))?;
         first_worker(&mut client).await?;
         let demo = if args.demo { Some(demo::start(args, &mut client).await?) } else { None };
         output::text(&banner(args, layout, started.elapsed(), demo.as_ref()))?;

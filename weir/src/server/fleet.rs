@@ -1,6 +1,9 @@
 //! Puts controller, autoscaler and store together: each knows the others only by a trait or a channel.
 
-use std::sync::Arc;
+use std::{
+    sync::{Arc, Weak},
+    time::Duration,
+};
 
 use api::{admin, node::nodes_server::NodesServer, pki::Role};
 use autoscaler::{Autoscaler, Capacity, DrainError, Policies, PoolPolicy, Stored, Version};
@@ -16,6 +19,19 @@ use tonic::service::Routes;
 pub(crate) struct Fleet {
     autoscaler: Autoscaler,
     policies: watch::Sender<Policies>,
+    store: Handle,
+}
+
+/// Who belongs to the cluster changes by hand.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// Tells nodes where the servers are.
+async fn follow_members(fleet: Weak<Fleet>) {
+    while let Some(fleet) = fleet.upgrade() {
+        fleet.autoscaler.reached_at(controller::servers(&fleet.store));
+        drop(fleet);
+        tokio::time::sleep(LOOK).await;
+    }
 }
 
 impl Fleet {
@@ -23,10 +39,12 @@ impl Fleet {
     pub(crate) fn start(store: Handle, shutdown: watch::Receiver<bool>) -> Arc<Self> {
         let (policies, follower) = watch::channel(Policies::new());
         let autoscaler = Autoscaler::new(follower, leadership(store.leadership()));
-        let plans = Arc::new(Plans(controller::Desired::new(store)));
+        let plans = Arc::new(Plans(controller::Desired::new(store.clone())));
         let nodes = Arc::new(autoscaler.nodes());
         tokio::spawn(autoscaler::run(autoscaler.clone(), plans, nodes, shutdown));
-        Arc::new(Self { autoscaler, policies })
+        let fleet = Arc::new(Self { autoscaler, policies, store: store.clone() });
+        tokio::spawn(follow_members(Arc::downgrade(&fleet)));
+        fleet
     }
 
     /// Follows the pools of the controller's world.
@@ -95,7 +113,10 @@ impl controller::Fleet for Fleet {
 
 impl controller::Intake for Fleet {
     fn report(&self, _role: Role, reports: ReportStream) -> ReplyStream {
-        Box::pin(self.autoscaler.intake().serve(reports))
+        let store = self.store.clone();
+        let lost = async move { controller::leadership_lost(&store).await };
+        // Its worker reports to the next leader.
+        Box::pin(self.autoscaler.intake().serve(reports).take_until(lost))
     }
 }
 
