@@ -17,6 +17,7 @@
 //!   Hello                  ->
 //!                          <-    Welcome            (a new worker)
 //!                          <-    Recover            (a worker that an agent has welcomed before)
+//!                          <-    Renewed            (at any time after either: other servers, a new certificate)
 //!   Recovered + sockets    ->                       (one or more a listen address)
 //!   RecoveredAll           ->                       (then its state is as its Hello said)
 //!   Ready                  ->                       (configuration loaded, TLS warm; not after Recover if Hello said so)
@@ -88,6 +89,8 @@ pub enum MessageError {
 pub enum ToWorker {
     /// Who the worker is and all that it needs to serve.
     Welcome(Box<Welcome>),
+    /// How the servers are reached from now on. Only to workers that said that they know this.
+    Renewed(Box<Credentials>),
     /// Send duplicates of all sockets that you hold: I am a new agent.
     Recover,
     /// Listen on these as well. The sockets come beside the message.
@@ -119,6 +122,9 @@ pub enum ToAgent {
         ready: bool,
         /// Whether it is draining.
         draining: bool,
+        /// Whether it knows `Renewed`.
+        #[serde(default)]
+        renews: bool,
     },
     /// The sockets of one listen address that the worker holds; they come beside the message.
     Recovered(Slots),
@@ -171,6 +177,36 @@ pub enum Transport {
     Udp,
 }
 
+/// How a worker reaches the servers.
+#[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Credentials {
+    /// Where the servers are, `host:port`; any will do.
+    pub servers: Vec<String>,
+    /// The installation's CA, PEM.
+    pub ca_pem: String,
+    /// The worker's client certificate, PEM.
+    pub cert_pem: String,
+    /// Its key, PEM. Never written to disk by the worker.
+    pub key_pem: String,
+}
+
+impl std::fmt::Debug for Credentials {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Credentials").field("servers", &self.servers).finish_non_exhaustive()
+    }
+}
+
+impl From<&Welcome> for Credentials {
+    fn from(welcome: &Welcome) -> Self {
+        Self {
+            servers: welcome.servers.clone(),
+            ca_pem: welcome.ca_pem.clone(),
+            cert_pem: welcome.cert_pem.clone(),
+            key_pem: welcome.key_pem.clone(),
+        }
+    }
+}
+
 /// All that a new worker needs to serve.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Welcome {
@@ -219,6 +255,13 @@ mod tests {
         for message in [ToAgent::Ready { start_us: 5 }, ToAgent::Taken(slots()), ToAgent::RecoveredAll] {
             assert_eq!(decode::<ToAgent>(&encode(&message).unwrap()).unwrap(), message);
         }
+    }
+
+    #[test]
+    fn a_worker_of_an_earlier_version_renews_nothing() {
+        let hello =
+            br#"{"hello":{"worker":"w-1","pool":"p","pid":7,"welcomed":true,"ready":true,"draining":false}}"#;
+        assert!(matches!(decode::<ToAgent>(hello).unwrap(), ToAgent::Hello { renews: false, .. }));
     }
 
     #[test]

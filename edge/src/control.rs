@@ -9,10 +9,10 @@ mod link;
 mod mirror;
 mod report;
 
-use std::{os::fd::OwnedFd, path::PathBuf, sync::Arc, time::Duration};
+use std::{os::fd::OwnedFd, path::PathBuf, time::Duration};
 
 use anyhow::{Context, Result};
-use api::agent::{Slots, ToAgent, ToWorker, Welcome};
+use api::agent::{Credentials, Slots, ToAgent, ToWorker, Welcome};
 use model::{PoolName, WorkerId};
 use tokio::{
     sync::watch,
@@ -90,9 +90,11 @@ pub fn run_worker(args: WorkerArgs) -> Result<()> {
 async fn welcome(args: &WorkerArgs) -> Result<(Session, Welcome)> {
     let hello = async {
         let link = Link::connect(&args.agent_socket)?;
-        let session = Session::begin(link, args.clone(), Phase::Starting, false).await?;
+        let servers = watch::Sender::default();
+        let session = Session::begin(link, args.clone(), servers, Phase::Starting, false).await?;
         loop {
             if let (ToWorker::Welcome(welcome), _) = session.link.recv().await? {
+                session.servers.send_replace(Credentials::from(&*welcome));
                 return Ok::<_, LinkError>((session, *welcome));
             }
         }
@@ -113,9 +115,11 @@ async fn run(
     mut shutdown: watch::Receiver<bool>,
 ) -> Result<()> {
     let args = session.args.clone();
-    let reporter = Arc::new(Reporter::new(args.worker.clone(), args.pool.clone(), control.clone()));
+    let reporter = Reporter::new(args.worker.clone(), args.pool.clone(), control.clone());
+    let servers = session.servers.subscribe();
     let (feed, started) =
-        Feed::open((args.worker.clone(), args.pool.clone()), &welcome, control.clone(), reporter).await;
+        Feed::open((args.worker.clone(), args.pool.clone()), &welcome, servers.clone(), control.clone())
+            .await;
     if started {
         // A server that answers has something newer, and a worker that is ready too soon refuses a new tenant.
         let control = control.clone();
@@ -125,6 +129,7 @@ async fn run(
         });
     }
     let feed = tokio::spawn(feed.follow());
+    let reports = tokio::spawn(reporter.follow(servers));
     let agent = tokio::spawn(follow_agent(session, control.clone()));
     let deadline = Duration::from_millis(welcome.drain_deadline_ms);
     tokio::select! {
@@ -138,6 +143,7 @@ async fn run(
     // The agent's task ends once it has said Drained; where no agent is, nobody needs to hear it.
     let farewell = timeout(FAREWELL, agent).await;
     feed.abort();
+    reports.abort();
     match farewell {
         Ok(joined) => joined.context("the agent's task panicked"),
         Err(_) => Ok(()),
@@ -151,10 +157,18 @@ struct Session {
     args: WorkerArgs,
     /// The phase that the agent knows of.
     told: Phase,
+    /// How the servers are reached, as an agent said last.
+    servers: watch::Sender<Credentials>,
 }
 
 impl Session {
-    async fn begin(link: Link, args: WorkerArgs, phase: Phase, welcomed: bool) -> Result<Self, LinkError> {
+    async fn begin(
+        link: Link,
+        args: WorkerArgs,
+        servers: watch::Sender<Credentials>,
+        phase: Phase,
+        welcomed: bool,
+    ) -> Result<Self, LinkError> {
         let hello = ToAgent::Hello {
             worker: args.worker.clone(),
             pool: args.pool.clone(),
@@ -162,9 +176,10 @@ impl Session {
             welcomed,
             ready: phase >= Phase::Ready,
             draining: phase >= Phase::Draining,
+            renews: true,
         };
         link.send(&hello, &[]).await?;
-        Ok(Self { link, args, told: phase })
+        Ok(Self { link, args, told: phase, servers })
     }
 
     /// Answers the agent and tells it of every change of phase, until the connection ends or the worker is drained.
@@ -205,6 +220,10 @@ impl Session {
         match message {
             // Only a new worker is welcomed, and this one was.
             ToWorker::Welcome(_) => {}
+            ToWorker::Renewed(credentials) => {
+                info!(servers = ?credentials.servers, "new credentials");
+                self.servers.send_replace(*credentials);
+            }
             ToWorker::Recover => {
                 for (slots, sockets) in control.held_slots()? {
                     self.link.send(&ToAgent::Recovered(slots), &sockets).await?;
@@ -265,17 +284,17 @@ async fn follow_agent(mut session: Session, control: Control) {
             "agent lost, serving on with the sockets that are here"
         );
         let lost_at = Instant::now();
-        session = reconnect(session.args, &control).await;
+        session = reconnect(session.args, session.servers, &control).await;
         info!(after_ms = lost_at.elapsed().as_millis(), "agent found again");
     }
 }
 
-async fn reconnect(args: WorkerArgs, control: &Control) -> Session {
+async fn reconnect(args: WorkerArgs, servers: watch::Sender<Credentials>, control: &Control) -> Session {
     loop {
         sleep(RECONNECT).await;
         let Ok(link) = Link::connect(&args.agent_socket) else { continue };
         let phase = *control.phase().borrow();
-        if let Ok(session) = Session::begin(link, args.clone(), phase, true).await {
+        if let Ok(session) = Session::begin(link, args.clone(), servers.clone(), phase, true).await {
             return session;
         }
     }

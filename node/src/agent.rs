@@ -61,6 +61,8 @@ pub(crate) enum Event {
     Waiting(PoolName),
     /// A server's plan.
     Plan(NodePlan),
+    /// Where the servers are now.
+    Servers(Vec<String>),
     /// No server plans any more.
     Disconnected,
 }
@@ -89,7 +91,8 @@ pub async fn run(config: NodeConfig, shutdown: impl Future<Output = ()> + Send) 
     let mut agent = Agent::new(Arc::clone(&config), cache_key, statuses, events.clone());
     agent.take_over();
     tasks.spawn(link::serve(listener, events.clone()));
-    tasks.spawn(servers::keep_in_touch(config, status_receiver, events));
+    let mut identities = config.identities.clone();
+    tasks.spawn(servers::keep_in_touch(config, agent.servers().to_vec(), status_receiver, events));
 
     let mut ticks = interval(TICK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -101,6 +104,7 @@ pub async fn run(config: NodeConfig, shutdown: impl Future<Output = ()> + Send) 
                 let Some(event) = event else { return Ok(()) };
                 agent.on(event);
             }
+            Ok(()) = identities.changed() => agent.renew(),
             _ = ticks.tick() => agent.tick(),
             () = &mut shutdown, if !agent.stopping => agent.stop(),
         }

@@ -13,8 +13,10 @@ pub struct NodeConfig {
     pub data_dir: PathBuf,
     /// Where workers find the agent.
     pub agent_socket: PathBuf,
-    /// The servers' feed addresses, `host:port`; any of them will do.
+    /// Where the servers are at first, `host:port`; any of them will do.
     pub servers: Vec<String>,
+    /// Told where they are, whenever they say so.
+    pub learned: watch::Sender<Vec<String>>,
     /// Read again at each connection and for each worker: certificates are renewed while the agent runs.
     pub identities: watch::Receiver<Identities>,
     /// Program and arguments that start a worker, such as `[weir, edge]`. Appended are

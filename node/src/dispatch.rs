@@ -9,7 +9,7 @@ use std::{
 };
 
 use api::{
-    agent::{ToAgent, ToWorker, Welcome},
+    agent::{Credentials, ToAgent, ToWorker, Welcome},
     node::{NodePlan, NodeStatus},
 };
 use model::{PoolName, WorkerId};
@@ -43,6 +43,8 @@ pub(crate) struct Agent {
     events: mpsc::Sender<Event>,
     statuses: watch::Sender<NodeStatus>,
     saved: Saved,
+    /// Where the servers are: as they said last, then as the agent was told at its start.
+    servers: Vec<String>,
     pub(crate) stopping: bool,
 }
 
@@ -54,6 +56,7 @@ impl Agent {
         events: mpsc::Sender<Event>,
     ) -> Self {
         Self {
+            servers: config.servers.clone(),
             config,
             cache_key,
             boot: format!("{:08x}", rand::random::<u32>()),
@@ -74,7 +77,10 @@ impl Agent {
 
     /// Finds what an agent before this one left.
     pub(crate) fn take_over(&mut self) {
-        for SavedPool { pool, plan, workers, next_slots } in Saved::load(&self.record()).pools {
+        let saved = Saved::load(&self.record());
+        let told = self.config.servers.iter().filter(|server| !saved.servers.contains(server));
+        self.servers = saved.servers.iter().chain(told).cloned().collect();
+        for SavedPool { pool, plan, workers, next_slots } in saved.pools {
             let mut known = Vec::new();
             for found in &workers {
                 match self.processes.find(found) {
@@ -92,6 +98,27 @@ impl Agent {
                 self.handle(&pool, Input::Plan(plan));
             }
         }
+    }
+
+    /// Where the servers are.
+    pub(crate) fn servers(&self) -> &[String] {
+        &self.servers
+    }
+
+    /// Gives all workers the newest certificate and the servers' addresses.
+    pub(crate) fn renew(&mut self) {
+        let message = ToWorker::Renewed(Box::new(self.credentials()));
+        for (worker, link) in self.links.iter().filter(|(_, link)| link.renews) {
+            if !link.send(&message, Vec::new()) {
+                // It gets them when it connects again.
+                warn!(%worker, "a worker did not take its new certificate");
+            }
+        }
+    }
+
+    fn credentials(&self) -> Credentials {
+        let Identity { ca_pem, cert_pem, key_pem } = self.config.identities.borrow().worker.clone();
+        Credentials { servers: self.servers.clone(), ca_pem, cert_pem, key_pem }
     }
 
     fn running(&mut self, pool: &PoolName) -> &mut Running {
@@ -156,6 +183,12 @@ impl Agent {
                 self.handle(&pool, Input::Waiting);
             }
             Event::Plan(plan) => self.plan(plan),
+            Event::Servers(servers) => {
+                info!(?servers, "the servers are elsewhere now");
+                self.config.learned.send_replace(servers.clone());
+                self.servers = servers;
+                self.renew();
+            }
             Event::Disconnected => ::metrics::gauge!(metrics::CONNECTED).set(0),
         }
     }
@@ -202,8 +235,13 @@ impl Agent {
         if stopping && is_new {
             self.handle(&pool, Input::Stop);
         }
+        let is_old = matches!(&message, ToAgent::Hello { welcomed: true, renews: true, .. });
         self.links.insert(worker.clone(), link);
-        self.handle(&pool, Input::Said { worker, message });
+        self.handle(&pool, Input::Said { worker: worker.clone(), message });
+        if is_old && let Some(link) = self.links.get(&worker) {
+            // What its last agent gave it may be over.
+            link.send(&ToWorker::Renewed(Box::new(self.credentials())), Vec::new());
+        }
     }
 
     fn said(&mut self, worker: WorkerId, message: ToAgent, sockets: Vec<OwnedFd>) {
@@ -288,7 +326,7 @@ impl Agent {
     }
 
     fn welcome(&self, pool: &PoolName) -> Welcome {
-        let Identity { ca_pem, cert_pem, key_pem } = self.config.identities.borrow().worker.clone();
+        let Credentials { servers, ca_pem, cert_pem, key_pem } = self.credentials();
         let cache_dir = self.config.data_dir.join("cache").join(pool.as_str());
         if let Err(error) = make_private_dir(&cache_dir) {
             // It can serve without, from the servers.
@@ -297,7 +335,7 @@ impl Agent {
         let plan = self.pools.get(pool).and_then(|running| running.pool.current_plan());
         let drain_deadline = plan.map_or(DEFAULT_DRAIN_DEADLINE, Plan::drain_deadline);
         Welcome {
-            servers: self.config.servers.clone(),
+            servers,
             ca_pem,
             cert_pem,
             key_pem,
@@ -339,7 +377,7 @@ impl Agent {
             running.export(pool);
         }
         let pools = self.pools.iter().map(|(pool, running)| running.saved(pool, &self.processes)).collect();
-        let saved = Saved { pools };
+        let saved = Saved { servers: self.servers.clone(), pools };
         if saved != self.saved {
             if let Err(error) = saved.store(&self.record()) {
                 error!(path = %self.record().display(), %error, "the record for the next agent cannot be written");

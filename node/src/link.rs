@@ -27,6 +27,8 @@ const PATIENCE: Duration = Duration::from_secs(5);
 pub(crate) struct Link {
     /// Unique to the connection.
     pub(crate) serial: u64,
+    /// Whether the worker knows `Renewed`.
+    pub(crate) renews: bool,
     queue: mpsc::Sender<Outgoing>,
 }
 
@@ -105,7 +107,7 @@ async fn exchange(
     let stream = Polled::new(stream, Interest::READABLE | Interest::WRITABLE)?;
     let Some(first) = timeout(PATIENCE, receive(&stream)).await?? else { return Ok(()) };
     let message: ToAgent = parse(&first)?;
-    let ToAgent::Hello { worker, pool, pid, .. } = &message else {
+    let ToAgent::Hello { worker, pool, pid, renews, .. } = &message else {
         return Err(io::Error::new(io::ErrorKind::InvalidData, "the first message is not Hello"));
     };
     if *pid != peer.pid {
@@ -115,7 +117,7 @@ async fn exchange(
     let (worker, pool, pid) = (worker.clone(), pool.clone(), *pid);
     *said_hello = Some(worker.clone());
     let (queue, mut outgoing) = mpsc::channel(MAX_QUEUED);
-    let link = Link { serial, queue };
+    let link = Link { serial, renews: *renews, queue };
     let hello = Hello { worker: worker.clone(), pool, pid, message, link };
     if events.send(Event::Hello(Box::new(hello))).await.is_err() {
         return Ok(());

@@ -21,6 +21,9 @@ const MAX_FILE: u64 = 16 * 1024 * 1024;
 /// All pools of a node.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub(crate) struct Saved {
+    /// Where the servers said that they are.
+    #[serde(default)]
+    pub(crate) servers: Vec<String>,
     pub(crate) pools: Vec<SavedPool>,
 }
 
@@ -122,7 +125,7 @@ mod tests {
             workers: vec![worker],
             next_slots: Vec::new(),
         };
-        let saved = Saved { pools: vec![pool] };
+        let saved = Saved { servers: vec!["a:1".into()], pools: vec![pool] };
         saved.store(&path).unwrap();
         assert_eq!(Saved::load(&path), saved);
         fs::write(&path, "{").unwrap();

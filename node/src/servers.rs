@@ -2,9 +2,8 @@
 
 use std::{sync::Arc, time::Duration};
 
-use api::{node::NodeStatus, pki};
+use api::{client::Route, leader, node::NodeStatus, pki};
 use futures_util::{Stream, stream};
-use rand::seq::SliceRandom;
 use tokio::{
     sync::{mpsc, watch},
     time::{Instant, sleep, timeout_at},
@@ -22,59 +21,76 @@ const BACKOFF: Duration = Duration::from_millis(100);
 /// The longest pause: short, for a cut-off node serves but does not scale.
 const MAX_BACKOFF: Duration = Duration::from_secs(5);
 
-/// Keeps in touch until it is aborted.
+/// Keeps in touch until it is aborted, with the leader: the others say where it is.
 pub(crate) async fn keep_in_touch(
     config: Arc<NodeConfig>,
+    servers: Vec<String>,
     statuses: watch::Receiver<NodeStatus>,
     events: mpsc::Sender<Event>,
 ) {
     let mut backoff = BACKOFF;
-    let mut servers = config.servers.clone();
-    // Spread over the servers, and anew after every round.
-    while !servers.is_empty() {
-        servers.shuffle(&mut rand::rng());
-        for server in &servers {
-            let mut planned = false;
-            let result = converse(&config, server, statuses.clone(), &events, &mut planned).await;
-            if planned {
-                backoff = BACKOFF;
-                if events.send(Event::Disconnected).await.is_err() {
-                    return;
+    let mut route = Route::new(servers);
+    while let Some(server) = route.choose() {
+        let mut planned = false;
+        let talk = Talk { config: &config, server: &server, events: &events };
+        let result = talk.converse(statuses.clone(), &mut route, &mut planned).await;
+        if planned {
+            backoff = BACKOFF;
+            if events.send(Event::Disconnected).await.is_err() {
+                return;
+            }
+        }
+        match result {
+            Ok(()) => info!(%server, "the server ended the conversation"),
+            Err(ConverseError::Broken(status)) if let Some(leader) = leader::peers_of(&status) => {
+                if route.hint(leader) {
+                    continue;
                 }
             }
-            match result {
-                Ok(()) => info!(%server, "the server ended the conversation"),
-                Err(error) => warn!(%server, error = chain(&error), "no server to plan for this node"),
-            }
-            // Full jitter over the upper half, so that the nodes of a failed server do not come in step.
-            sleep(backoff.mul_f64(0.5 + 0.5 * rand::random::<f64>())).await;
-            backoff = (backoff * 2).min(MAX_BACKOFF);
+            Err(error) => warn!(%server, error = chain(&error), "no server to plan for this node"),
         }
+        // Full jitter over the upper half, so that the nodes of a failed server do not come in step.
+        sleep(backoff.mul_f64(0.5 + 0.5 * rand::random::<f64>())).await;
+        backoff = (backoff * 2).min(MAX_BACKOFF);
     }
     info!("no servers are configured; the last plan holds");
 }
 
-/// `planned` is set with the first plan.
-async fn converse(
-    config: &NodeConfig,
-    server: &str,
-    statuses: watch::Receiver<NodeStatus>,
-    events: &mpsc::Sender<Event>,
-    planned: &mut bool,
-) -> Result<(), ConverseError> {
-    let Identity { ca_pem, cert_pem, key_pem } = config.identities.borrow().node.clone();
-    let mut client = api::client::nodes(server, &ca_pem, &pki::Identity { cert_pem, key_pem })?;
-    let mut plans = client.reconcile(report(statuses)).await?.into_inner();
-    while let Some(plan) = plans.message().await? {
-        if !*planned {
-            info!(%server, "a server plans for this node");
-            *planned = true;
+/// One conversation with one server.
+struct Talk<'a> {
+    config: &'a NodeConfig,
+    server: &'a str,
+    events: &'a mpsc::Sender<Event>,
+}
+
+impl Talk<'_> {
+    /// `planned` is set with the first plan.
+    async fn converse(
+        &self,
+        statuses: watch::Receiver<NodeStatus>,
+        route: &mut Route,
+        planned: &mut bool,
+    ) -> Result<(), ConverseError> {
+        let server = self.server;
+        let Identity { ca_pem, cert_pem, key_pem } = self.config.identities.borrow().node.clone();
+        let mut client = api::client::nodes(server, &ca_pem, &pki::Identity { cert_pem, key_pem })?;
+        let mut plans = client.reconcile(report(statuses)).await?.into_inner();
+        while let Some(plan) = plans.message().await? {
+            if !*planned {
+                info!(%server, "a server plans for this node");
+                *planned = true;
+            }
+            if route.learn(&plan.servers)
+                && self.events.send(Event::Servers(route.servers().to_vec())).await.is_err()
+            {
+                return Ok(());
+            }
+            if self.events.send(Event::Plan(plan)).await.is_err() {
+                return Ok(());
+            }
         }
-        if events.send(Event::Plan(plan)).await.is_err() {
-            return Ok(());
-        }
+        Ok(())
     }
-    Ok(())
 }
 
 #[derive(Debug, thiserror::Error)]

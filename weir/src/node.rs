@@ -89,9 +89,9 @@ fn agent(args: Run) -> Result<()> {
         let place = place(args)?;
         let (renewed, identities) = watch::channel(identities(&place.pki)?);
         let renewed = Arc::new(renewed);
+        let learned = watch::Sender::new(place.servers.clone());
         if place.joined {
-            let servers = place.servers.clone();
-            tokio::spawn(renewal::keep(place.pki.clone(), servers, Arc::clone(&renewed)));
+            tokio::spawn(renewal::keep(place.pki.clone(), learned.subscribe(), Arc::clone(&renewed)));
         }
         let program = std::env::current_exe().context("find this program's own file")?;
         let config = NodeConfig {
@@ -99,6 +99,7 @@ fn agent(args: Run) -> Result<()> {
             data_dir: place.data,
             agent_socket: place.socket,
             servers: place.servers,
+            learned,
             identities,
             edge_command: vec![program.display().to_string(), "edge".into()],
             cpus,

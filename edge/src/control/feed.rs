@@ -1,12 +1,12 @@
-//! The worker's end of the feed: deltas in, acknowledgements out, load reports beside it, one server at a time.
+//! The worker's end of the feed: deltas in, acknowledgements out, one server at a time, whether it leads or not.
 //!
 //! A worker needs no server: it serves what it has, and tries the servers in turn until one answers.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use api::{
-    agent::Welcome,
-    client,
+    agent::{Credentials, Welcome},
+    client::{self, Route},
     feed::{
         Ack, Delta, EdgeMessage, Nack, ServerMessage, edge_message::Message as FromEdge,
         feed_client::FeedClient, server_message::Message as FromServer,
@@ -26,7 +26,6 @@ use tracing::{debug, info, warn};
 use super::{
     assemble::{Assembler, Unusable},
     cache::Cache,
-    report::Reporter,
 };
 use crate::shared::{Control, Stale};
 
@@ -63,14 +62,11 @@ enum FeedError {
 pub(super) struct Feed {
     worker: WorkerId,
     pool: PoolName,
-    servers: Vec<String>,
-    ca_pem: String,
-    identity: Identity,
+    servers: watch::Receiver<Credentials>,
     control: Control,
     /// Lent to a blocking thread while it compiles.
     assembler: Option<Assembler>,
     keeper: watch::Sender<Option<Delta>>,
-    reporter: Arc<Reporter>,
 }
 
 impl Feed {
@@ -78,8 +74,8 @@ impl Feed {
     pub(super) async fn open(
         (worker, pool): (WorkerId, PoolName),
         welcome: &Welcome,
+        servers: watch::Receiver<Credentials>,
         control: Control,
-        reporter: Arc<Reporter>,
     ) -> (Self, bool) {
         let mut assembler = Assembler::default();
         let mut cache = match Cache::open(&welcome.cache_dir, &welcome.cache_key) {
@@ -107,26 +103,18 @@ impl Feed {
                 }
             }
         }
-        let feed = Self {
-            worker,
-            pool,
-            servers: welcome.servers.clone(),
-            ca_pem: welcome.ca_pem.clone(),
-            identity: Identity { cert_pem: welcome.cert_pem.clone(), key_pem: welcome.key_pem.clone() },
-            control,
-            assembler: Some(assembler),
-            keeper: keep(cache),
-            reporter,
-        };
+        let feed = Self { worker, pool, servers, control, assembler: Some(assembler), keeper: keep(cache) };
         (feed, started)
     }
 
     /// Follows the feed for ever. To be dropped when the worker ends.
     pub(super) async fn follow(mut self) {
-        let mut backoff = BACKOFF;
-        for server in self.servers.clone().iter().cycle() {
+        let (mut backoff, mut route) = (BACKOFF, Route::default());
+        loop {
+            route.learn(&self.servers.borrow().servers);
+            let Some(server) = route.choose() else { return };
             let began = Instant::now();
-            let Err(error) = self.stream(server).await;
+            let Err(error) = self.stream(&server).await;
             warn!(%server, error = &error as &dyn std::error::Error, "feed lost, serving on with what is here");
             if began.elapsed() > BACKOFF_MAX {
                 backoff = BACKOFF;
@@ -138,24 +126,16 @@ impl Feed {
 
     /// One stream to one server, to its end.
     async fn stream(&mut self, server: &str) -> Result<std::convert::Infallible, FeedError> {
-        let mut client: FeedClient<Channel> = client::feed(server, &self.ca_pem, &self.identity)?;
+        let mut client = connect(&self.servers.borrow(), server)?;
         let (sender, outbox) = mpsc::channel(OUTBOX);
         let hello = self.assembler.get_or_insert_default().mirror().hello(&self.worker, &self.pool);
         post(&sender, FromEdge::Hello(hello)).await?;
         let mut inbox = client.subscribe(ReceiverStream::new(outbox)).await?.into_inner();
         debug!(%server, "feed open");
-        let reports = Arc::clone(&self.reporter);
-        let deltas = async {
-            loop {
-                if let FromServer::Delta(delta) = next(&mut inbox).await? {
-                    self.take(delta, &sender).await?;
-                }
+        loop {
+            if let FromServer::Delta(delta) = next(&mut inbox).await? {
+                self.take(delta, &sender).await?;
             }
-        };
-        tokio::select! {
-            result = deltas => result,
-            // Reports travel on the same connection; their end is the connection's end, or soon will be.
-            result = reports.report(client.clone()) => { result?; Err(FeedError::Ended) }
         }
     }
 
@@ -212,6 +192,16 @@ fn keep(cache: Option<Cache>) -> watch::Sender<Option<Delta>> {
         }
     });
     sender
+}
+
+/// A client of a server, as the worker is known to it now.
+pub(super) fn connect(
+    credentials: &Credentials,
+    server: &str,
+) -> Result<FeedClient<Channel>, client::ClientError> {
+    let Credentials { ca_pem, cert_pem, key_pem, .. } = credentials;
+    let identity = Identity { cert_pem: cert_pem.clone(), key_pem: key_pem.clone() };
+    client::feed(server, ca_pem, &identity)
 }
 
 async fn post(to: &mpsc::Sender<EdgeMessage>, message: FromEdge) -> Result<(), FeedError> {

@@ -2,21 +2,33 @@
 
 use std::time::Duration;
 
-use api::feed::{LoadReport, WorkerPhase, feed_client::FeedClient};
+use api::{
+    agent::Credentials,
+    client::Route,
+    feed::{LoadReport, WorkerPhase, feed_client::FeedClient},
+    leader,
+};
 use model::{PoolName, WorkerId};
 use tokio::{
-    sync::{Mutex, mpsc},
-    time::{MissedTickBehavior, interval},
+    sync::{Mutex, mpsc, watch},
+    time::{Instant, MissedTickBehavior, interval, sleep},
 };
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Status, transport::Channel};
+use tracing::debug;
 
+use super::feed::connect;
 use crate::shared::{Control, LoadSample, Phase};
 
 /// One report a second: the autoscaler's windows are made of these.
 const INTERVAL: Duration = Duration::from_secs(1);
 /// Reports that wait for the network. A server that takes none for four seconds gets fewer, longer ones.
 const OUTBOX: usize = 4;
+
+/// The first pause between two attempts, doubled each time, with jitter.
+const BACKOFF: Duration = Duration::from_millis(50);
+/// Shorter than the autoscaler's patience with a worker that says nothing.
+const BACKOFF_MAX: Duration = Duration::from_secs(1);
 
 /// Reports one worker's load, over one stream after another.
 #[derive(Debug)]
@@ -40,11 +52,38 @@ impl Reporter {
         Self { worker, pool, control, last }
     }
 
+    /// Reports for ever, to the leader: the other servers say where it is. To be dropped when the worker ends.
+    pub(super) async fn follow(self, servers: watch::Receiver<Credentials>) {
+        let (mut backoff, mut route) = (BACKOFF, Route::default());
+        loop {
+            let credentials = servers.borrow().clone();
+            route.learn(&credentials.servers);
+            let Some(server) = route.choose() else { return };
+            let began = Instant::now();
+            let ended = match connect(&credentials, &server) {
+                Ok(client) => self.report(client).await,
+                Err(error) => Err(Status::unavailable(error.to_string())),
+            };
+            if began.elapsed() > BACKOFF_MAX {
+                backoff = BACKOFF;
+            }
+            if let Err(status) = &ended {
+                if leader::peers_of(status).is_some_and(|leader| route.hint(leader)) {
+                    continue;
+                }
+                // The feed says it louder when a server is lost.
+                debug!(%server, code = ?status.code(), reason = status.message(), "load is not reported");
+            }
+            sleep(backoff.mul_f64(rand::random_range(0.5..1.0))).await;
+            backoff = (backoff * 2).min(BACKOFF_MAX);
+        }
+    }
+
     /// Reports until the stream ends.
     ///
     /// # Errors
     /// Why it ended; `Ok` if the server ended it.
-    pub(super) async fn report(&self, mut client: FeedClient<Channel>) -> Result<(), Status> {
+    async fn report(&self, mut client: FeedClient<Channel>) -> Result<(), Status> {
         let (sender, outbox) = mpsc::channel(OUTBOX);
         let send = async {
             let mut ticks = interval(INTERVAL);

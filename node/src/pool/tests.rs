@@ -31,6 +31,7 @@ fn listen() -> Listen {
 
 pub(super) fn hello(worker: &WorkerId, ready: bool, draining: bool, welcomed: bool) -> Input {
     let message = ToAgent::Hello {
+        renews: false,
         worker: worker.clone(),
         pool: "web".parse().unwrap(),
         pid: 7,

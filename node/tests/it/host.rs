@@ -97,6 +97,7 @@ impl Host {
             data_dir: self.data_dir(),
             agent_socket: self.socket(),
             servers: vec![self.server.to_string()],
+            learned: watch::Sender::default(),
             identities: self.identities.clone(),
             edge_command: command.map(str::to_owned).to_vec(),
             cpus: 2,
@@ -187,7 +188,11 @@ impl Host {
             threads_per_worker: 1,
             drain_deadline_ms: 10_000,
         };
-        self.planner.as_ref().unwrap().plans.send_replace(NodePlan { pools: vec![plan] });
+        self.planner
+            .as_ref()
+            .unwrap()
+            .plans
+            .send_replace(NodePlan { pools: vec![plan], servers: Vec::new() });
     }
 
     /// Waits until the pool, acting on the last plan, is so; ended workers are left out.

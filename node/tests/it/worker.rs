@@ -102,6 +102,7 @@ impl Worker {
         terminate: &mut tokio::signal::unix::Signal,
     ) -> Option<i32> {
         let hello = ToAgent::Hello {
+            renews: false,
             worker: self.id.clone(),
             pool: self.pool.clone(),
             pid: std::process::id(),
@@ -131,6 +132,7 @@ impl Worker {
 
     async fn obey(&mut self, stream: &Polled<Stream>, packet: Packet) -> Option<()> {
         match decode(&packet.bytes).unwrap() {
+            ToWorker::Renewed(_) => Some(()),
             ToWorker::Welcome(welcome) => {
                 assert!(welcome.cache_dir.is_dir() && welcome.cache_key.len() == 64);
                 self.welcomed = true;

@@ -22,9 +22,14 @@ const LOOK: Duration = Duration::from_secs(60);
 const RETRY: Duration = Duration::from_secs(5);
 
 /// Renews for ever, and says so to whoever watches.
-pub(super) async fn keep(pki_dir: PathBuf, servers: Vec<String>, renewed: Arc<watch::Sender<Identities>>) {
-    let mut route = Route::new(servers);
+pub(super) async fn keep(
+    pki_dir: PathBuf,
+    servers: watch::Receiver<Vec<String>>,
+    renewed: Arc<watch::Sender<Identities>>,
+) {
+    let mut route = Route::default();
     loop {
+        route.learn(&servers.borrow());
         let (now, identities) = (SystemTime::now(), renewed.borrow().clone());
         // A certificate that does not read is renewed.
         let due = [&identities.node, &identities.worker].map(|i| pki::renew_at(&i.cert_pem).unwrap_or(now));

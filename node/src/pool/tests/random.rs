@@ -27,7 +27,7 @@ impl Sim {
             slots.slots.iter().map(|slot| (slots.listen.clone(), *slot)).collect()
         };
         match message {
-            ToWorker::Welcome(_) => {}
+            ToWorker::Welcome(_) | ToWorker::Renewed(_) => {}
             ToWorker::Recover => {
                 let mut by_address = BTreeMap::<Listen, Vec<u32>>::new();
                 for (listen, slot) in &self.holds {
