@@ -167,13 +167,23 @@ impl Shared {
         let id = match record.used.as_ref().and_then(|used| server_id(&used.name)) {
             Some(id) => self.again(id)?,
             None => {
-                self.free(&addresses)?;
-                let revision = match record.used {
-                    Some(_) => revision,
-                    // From here on the token is this key's alone.
-                    None => self.note(token, record.clone(), revision, key, "").await?,
+                let begun = record.used.is_some();
+                // From here on the token is this key's alone.
+                let revision = match begun {
+                    true => revision,
+                    false => {
+                        self.free(&addresses)?;
+                        self.note(token, record.clone(), revision, key, "").await?
+                    }
                 };
-                let id = self.add(addresses).await?;
+                let id = match self.begun(&addresses).await?.filter(|_| begun) {
+                    Some(id) => id,
+                    None => {
+                        self.free(&addresses)?;
+                        let added = self.store.add_learner(addresses).await;
+                        added.map_err(|error| leader::of_member(&self.store, error))?
+                    }
+                };
                 // Should this be lost, the same key finds its member by its address.
                 self.note(token, record, revision, key, &role_name(id)).await?;
                 id
@@ -217,11 +227,8 @@ impl Shared {
     /// That nobody else is at these addresses: a server that lost its disk comes back under a new id, and its old one
     /// must go first.
     fn free(&self, addresses: &Addresses) -> Result<(), Status> {
-        let taken = self.store.members().into_iter().find(|member| {
-            let Member { voter, addresses: theirs, .. } = member;
-            let same = theirs.peers == addresses.peers || theirs.admin == addresses.admin;
-            // A learner at exactly these addresses may be this very server, whose answer was lost.
-            same && (*voter || theirs != addresses)
+        let taken = self.store.members().into_iter().find(|Member { addresses: theirs, .. }| {
+            theirs.peers == addresses.peers || theirs.admin == addresses.admin
         });
         match taken {
             None => Ok(()),
@@ -232,12 +239,16 @@ impl Shared {
         }
     }
 
-    async fn add(&self, addresses: Addresses) -> Result<NodeId, Status> {
-        let waiting = self.store.members().into_iter().find(|m| !m.voter && m.addresses == addresses);
-        if let Some(member) = waiting {
-            return Ok(member.id);
-        }
-        self.store.add_learner(addresses).await.map_err(|error| leader::of_member(&self.store, error))
+    /// The learner at these addresses that no token is known to have let in: its joining was begun and not noted.
+    async fn begun(&self, addresses: &Addresses) -> Result<Option<NodeId>, Status> {
+        let waiting = self.store.members().into_iter().find(|m| !m.voter && m.addresses == *addresses);
+        let Some(Member { id, .. }) = waiting else { return Ok(None) };
+        let (records, _) = self.store.list(keys::JOINS, Read::Local).await.map_err(status::of_read)?;
+        let of_other = records.iter().any(|entry| {
+            let record: Option<JoinRecord> = serde_json::from_slice(&entry.value).ok();
+            record.and_then(|record| record.used).is_some_and(|used| used.name == role_name(id))
+        });
+        Ok((!of_other).then_some(id))
     }
 
     /// Takes a token for whoever has this key.
