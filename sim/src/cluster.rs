@@ -64,6 +64,7 @@ pub struct Cluster {
 struct Server {
     /// Its directory's name.
     data: String,
+    flags: Vec<String>,
     admin: u16,
     binary: PathBuf,
     process: Option<Process>,
@@ -366,16 +367,49 @@ impl Cluster {
         self.weir_at(&self.admin(id).with_context(|| format!("no server {id}"))?, args)
     }
 
+    /// The same with this token.
+    ///
+    /// # Errors
+    /// When the command cannot be started.
+    pub fn weir_as(&self, token: &str, id: u64, args: &[&str]) -> Result<Output> {
+        self.weir_with(token, &self.admin(id).with_context(|| format!("no server {id}"))?, args)
+    }
+
     fn weir_at(&self, admin: &str, args: &[&str]) -> Result<Output> {
+        self.weir_with(&self.admin_token()?, admin, args)
+    }
+
+    fn weir_with(&self, token: &str, admin: &str, args: &[&str]) -> Result<Output> {
         let mut command = Command::new(weir_binary());
         command
             .args(args)
             .current_dir(self.directory())
             .env("WEIR_ADMIN", admin)
             .env("WEIR_CACERT", "s1/pki/ca.pem")
-            .env("WEIR_TOKEN", self.admin_token()?)
+            .env("WEIR_TOKEN", token)
             .stdin(Stdio::null());
         command.output().with_context(|| format!("run weir {args:?}"))
+    }
+
+    /// Runs a `weir <args>` that needs no server's answer.
+    ///
+    /// # Errors
+    /// When the command cannot be started.
+    pub fn weir_local(&self, args: &[&str]) -> Result<Output> {
+        let mut command = Command::new(weir_binary());
+        command.args(args).current_dir(self.directory()).stdin(Stdio::null());
+        command.output().with_context(|| format!("run weir {args:?}"))
+    }
+
+    /// The flags with which the first server was made that say where it is.
+    ///
+    /// # Errors
+    /// When there is no such server.
+    pub fn place_of(&self, id: u64) -> Result<Vec<String>> {
+        let mut flags = self.servers.get(&id).with_context(|| format!("no server {id}"))?.flags.clone();
+        flags.push(format!("--http=127.0.0.1:{}", self.http));
+        flags.push(format!("--https=127.0.0.1:{}", self.https));
+        Ok(flags)
     }
 
     /// The standard output of a command that must succeed.
@@ -396,10 +430,8 @@ impl Cluster {
 
     /// A command that needs no server's answer, and must succeed.
     fn ok(&self, args: &[String]) -> Result<String> {
-        let mut command = Command::new(weir_binary());
-        command.args(args).current_dir(self.directory()).stdin(Stdio::null());
         let args: Vec<&str> = args.iter().map(String::as_str).collect();
-        succeeded(&args, command.output()?)
+        succeeded(&args, self.weir_local(&args)?)
     }
 
     /// Applies YAML for a tenant at this server.
@@ -555,9 +587,10 @@ impl Cluster {
     }
 
     fn put(&mut self, id: u64, data: &str, place: Place) {
-        let Place { admin, proxy, .. } = place;
+        let Place { flags, admin, proxy } = place;
         let (data, binary) = (data.to_owned(), weir_binary().to_owned());
-        self.servers.insert(id, Server { data, admin, binary, process: None, proxy, log: String::new() });
+        let server = Server { data, flags, admin, binary, process: None, proxy, log: String::new() };
+        self.servers.insert(id, server);
     }
 }
 

@@ -1,9 +1,11 @@
 //! `weir cluster`, `weir node join`, `weir backup`, `weir restore`: what makes and mends an installation of several
 //! servers. What asks a running server is in [`client`](crate::client::cluster).
 
+pub(crate) mod backup;
 pub(crate) mod init;
 pub(crate) mod join;
 pub(crate) mod node;
+pub(crate) mod restore;
 
 use std::net::SocketAddr;
 
@@ -18,6 +20,8 @@ pub(crate) enum Command {
     Init(init::Args),
     /// Make the data directory of a server that joins an installation (`weir cluster add` prints the command)
     Join(join::Args),
+    /// Make a cluster of the one server that is left, when the majority is gone for ever
+    ForceNew(restore::ForceArgs),
     #[command(flatten)]
     Ask(client::cluster::Command),
 }
@@ -26,6 +30,7 @@ pub(crate) fn run(command: Command) -> Result<()> {
     match command {
         Command::Init(args) => init::run(&args),
         Command::Join(args) => client::run(join::run(args)),
+        Command::ForceNew(args) => restore::force_new(&args),
         Command::Ask(command) => client::run(client::cluster::run(command)),
     }
 }

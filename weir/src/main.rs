@@ -64,6 +64,11 @@ enum Command {
     #[command(subcommand)]
     Cluster(cluster::Command),
 
+    /// Write a backup of the store to a file, while it runs
+    Backup(cluster::backup::Args),
+    /// Make a new installation's first server of a backup
+    Restore(Box<cluster::restore::Args>),
+
     /// Generate load, open loop, and measure latency from the intended time
     Loadtest(Box<loadtest::Args>),
     /// Plan capacity: how many workers a rate needs
@@ -86,6 +91,8 @@ fn main() -> ExitCode {
         Command::Events(args) => client::run(client::events::run(args)),
         Command::Top(args) => client::run(client::top::run(args)),
         Command::Cluster(command) => cluster::run(command),
+        Command::Backup(args) => client::run(cluster::backup::run(args)),
+        Command::Restore(args) => client::run(cluster::restore::run(*args)),
         Command::Loadtest(args) => loadtest::run_cli(*args),
         Command::Plan(args) => loadtest::run_plan_cli(*args),
     };

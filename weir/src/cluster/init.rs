@@ -13,7 +13,7 @@ use crate::{
 };
 
 /// The first server of every installation.
-const FIRST: u64 = 1;
+pub(super) const FIRST: u64 = 1;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {

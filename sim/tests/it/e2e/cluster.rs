@@ -1,6 +1,7 @@
 //! Several servers as processes: whatever becomes of them, tenants' traffic is served and no acknowledged change is
 //! lost.
 
+mod disaster;
 mod failover;
 mod joining;
 mod membership;

@@ -76,3 +76,47 @@ fn the_quickstart_works_as_written() -> Result<()> {
     assert!(upstream.served() > 0);
     Ok(())
 }
+
+#[test]
+fn the_cluster_of_the_example_survives_its_leader() -> Result<()> {
+    let _turn = one_at_a_time();
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("the workspace")?;
+    let (directory, http, https) = (TempDir::new()?, free_port()?, free_port()?);
+    // Below those that other tests are given, and below the kernel's own.
+    let ports = 1_100 + std::process::id() % 8_000;
+    let script = root.join("examples/cluster/cluster.sh");
+    let run = |args: &[&str]| -> Result<String> {
+        let output = command(&script.display().to_string())
+            .args(args)
+            .current_dir(directory.path())
+            .env("WEIR", weir_binary())
+            .env("PORTS", ports.to_string())
+            .env("HTTP", http.to_string())
+            .env("HTTPS", https.to_string())
+            .stdin(Stdio::null())
+            .output()?;
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        anyhow::ensure!(output.status.success(), "cluster.sh {args:?}: {stderr}");
+        Ok(String::from_utf8(output.stdout)?)
+    };
+    let result = (|| {
+        let status = run(&["up"])?;
+        anyhow::ensure!(status.matches("voter").count() + status.matches("leader,").count() == 3, "{status}");
+        run(&["tenant", "create", "acme"])?;
+        let leader: serde_json::Value = serde_json::from_str(&run(&["cluster", "status", "-o", "json"])?)?;
+        let leader = leader["leader"].as_u64().context("a leader")?.to_string();
+        run(&["kill", &leader])?;
+        let deadline = std::time::Instant::now() + PATIENCE;
+        let files = root.join("examples/quickstart").display().to_string();
+        while let Err(error) = run(&["apply", "-t", "acme", "-f", &files]) {
+            anyhow::ensure!(std::time::Instant::now() < deadline, "{error}");
+        }
+        while get(http, "acme.localhost", "/hello")?.status != 200 {
+            anyhow::ensure!(std::time::Instant::now() < deadline, "the route is not served");
+            sim::harness::pause();
+        }
+        run(&["start", &leader]).map(drop)
+    })();
+    run(&["down"])?;
+    result
+}
