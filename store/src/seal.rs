@@ -6,6 +6,10 @@
 //! the KEK. So a sealed value opens with the KEK alone, a data key says nothing about another tenant's, and a
 //! data key that is used for at most [`USES`] values never comes near the bound of random 96-bit nonces.
 //!
+//! Keys are rotated: the file may hold several, of which one seals and all open. Whoever rotates chooses the new one for the
+//! installation ([`Sealer::use_key`]), seals every value anew ([`Sealer::reseal`]), and drops the old one when nothing
+//! needs it. A sealed value says which key it needs ([`key_of`]).
+//!
 //! What is authenticated beside the text: for the value the tenant and the key's name (a sealed value cannot be
 //! moved to another key), for the data key the tenant and the KEK's id.
 //!
@@ -13,13 +17,13 @@
 //! value   = format(1) = 1 | KEK id(8) | data key nonce(12) | wrapped data key(32 + 16) | nonce(12) | text | tag(16)
 //! ```
 
+mod file;
+
 use std::{
     collections::BTreeMap,
-    fmt, fs,
-    io::{self, Write},
-    os::unix::fs::{OpenOptionsExt, PermissionsExt},
+    fmt, io,
     path::{Path, PathBuf},
-    sync::Mutex,
+    sync::{Mutex, MutexGuard, PoisonError},
 };
 
 use aws_lc_rs::{
@@ -29,10 +33,13 @@ use aws_lc_rs::{
 use bytes::Bytes;
 use model::TenantId;
 
+pub use file::{BadKeyId, KeyId, add_key, drop_key, key_ids};
+
+use file::{ID, Stamp};
+
 const FORMAT: u8 = 1;
 const KEY: usize = 32;
 const TAG: usize = 16;
-const ID: usize = 8;
 const WRAPPED: usize = KEY + TAG;
 /// What a sealed value is longer than its text.
 pub const OVERHEAD: usize = 1 + ID + NONCE_LEN + WRAPPED + NONCE_LEN + TAG;
@@ -77,9 +84,17 @@ pub enum SealError {
         /// Whose value.
         key: String,
         /// The key it needs.
-        sealed: String,
-        /// The key that is there.
+        sealed: KeyId,
+        /// The keys that are there.
         have: String,
+    },
+    /// The installation seals with a key that this server does not have.
+    #[error(
+        "the installation seals with key {wanted}, which the key file lacks: copy it from another server"
+    )]
+    Lacking {
+        /// The key.
+        wanted: KeyId,
     },
     /// It was changed, or belongs to another key or tenant.
     #[error("{key}: the sealed value is not authentic: it was changed, or belongs to another key or tenant")]
@@ -100,9 +115,17 @@ impl From<aws_lc_rs::error::Unspecified> for SealError {
 
 /// Seals and opens secrets.
 pub struct Sealer {
-    id: [u8; ID],
-    kek: LessSafeKey,
-    keys: Mutex<BTreeMap<TenantId, DataKey>>,
+    path: PathBuf,
+    state: Mutex<State>,
+}
+
+struct State {
+    keks: Vec<(KeyId, LessSafeKey)>,
+    /// What the installation has chosen. `None`: the file's first.
+    chosen: Option<KeyId>,
+    stamp: Stamp,
+    /// Under the key that seals.
+    data_keys: BTreeMap<TenantId, DataKey>,
 }
 
 /// A tenant's key as it is used for sealing.
@@ -115,32 +138,64 @@ struct DataKey {
 
 impl fmt::Debug for Sealer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Sealer").field("id", &hex(&self.id)).finish_non_exhaustive()
+        f.debug_struct("Sealer").field("keys", &self.keys()).finish_non_exhaustive()
     }
 }
 
+/// The key that a sealed value needs. `None`: it is none that this version reads.
+#[must_use]
+pub fn key_of(sealed: &[u8]) -> Option<KeyId> {
+    let ([FORMAT], rest) = sealed.split_first_chunk()? else { return None };
+    rest.first_chunk().map(|id| KeyId(*id))
+}
+
 impl Sealer {
-    /// Reads the key file, or makes it (mode 0600) with a new key if it is missing. It holds one line:
+    /// Reads the key file, or makes it (mode 0600) with a new key if it is missing. Each line is a key:
     /// `weir-kek-1 <id> <key>`, both in hex.
     ///
     /// # Errors
     ///
     /// If others than its owner may read it, or it is not a key file.
     pub fn from_file(path: &Path) -> Result<Self, SealError> {
-        let failed = |source| SealError::File { path: path.to_owned(), source };
-        let text = match fs::read_to_string(path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => create(path).map_err(failed)?,
-            read => read.map_err(failed)?,
-        };
-        let mode = fs::metadata(path).map_err(failed)?.permissions().mode();
-        let bad = |problem| SealError::BadFile { path: path.to_owned(), problem };
-        if mode & 0o077 != 0 {
-            return Err(bad(
-                "others than its owner may read it: chmod 600, and draw new secrets if they did",
-            ));
+        if matches!(path.try_exists(), Ok(false)) {
+            file::create(path)?;
         }
-        let (id, key) = parse(&text).ok_or_else(|| bad("not a line `weir-kek-1 <id> <key>`: restore it"))?;
-        Ok(Self { id, kek: aes(&key)?, keys: Mutex::default() })
+        Ok(Self { path: path.to_owned(), state: Mutex::new(State::read(path)?) })
+    }
+
+    /// Reads the key file again if it has changed; returns whether it had. Keys that were there before are kept if it
+    /// does not read.
+    ///
+    /// # Errors
+    ///
+    /// As [`Sealer::from_file`].
+    pub fn reload(&self) -> Result<bool, SealError> {
+        self.state().reload(&self.path)
+    }
+
+    /// The keys that it opens with, in the file's order.
+    #[must_use]
+    pub fn keys(&self) -> Vec<KeyId> {
+        self.state().keks.iter().map(|(id, _)| *id).collect()
+    }
+
+    /// The key that it seals with, if it has it.
+    #[must_use]
+    pub fn sealing_key(&self) -> KeyId {
+        self.state().sealing_key()
+    }
+
+    /// Seals with this key from now on: the installation has chosen it. Without it in the key file, nothing is sealed.
+    pub fn use_key(&self, id: KeyId) {
+        let mut state = self.state();
+        if state.sealing_key() != id {
+            state.data_keys.clear();
+        }
+        state.chosen = Some(id);
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Seals a tenant's secret for the key that it will be stored under.
@@ -149,14 +204,15 @@ impl Sealer {
     ///
     /// Only if the cryptographic module fails.
     pub fn seal(&self, tenant: &TenantId, key_name: &str, plaintext: &[u8]) -> Result<Bytes, SealError> {
-        let mut keys = self.keys.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        if keys.get(tenant).is_none_or(|key| key.uses >= USES) {
-            if keys.len() >= KEPT {
-                keys.pop_first();
+        let mut state = self.state();
+        if state.data_keys.get(tenant).is_none_or(|key| key.uses >= USES) {
+            let key = state.data_key(tenant)?;
+            if state.data_keys.len() >= KEPT {
+                state.data_keys.pop_first();
             }
-            keys.insert(tenant.clone(), self.data_key(tenant)?);
+            state.data_keys.insert(tenant.clone(), key);
         }
-        let key = keys.get_mut(tenant).ok_or(SealError::Crypto)?;
+        let key = state.data_keys.get_mut(tenant).ok_or(SealError::Crypto)?;
         key.uses += 1;
         let nonce: [u8; NONCE_LEN] = random()?;
         let mut text = plaintext.to_vec();
@@ -165,7 +221,26 @@ impl Sealer {
         Ok([&key.header[..], &nonce, &text].concat().into())
     }
 
-    /// Opens what [`Sealer::seal`] made for this tenant and key.
+    /// The same secret, sealed with the key that seals now, and a new data key. `None`: it is already.
+    ///
+    /// # Errors
+    ///
+    /// As [`Sealer::open`] and [`Sealer::seal`].
+    pub fn reseal(
+        &self,
+        tenant: &TenantId,
+        key_name: &str,
+        sealed: &[u8],
+    ) -> Result<Option<Bytes>, SealError> {
+        if key_of(sealed) == Some(self.sealing_key()) {
+            return Ok(None);
+        }
+        let text = self.open(tenant, key_name, sealed)?;
+        self.seal(tenant, key_name, &text).map(Some)
+    }
+
+    /// Opens what [`Sealer::seal`] made for this tenant and key. Reads the key file again if the value needs a key that
+    /// was not there.
     ///
     /// # Errors
     ///
@@ -178,14 +253,21 @@ impl Sealer {
         let (wrap_nonce, rest) = rest.split_first_chunk::<NONCE_LEN>().ok_or_else(format)?;
         let (wrapped, rest) = rest.split_first_chunk::<WRAPPED>().ok_or_else(format)?;
         let (nonce, text) = rest.split_first_chunk::<NONCE_LEN>().ok_or_else(format)?;
-        if *id != self.id {
-            let (sealed, have) = (hex(id), hex(&self.id));
-            return Err(SealError::OtherKey { key: key_name.to_owned(), sealed, have });
+        let id = KeyId(*id);
+        let mut state = self.state();
+        if state.kek(id).is_none() {
+            state.reload(&self.path)?;
         }
+        let Some(kek) = state.kek(id) else {
+            let have: Vec<_> = state.keks.iter().map(|(id, _)| id.to_string()).collect();
+            let (key, have) = (key_name.to_owned(), have.join(", "));
+            return Err(SealError::OtherKey { key, sealed: id, have });
+        };
         let mut wrapped = *wrapped;
-        let aad = Aad::from(self.key_aad(tenant));
-        let key = self.kek.open_in_place(Nonce::assume_unique_for_key(*wrap_nonce), aad, &mut wrapped);
+        let aad = Aad::from(key_aad(id, tenant));
+        let key = kek.open_in_place(Nonce::assume_unique_for_key(*wrap_nonce), aad, &mut wrapped);
         let key = aes(key.map_err(forged)?)?;
+        drop(state);
         let mut text = text.to_vec();
         let aad = Aad::from(value_aad(tenant, key_name));
         let length =
@@ -193,20 +275,49 @@ impl Sealer {
         text.truncate(length);
         Ok(text)
     }
+}
 
+impl State {
+    fn read(path: &Path) -> Result<Self, SealError> {
+        // Before the content: what changes in between is read again.
+        let stamp = Stamp::of(path)?;
+        let keks = file::read(path)?.into_iter().map(|(id, key)| Ok((id, aes(&key)?)));
+        let keks = keks.collect::<Result<_, SealError>>()?;
+        Ok(Self { keks, chosen: None, stamp, data_keys: BTreeMap::new() })
+    }
+
+    fn reload(&mut self, path: &Path) -> Result<bool, SealError> {
+        if Stamp::of(path)? == self.stamp {
+            return Ok(false);
+        }
+        *self = Self { chosen: self.chosen, ..Self::read(path)? };
+        Ok(true)
+    }
+
+    fn sealing_key(&self) -> KeyId {
+        self.chosen.unwrap_or(self.keks[0].0)
+    }
+
+    fn kek(&self, id: KeyId) -> Option<&LessSafeKey> {
+        self.keks.iter().find(|(other, _)| *other == id).map(|(_, kek)| kek)
+    }
+
+    /// Draws a tenant's key, wrapped under the key that seals.
     fn data_key(&self, tenant: &TenantId) -> Result<DataKey, SealError> {
+        let id = self.sealing_key();
+        let kek = self.kek(id).ok_or(SealError::Lacking { wanted: id })?;
         let key: [u8; KEY] = random()?;
         let nonce: [u8; NONCE_LEN] = random()?;
         let mut wrapped = key.to_vec();
-        let aad = Aad::from(self.key_aad(tenant));
-        self.kek.seal_in_place_append_tag(Nonce::assume_unique_for_key(nonce), aad, &mut wrapped)?;
-        let header = [&[FORMAT][..], &self.id, &nonce, &wrapped].concat();
+        let aad = Aad::from(key_aad(id, tenant));
+        kek.seal_in_place_append_tag(Nonce::assume_unique_for_key(nonce), aad, &mut wrapped)?;
+        let header = [&[FORMAT][..], &id.0, &nonce, &wrapped].concat();
         Ok(DataKey { key: aes(&key)?, header, uses: 0 })
     }
+}
 
-    fn key_aad(&self, tenant: &TenantId) -> Vec<u8> {
-        [b"weir data key\0", &self.id[..], tenant.as_str().as_bytes()].concat()
-    }
+fn key_aad(id: KeyId, tenant: &TenantId) -> Vec<u8> {
+    [b"weir data key\0", &id.0[..], tenant.as_str().as_bytes()].concat()
 }
 
 /// A tenant's name has no NUL, so no two pairs have the same bytes.
@@ -222,53 +333,6 @@ fn random<const N: usize>() -> Result<[u8; N], SealError> {
     let mut bytes = [0; N];
     rand::fill(&mut bytes)?;
     Ok(bytes)
-}
-
-/// Makes the file whole or not at all: two servers that start at once agree on one key.
-fn create(path: &Path) -> io::Result<String> {
-    let random = |_| io::Error::other("no randomness");
-    let id: [u8; ID] = self::random().map_err(random)?;
-    let key: [u8; KEY] = self::random().map_err(random)?;
-    let text = format!("weir-kek-1 {} {}\n", hex(&id), hex(&key));
-    let directory = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let draft = path.with_added_extension(format!("{}.new", hex(&id)));
-    let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&draft)?;
-    file.write_all(text.as_bytes())?;
-    file.sync_all()?;
-    let linked = fs::hard_link(&draft, path);
-    fs::remove_file(&draft)?;
-    match linked {
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-        linked => linked?,
-    }
-    fs::File::open(directory)?.sync_all()?;
-    fs::read_to_string(path)
-}
-
-fn parse(text: &str) -> Option<([u8; ID], [u8; KEY])> {
-    let mut words = text.split_ascii_whitespace();
-    let (Some("weir-kek-1"), Some(id), Some(key), None) =
-        (words.next(), words.next(), words.next(), words.next())
-    else {
-        return None;
-    };
-    Some((unhex(id)?, unhex(key)?))
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-fn unhex<const N: usize>(text: &str) -> Option<[u8; N]> {
-    let digits = text.as_bytes();
-    if digits.len() != N * 2 || !digits.iter().all(u8::is_ascii_hexdigit) {
-        return None;
-    }
-    let mut bytes = [0; N];
-    for (byte, pair) in bytes.iter_mut().zip(text.as_bytes().chunks_exact(2)) {
-        *byte = u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()?;
-    }
-    Some(bytes)
 }
 
 #[cfg(test)]

@@ -1,3 +1,5 @@
+use std::{fs, os::unix::fs::PermissionsExt as _};
+
 use super::*;
 
 fn sealer() -> (tempfile::TempDir, Sealer) {
@@ -77,6 +79,69 @@ fn a_data_key_is_drawn_anew_after_its_uses() {
     let wrapped = |sealed: &Bytes| sealed.slice(..1 + ID + NONCE_LEN + WRAPPED);
     let one = sealer.seal(&tenant("acme"), "k", b"x").unwrap();
     assert_eq!(wrapped(&one), wrapped(&sealer.seal(&tenant("acme"), "k", b"x").unwrap()));
-    sealer.keys.lock().unwrap().get_mut(&tenant("acme")).unwrap().uses = USES;
+    sealer.state().data_keys.get_mut(&tenant("acme")).unwrap().uses = USES;
     assert_ne!(wrapped(&one), wrapped(&sealer.seal(&tenant("acme"), "k", b"x").unwrap()));
+}
+
+#[test]
+fn a_key_that_is_added_is_read_and_seals_when_it_is_chosen() {
+    let (dir, sealer) = sealer();
+    let path = dir.path().join("kek");
+    let [old] = sealer.keys()[..] else { panic!("one key") };
+    let before = sealer.seal(&tenant("acme"), "k", b"secret").unwrap();
+    let new = add_key(&path).unwrap();
+    assert_eq!(key_ids(&path).unwrap(), [old, new]);
+    assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+    assert_eq!(sealer.keys(), [old], "not read yet");
+    assert!(sealer.reload().unwrap() && !sealer.reload().unwrap());
+    assert_eq!((sealer.keys(), sealer.sealing_key()), (vec![old, new], old));
+
+    sealer.use_key(new);
+    let after = sealer.seal(&tenant("acme"), "k", b"secret").unwrap();
+    assert_eq!((key_of(&before), key_of(&after)), (Some(old), Some(new)));
+    let resealed = sealer.reseal(&tenant("acme"), "k", &before).unwrap().unwrap();
+    assert_eq!(key_of(&resealed), Some(new));
+    assert_eq!(sealer.reseal(&tenant("acme"), "k", &resealed).unwrap(), None, "it is already");
+
+    assert!(drop_key(&path, old).unwrap() && !drop_key(&path, old).unwrap());
+    assert!(sealer.reload().unwrap());
+    for sealed in [&after, &resealed] {
+        assert_eq!(sealer.open(&tenant("acme"), "k", sealed).unwrap(), b"secret");
+    }
+    let error = sealer.open(&tenant("acme"), "k", &before).unwrap_err();
+    assert!(matches!(error, SealError::OtherKey { sealed, .. } if sealed == old), "{error}");
+    assert!(drop_key(&path, new).unwrap_err().to_string().contains("only key"));
+}
+
+#[test]
+fn a_value_of_a_newer_key_makes_the_file_be_read_again() {
+    let (dir, one) = sealer();
+    let path = dir.path().join("kek");
+    let new = add_key(&path).unwrap();
+    let other = Sealer::from_file(&path).unwrap();
+    other.use_key(new);
+    let sealed = other.seal(&tenant("acme"), "k", b"secret").unwrap();
+    assert_eq!(one.open(&tenant("acme"), "k", &sealed).unwrap(), b"secret");
+}
+
+#[test]
+fn nothing_is_sealed_without_the_key_that_was_chosen() {
+    let ((_dir, sealer), (_other_dir, other)) = (sealer(), sealer());
+    let chosen = other.sealing_key();
+    sealer.use_key(chosen);
+    let error = sealer.seal(&tenant("acme"), "k", b"secret").unwrap_err();
+    assert!(matches!(error, SealError::Lacking { wanted } if wanted == chosen), "{error}");
+}
+
+#[test]
+fn keys_that_are_added_at_once_are_all_kept() {
+    let (dir, _sealer) = sealer();
+    let path = &dir.path().join("kek");
+    let added: Vec<_> = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..8).map(|_| scope.spawn(move || add_key(path).unwrap())).collect();
+        threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+    });
+    let ids = key_ids(path).unwrap();
+    assert!(added.iter().all(|id| ids.contains(id)) && ids.len() == 9);
+    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1, "no draft stays");
 }
