@@ -16,8 +16,8 @@ use tonic::{
 
 use crate::{
     admin::{
-        cluster_client::ClusterClient, objects_client::ObjectsClient, tenants_client::TenantsClient,
-        workers_client::WorkersClient,
+        cluster_client::ClusterClient, objects_client::ObjectsClient, secrets_client::SecretsClient,
+        tenants_client::TenantsClient, workers_client::WorkersClient,
     },
     feed::feed_client::FeedClient,
     kv::kv_client::KvClient,
@@ -156,6 +156,8 @@ pub struct Admin {
     pub workers: WorkersClient<Authorized>,
     /// The store's members.
     pub cluster: ClusterClient<Authorized>,
+    /// The keys that secrets are sealed with.
+    pub secrets: SecretsClient<Authorized>,
     /// Keys and values of the platform's own tools.
     pub kv: KvClient<Authorized>,
 }
@@ -197,6 +199,7 @@ impl Admin {
                 .max_decoding_message_size(limits::MAX_SNAPSHOT)
                 .max_encoding_message_size(limits::MAX_APPLY),
             workers: WorkersClient::new(channel.clone()),
+            secrets: SecretsClient::new(channel.clone()),
             cluster: ClusterClient::new(channel.clone()),
             kv: KvClient::new(channel)
                 .max_decoding_message_size(limits::MAX_SNAPSHOT)

@@ -6,6 +6,7 @@ mod conditions;
 mod explain;
 mod objects;
 mod read;
+mod secrets;
 pub(crate) mod status;
 pub(crate) mod tenants;
 pub(crate) mod watch;

@@ -8,8 +8,8 @@ use std::{
 
 use api::{
     admin::{
-        cluster_server::ClusterServer, objects_server::ObjectsServer, tenants_server::TenantsServer,
-        workers_server::WorkersServer,
+        cluster_server::ClusterServer, objects_server::ObjectsServer, secrets_server::SecretsServer,
+        tenants_server::TenantsServer, workers_server::WorkersServer,
     },
     feed::feed_server::FeedServer,
     kv::kv_server::KvServer,
@@ -34,6 +34,7 @@ use crate::{
     joins::Joining,
     keys,
     kv::Kv,
+    sealing,
     snapshots::{self, Sources},
 };
 
@@ -131,11 +132,13 @@ pub struct Controller {
     feed: Feed,
     joining: Joining,
     snapshots: JoinHandle<()>,
+    sealing: JoinHandle<()>,
 }
 
 impl Drop for Controller {
     fn drop(&mut self) {
         self.snapshots.abort();
+        self.sealing.abort();
     }
 }
 
@@ -171,13 +174,14 @@ impl Controller {
         if world.clone().wait_for(|world| !world.pools.is_empty()).await.is_err() {
             return Err(StartError::Read(ReadError::Stopped));
         }
+        let sealing = tokio::spawn(sealing::follow(store.clone(), sealer.clone()));
         let acks = Arc::new(Acks::default());
         let feed = Feed::new(world.clone(), acks.clone(), intake, shutdown.clone());
         let watches = Watches::default();
         let joining = Joining::new(store.clone(), ca.clone(), joins, domain.clone(), default_pool.clone());
         let admin =
             Admin { store, sealer, ca, domain, default_pool, world, seen, acks, fleet, watches, shutdown };
-        Ok(Self { admin, feed, joining, snapshots })
+        Ok(Self { admin, feed, joining, snapshots, sealing })
     }
 
     /// What the edges are to serve, as it changes.
@@ -244,6 +248,7 @@ impl Controller {
             .add_service(ObjectsServer::new(self.admin.clone()).max_decoding_message_size(MAX_APPLY))
             .add_service(WorkersServer::new(self.admin.clone()))
             .add_service(ClusterServer::new(self.admin.clone()))
+            .add_service(SecretsServer::new(self.admin.clone()))
             .add_service(KvServer::new(Kv::new(&self.admin)).max_decoding_message_size(MAX_APPLY))
             .add_service(self.joining.join_service())
             .add_service(health_service)

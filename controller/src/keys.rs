@@ -8,6 +8,8 @@
 //! kv/...                                       what the platform's own tools keep
 //! joins/<id>                                   a join token, and who used it
 //! cluster/ca                                   the installation's CA, sealed
+//! sealing/current                              the key-encryption key that seals
+//! sealing/servers/<id>                         the key-encryption keys that a server's key file holds
 //! ```
 
 use dialect::{Kind, ObjectKey};
@@ -25,6 +27,10 @@ pub const KV: &str = "kv/";
 pub const JOINS: &str = "joins/";
 /// The installation's CA.
 pub const CA: &str = "cluster/ca";
+/// Which keys seal and open secrets, by their ids.
+pub const SEALING: &str = "sealing/";
+/// The one that seals.
+pub const SEALING_KEY: &str = "sealing/current";
 /// All plans.
 pub const DESIRED: &str = "desired/";
 
@@ -62,6 +68,12 @@ pub fn desired(pool: &PoolName) -> String {
 #[must_use]
 pub fn join(id: &str) -> String {
     format!("{JOINS}{id}")
+}
+
+/// The key of what a server's key file holds.
+#[must_use]
+pub fn sealing_server(id: store::NodeId) -> String {
+    format!("{SEALING}servers/{id}")
 }
 
 /// The tenant and object that a key is of. `None`: no object's key.

@@ -85,6 +85,23 @@ impl Stored {
         serde_json::from_slice(&plain).map_err(|e| error(e.to_string()))
     }
 
+    /// The sealed value, if it has one.
+    pub(crate) fn sealed(&self) -> Option<Vec<u8>> {
+        BASE64.decode(self.sealed.as_ref()?).ok()
+    }
+
+    /// What to store in its place, sealed with the key that seals now; `None`: it is, or has nothing sealed.
+    pub(crate) fn reseal(&self, sealer: &Sealer) -> Result<Option<Vec<u8>>, RecordError> {
+        let key = keys::object(&self.tenant, &self.key);
+        let error = |problem: String| RecordError { key: key.clone(), problem };
+        let Some(sealed) = self.sealed() else { return Ok(None) };
+        let resealed = sealer.reseal(&self.tenant, &key, &sealed).map_err(|e| error(e.to_string()))?;
+        let Some(resealed) = resealed else { return Ok(None) };
+        let sealed = Some(BASE64.encode(resealed));
+        let record = Record { generation: self.generation, json: self.json.clone(), sealed };
+        serde_json::to_vec(&record).map(Some).map_err(|e| error(e.to_string()))
+    }
+
     /// Parsed, with its age.
     pub(crate) fn object(&self, sealer: &Sealer) -> Result<Object, Vec<String>> {
         let json = self.unsealed(sealer).map_err(|e| vec![e.to_string()])?;

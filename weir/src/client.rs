@@ -7,6 +7,7 @@ pub(crate) mod describe;
 pub(crate) mod events;
 pub(crate) mod explain;
 pub(crate) mod get;
+pub(crate) mod secrets;
 pub(crate) mod tenant;
 pub(crate) mod top;
 pub(crate) mod workers;
@@ -37,6 +38,11 @@ pub(crate) struct Connect {
 }
 
 impl Connect {
+    /// The installation on this machine.
+    pub(crate) fn layout(&self) -> Result<Layout> {
+        Layout::new(&self.data)
+    }
+
     /// A client that connects on its first call, or an error that says what was looked for and where.
     pub(crate) fn client(&self) -> Result<Admin> {
         let layout = Layout::new(&self.data)?;

@@ -54,6 +54,9 @@ enum Command {
     /// Create, list and delete tenants, make tokens
     #[command(subcommand)]
     Tenant(client::tenant::Command),
+    /// The keys that secrets are sealed with: show, add, rotate, drop
+    #[command(subcommand)]
+    Secrets(client::secrets::Command),
     /// List workers, or drain one
     Workers(client::workers::Args),
     /// Scaling decisions with their reasons, worker starts and ends
@@ -87,6 +90,7 @@ fn main() -> ExitCode {
         Command::Delete(args) => client::run(client::delete::run(args)),
         Command::Explain(args) => client::run(client::explain::run(args)),
         Command::Tenant(command) => client::run(client::tenant::run(command)),
+        Command::Secrets(command) => client::run(client::secrets::run(command)),
         Command::Workers(args) => client::run(client::workers::run(args)),
         Command::Events(args) => client::run(client::events::run(args)),
         Command::Top(args) => client::run(client::top::run(args)),

@@ -48,6 +48,9 @@ pub const RPCS: &[(&str, Need)] = &[
     ("/weir.admin.v1.Cluster/ListJoinTokens", Need::PlatformAdmin),
     ("/weir.admin.v1.Cluster/RevokeJoinToken", Need::PlatformAdmin),
     ("/weir.admin.v1.Cluster/Backup", Need::PlatformAdmin),
+    ("/weir.admin.v1.Secrets/SealingStatus", Need::PlatformAdmin),
+    ("/weir.admin.v1.Secrets/Reseal", Need::PlatformAdmin),
+    ("/weir.admin.v1.Secrets/RetireKey", Need::PlatformAdmin),
     // The join token says who may.
     ("/weir.join.v1.Join/Join", Need::Public),
     ("/weir.join.v1.Certificates/Renew", Need::Certificate(&[RoleKind::Node])),

@@ -6,5 +6,6 @@ mod feed;
 mod harness;
 mod isolation;
 mod kv;
+mod rotation;
 mod secrets;
 mod tenants;

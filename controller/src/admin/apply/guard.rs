@@ -9,7 +9,7 @@ use tonic::Status;
 
 use crate::{
     admin::{Admin, no_tenant, status},
-    keys,
+    keys, sealing,
 };
 
 /// Request ids that are remembered for each tenant: a client retries within seconds.
@@ -72,6 +72,8 @@ pub(in crate::admin) struct Guards {
 pub(in crate::admin) async fn guards(admin: &Admin, tenant: &TenantId) -> Result<Guards, Status> {
     let platform = keys::tenant(&TenantId::platform());
     let platform = admin.store.get(&platform, Read::Linearizable).await.map_err(status::of_read)?;
+    // What is sealed for this change is sealed as its guards say: a key that was retired since fails the compare.
+    sealing::choose(&admin.store, &admin.sealer).await.map_err(status::of_read)?;
     let revision = |entry: &Option<Entry>| entry.as_ref().map_or(Revision(0), |e| e.mod_revision);
     let key = keys::tenant(tenant);
     if tenant.is_platform() {
