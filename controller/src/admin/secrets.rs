@@ -180,14 +180,14 @@ impl Admin {
             let (values, past) = uses.get(&key).copied().unwrap_or_default();
             if values > 0 {
                 return Err(Status::failed_precondition(format!(
-                    "{values} values are sealed with key {key}: seal them anew first (`weir secrets rotate-key`)"
+                    "values sealed with key {key}: {values}. Seal them anew first (`weir secrets rotate-key`)"
                 )));
             }
             if past > 0 && !forget_history {
                 let compacted = self.store.status().compacted;
                 return Err(Status::failed_precondition(format!(
-                    "{past} values in the history since revision {compacted} are sealed with key {key}. They go as \
-                     history moves on; --forget-history forgets it now (no read, watch or rollback to before)"
+                    "values of history since revision {compacted} that are sealed with it: {past}. They go as history \
+                     moves on; --forget-history forgets it now (no read, watch or rollback to before)"
                 )));
             }
             if past > 0 {

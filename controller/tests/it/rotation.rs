@@ -79,7 +79,7 @@ async fn a_key_is_replaced_and_dropped_when_nothing_needs_it() {
     // What is written meanwhile is sealed with the new one.
     apply(&acme, "acme", &secret("s249", "second")).await;
     let refused = harness.retire(old, true).await.unwrap_err();
-    assert!(refused.message().contains("seal them anew"), "{refused}");
+    assert!(refused.message().contains("Seal them anew"), "{refused}");
     // Again, as after an interruption.
     while harness.reseal(new).await.unwrap().remaining > 0 {}
     assert_eq!(harness.sealing().await.current, new.to_string());

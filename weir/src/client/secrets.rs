@@ -108,7 +108,10 @@ pub(crate) async fn run(command: Command) -> Result<()> {
         }
         Command::DropKey { id, forget_history, file, connect } => {
             let path = file.path(&connect)?;
-            drop_key(&mut connect.client()?, &path, id, forget_history).await
+            match drop_key(&mut connect.client()?, &path, id, forget_history).await? {
+                Dropped::Needed(why) => bail!("key {id} stays in {}: {why}", path.display()),
+                Dropped::Gone(text) => output::text(&text),
+            }
         }
     }
 }
@@ -179,9 +182,16 @@ async fn rotate(client: &mut Admin, path: &Path, to: Option<KeyId>, forget_histo
             break;
         }
     }
-    output::text(&format!("key {new} seals; {sealed} values sealed anew\n"))?;
+    output::text(&format!("key {new} seals; values sealed anew: {sealed}\n"))?;
     for old in seal::key_ids(path)?.into_iter().filter(|id| *id != new) {
-        drop_key(client, path, old, forget_history).await?;
+        match drop_key(client, path, old, forget_history).await? {
+            Dropped::Gone(text) => output::text(&text)?,
+            // The rotation has done what it could: the old key opens what is left.
+            Dropped::Needed(why) => output::text(&format!(
+                "key {old} stays in {} for now: {why}\nlater: weir secrets drop-key {old}\n",
+                path.display()
+            ))?,
+        }
     }
     Ok(())
 }
@@ -211,13 +221,23 @@ async fn on_all_servers(client: &mut Admin, path: &Path, key: KeyId) -> Result<(
     }
 }
 
-async fn drop_key(client: &mut Admin, path: &Path, id: KeyId, forget_history: bool) -> Result<()> {
+/// What became of a key that was to be dropped.
+enum Dropped {
+    /// What to tell of it.
+    Gone(String),
+    /// It stays, and why.
+    Needed(String),
+}
+
+async fn drop_key(client: &mut Admin, path: &Path, id: KeyId, forget_history: bool) -> Result<Dropped> {
+    if !seal::key_ids(path)?.contains(&id) {
+        bail!("key {id} is not in {}", path.display());
+    }
     let request = RetireKeyRequest { key: id.to_string(), forget_history };
     let answer = match client.secrets.retire_key(request).await {
         Ok(answer) => answer.into_inner(),
-        // A rotation has done what it could: the old key stays for what needs it.
         Err(status) if status.code() == Code::FailedPrecondition => {
-            bail!("key {id} stays in {}: {}", path.display(), status.message())
+            return Ok(Dropped::Needed(status.message().to_owned()));
         }
         Err(status) => return Err(refusal(status)),
     };
@@ -231,5 +251,5 @@ async fn drop_key(client: &mut Admin, path: &Path, id: KeyId, forget_history: bo
         ));
     }
     text.push_str("backups that were made before need it: keep a copy beside them\n");
-    output::text(&text)
+    Ok(Dropped::Gone(text))
 }
