@@ -4,10 +4,11 @@
 use std::{
     sync::Arc,
     task::{Context, Poll},
+    time::Duration,
 };
 
 use bytes::Bytes;
-use futures_util::future::BoxFuture;
+use futures_util::{StreamExt as _, future::BoxFuture, stream::FuturesUnordered};
 use http::{Request, Response, Uri, request::Parts};
 use http_body_util::{BodyExt as _, Full};
 use tokio::sync::Mutex;
@@ -16,6 +17,9 @@ use tower::{Service, ServiceExt as _};
 
 use super::{ClientError, endpoint, root_cause};
 use crate::{leader, pki::Identity};
+
+/// A server that did not take a connection by then is not waited for alone. Longer than a handshake on a busy machine.
+const PATIENCE: Duration = Duration::from_millis(300);
 
 /// A call is sent on to the leader at most this often: more are two servers that name each other.
 const MAX_HOPS: usize = 3;
@@ -105,14 +109,20 @@ impl Shared {
             *current = Some(channel.clone());
             return Ok(channel);
         }
+        // A server that stands still accepts and says nothing: the next one is not kept waiting for its end.
+        let attempts = self.addresses.iter().enumerate().map(|(place, address)| async move {
+            tokio::time::sleep(PATIENCE * u32::try_from(place).unwrap_or(u32::MAX)).await;
+            self.connect(address).await.map_err(|problem| format!("{address}: {problem}"))
+        });
+        let mut attempts: FuturesUnordered<_> = attempts.collect();
         let mut failed = vec![];
-        for address in &self.addresses {
-            match self.connect(address).await {
+        while let Some(attempt) = attempts.next().await {
+            match attempt {
                 Ok(channel) => {
                     *current = Some(channel.clone());
                     return Ok(channel);
                 }
-                Err(problem) => failed.push(format!("{address}: {problem}")),
+                Err(problem) => failed.push(problem),
             }
         }
         Err(Status::unavailable(failed.join("; ")))
@@ -141,4 +151,87 @@ fn elsewhere(response: &Response<Body>) -> Option<String> {
     // A refusal without a message is all in its head.
     headers.get("grpc-status")?;
     headers.get(leader::ADMIN)?.to_str().ok().map(str::to_owned)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{net::Ipv4Addr, time::SystemTime};
+
+    use tokio::net::TcpListener;
+    use tonic::{Code, Response as Answer, Status};
+
+    use super::*;
+    use crate::{
+        join::{
+            JoinRequest, JoinResponse,
+            join_client::JoinClient,
+            join_server::{Join, JoinServer},
+        },
+        leader::Leader,
+        pki::{Ca, Request as Asked, RoleKind},
+        server::{Bounded, ClientAuth, plain, secure},
+    };
+
+    /// Answers with its name if it leads, else says who does.
+    struct One {
+        name: &'static str,
+        leader: Option<String>,
+    }
+
+    #[tonic::async_trait]
+    impl Join for One {
+        async fn join(&self, _: tonic::Request<JoinRequest>) -> Result<Answer<JoinResponse>, Status> {
+            match &self.leader {
+                None => Ok(Answer::new(JoinResponse { ca_pem: self.name.into(), ..Default::default() })),
+                Some(admin) => {
+                    let leader = Leader { id: 7, admin: admin.clone(), peers: String::new() };
+                    Err(leader.refusal(Code::FailedPrecondition, "not here"))
+                }
+            }
+        }
+    }
+
+    async fn serve(ca: &Ca, name: &'static str, leader: Option<String>) -> String {
+        let lifetime = Duration::from_secs(3600);
+        let whom = Asked { kind: RoleKind::Server, name: "s".into(), dns: vec![], ips: vec![], lifetime };
+        let identity = ca.issue(&whom, SystemTime::now()).unwrap();
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let listener = Bounded::new(listener, 8);
+        let incoming = secure(listener, identity.into(), ca.cert_pem(), ClientAuth::Optional).unwrap();
+        let router = plain(ClientAuth::Optional).add_service(JoinServer::new(One { name, leader }));
+        tokio::spawn(router.serve_with_incoming(incoming));
+        address
+    }
+
+    #[tokio::test]
+    async fn a_call_goes_to_who_answers_and_on_to_the_leader() {
+        let ca = Ca::create("i", SystemTime::now()).unwrap();
+        let nobody =
+            TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap().local_addr().unwrap().to_string();
+        let silent = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let silent_address = silent.local_addr().unwrap().to_string();
+        let leader = serve(&ca, "leader", None).await;
+        let follower = serve(&ca, "follower", Some(leader)).await;
+        let servers =
+            AnyServer::new(&[nobody.clone(), silent_address, follower], ca.cert_pem(), None).unwrap();
+        let mut client = JoinClient::new(servers);
+        for _ in 0..2 {
+            let answer = client.join(JoinRequest::default()).await.unwrap().into_inner();
+            assert_eq!(answer.ca_pem, "leader");
+        }
+
+        let alone = AnyServer::new(&[nobody], ca.cert_pem(), None).unwrap();
+        let status = JoinClient::new(alone).join(JoinRequest::default()).await.unwrap_err();
+        assert_eq!(status.code(), Code::Unavailable, "{status:?}");
+        // A leader that cannot be reached is no reason to hide who it is.
+        let gone =
+            TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap().local_addr().unwrap().to_string();
+        let follower = serve(&ca, "follower", Some(gone.clone())).await;
+        let servers = AnyServer::new(&[follower], ca.cert_pem(), None).unwrap();
+        let status = JoinClient::new(servers).join(JoinRequest::default()).await.unwrap_err();
+        assert_eq!(status.code(), Code::FailedPrecondition);
+        assert!(status.message().contains(&gone), "{status:?}");
+        drop(silent);
+    }
 }

@@ -55,12 +55,16 @@ impl AdminAuth {
 
     async fn of_token(&self, token: &Token) -> Result<Principal, Status> {
         let key = keys::token(&token.hash());
-        let entry = self
-            .store
-            .get(&key, Read::Local)
-            .await
-            .map_err(|e| Status::unavailable(e.to_string()))?
-            .ok_or_else(rejected)?;
+        let unavailable = |e: store::ReadError| Status::unavailable(e.to_string());
+        let known = self.store.get(&key, Read::Local).await.map_err(unavailable)?;
+        let entry = match known {
+            Some(entry) => entry,
+            // Made at another server a moment ago, it may be on its way to this one.
+            None => {
+                let entry = self.store.get(&key, Read::Linearizable).await.map_err(unavailable)?;
+                entry.ok_or_else(rejected)?
+            }
+        };
         let record: TokenRecord = serde_json::from_slice(&entry.value).map_err(|error| {
             warn!(%error, "a token's record is not readable");
             rejected()

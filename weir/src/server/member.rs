@@ -1,9 +1,14 @@
 //! A server's place in its installation: alone, or one of several.
 
-use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
-use anyhow::{Result, anyhow};
-use api::pki::{Ca, Identity, Live};
+use anyhow::{Result, anyhow, bail};
+use api::pki::{self, Ca, Identity, Live};
 use controller::{Controller, TokenError};
 use model::Revision;
 use store::{
@@ -68,6 +73,15 @@ impl Server {
         sealer: Arc<Sealer>,
         (identity, ca_pem): (Identity, String),
     ) -> Result<Self> {
+        let over = pki::validity(&identity.cert_pem)?.1 < SystemTime::now();
+        if over && file.start != Start::Existing {
+            // Nobody lets it in any more, and it has nothing yet to sign with.
+            bail!(
+                "server {id} was made too long ago, and its certificate is over: `weir cluster remove {id}` at another server \
+                 if it is a member, then make its directory anew",
+                id = file.id
+            );
+        }
         let (renewed, live) = Live::new(identity);
         let mut links = LinksConfig::new(file.id, BTreeMap::new(), live.receiver(), ca_pem.clone());
         links.address.clone_from(&file.peers);
