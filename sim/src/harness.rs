@@ -126,12 +126,26 @@ impl Installation {
     /// # Errors
     /// As [`Installation::up`].
     pub fn up_in(directory: Arc<TempDir>, ports: Ports, flags: &[&str]) -> Result<Self> {
+        let level = std::env::var("RUST_LOG").unwrap_or_else(|_| "info".into());
+        Self::up_with(directory, ports, flags, &[("RUST_LOG", &level)])
+    }
+
+    /// The same, with variables of its environment.
+    ///
+    /// # Errors
+    /// As [`Installation::up`].
+    pub fn up_with(
+        directory: Arc<TempDir>,
+        ports: Ports,
+        flags: &[&str],
+        environment: &[(&str, &str)],
+    ) -> Result<Self> {
         let mut child = Command::new(weir_binary())
             .arg("up")
             .args(ports.flags())
             .args(flags)
             .current_dir(directory.path())
-            .env("RUST_LOG", std::env::var("RUST_LOG").unwrap_or_else(|_| "info".into()))
+            .envs(environment.iter().copied())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())

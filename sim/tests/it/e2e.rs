@@ -6,6 +6,7 @@ mod demo;
 mod examples;
 mod faults;
 mod scale;
+mod secrets;
 mod upstream;
 
 use std::{
