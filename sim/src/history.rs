@@ -259,15 +259,18 @@ mod tests {
     fn what_none_could_have_answered_is_found() {
         let found = |ops: &[Op], values: &[(u64, &str)]| check(ops, &log(values)).unwrap_err();
         let a = put(0, 10, "a", Answer::Revision(1));
-        assert_eq!(found(&[a.clone()], &[(1, "b")]), [Violation::Lost(a.clone())]);
-        assert_eq!(found(&[a.clone()], &[]), [Violation::Lost(a.clone())]);
+        assert_eq!(found(std::slice::from_ref(&a), &[(1, "b")]), [Violation::Lost(a.clone())]);
+        assert_eq!(found(std::slice::from_ref(&a), &[]), [Violation::Lost(a.clone())]);
         let twice = Violation::Twice { value: "a".into(), revisions: vec![1, 2] };
-        assert_eq!(found(&[a.clone()], &[(1, "a"), (2, "a")]), [twice]);
+        assert_eq!(found(std::slice::from_ref(&a), &[(1, "a"), (2, "a")]), [twice]);
         let refused = put(0, 10, "a", Answer::Refused);
-        assert_eq!(found(&[refused.clone()], &[(1, "a")]), [Violation::Refused(refused)]);
+        assert_eq!(found(std::slice::from_ref(&refused), &[(1, "a")]), [Violation::Refused(refused)]);
         let wrong = get(0, 10, None, 1);
         let expected = Some(("a".to_owned(), 1));
-        assert_eq!(found(&[wrong.clone()], &[(1, "a")]), [Violation::Wrong { read: wrong, expected }]);
+        assert_eq!(
+            found(std::slice::from_ref(&wrong), &[(1, "a")]),
+            [Violation::Wrong { read: wrong, expected }]
+        );
     }
 
     #[test]
