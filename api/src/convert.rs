@@ -5,6 +5,7 @@
 
 mod feed;
 mod from_wire;
+mod pack;
 mod to_wire;
 
 #[cfg(test)]
@@ -18,6 +19,7 @@ use sha2::{Digest as _, Sha256};
 use crate::snapshot;
 
 pub use feed::{InvalidPool, Pool, PoolPort, host_index, host_owners};
+pub use pack::{MAX_PATCHED, UnpackError, pack, pack_against, unpack};
 
 /// SHA-256 of an encoded `TenantConfig`.
 pub type Hash = [u8; 32];
@@ -80,6 +82,24 @@ pub fn hash(bytes: &[u8]) -> Hash {
 /// The bytes are not a `TenantConfig`, need a feature that this version lacks, or hold a node that is not valid.
 pub fn decode(bytes: &[u8]) -> Result<TenantConfig, ConvertError> {
     snapshot::TenantConfig::decode(bytes).map_err(|e| ConvertError::Decode(e.to_string()))?.try_into()
+}
+
+/// The hash by which a message is named that a feed sends beside the snapshots.
+#[must_use]
+pub fn message_hash(message: &impl prost::Message) -> Hash {
+    hash(&message.encode_to_vec())
+}
+
+/// How this version's edges take what is sent, as `Hello` says it.
+pub mod encoding {
+    /// Snapshots as zstd frames.
+    pub const ZSTD: &str = "zstd";
+    /// Snapshots as zstd frames with the snapshot before as their prefix.
+    pub const PATCH: &str = "patch";
+    /// What changed of the host index.
+    pub const HOSTS_PATCH: &str = "hosts-patch";
+    /// All of them.
+    pub const ALL: [&str; 3] = [ZSTD, PATCH, HOSTS_PATCH];
 }
 
 /// The names of all features that this version serves, as `Hello` says them.
