@@ -14,15 +14,30 @@ use std::{
 
 use api::convert::Hash;
 use model::{PoolName, Revision, TenantId, WorkerId};
+use tokio::sync::watch;
 
 pub(crate) use ledger::{Cause, Ledger, Nacked, Sent};
 
-use crate::metric;
+use crate::{
+    metric,
+    rollout::{Rollout, Stage},
+};
 
-/// The ledgers of all workers that have a stream to this server.
-#[derive(Debug, Default)]
+/// The ledgers of all workers that have a stream to this server, and the change for all of them that is on its way.
+#[derive(Debug)]
 pub(crate) struct Acks {
     inner: Mutex<Inner>,
+    /// Follows the change that is on its way.
+    progress: watch::Sender<Progress>,
+    /// Sent to when a worker was admitted to it.
+    admitted: watch::Sender<()>,
+}
+
+impl Default for Acks {
+    fn default() -> Self {
+        let progress = watch::Sender::new(Progress { number: 0, stage: Stage::Done, deadline: None });
+        Self { inner: Mutex::default(), progress, admitted: watch::Sender::new(()) }
+    }
 }
 
 #[derive(Debug, Default)]
@@ -30,6 +45,19 @@ struct Inner {
     workers: BTreeMap<WorkerId, Subscriber>,
     /// Tells streams of one worker apart: the newer one counts.
     streams: u64,
+    /// `None`: everybody may have everything.
+    rollout: Option<Rollout>,
+}
+
+/// How far a change for all workers has come.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Progress {
+    /// Which change.
+    pub(crate) number: u64,
+    /// What has become of it.
+    pub(crate) stage: Stage,
+    /// When to [`Acks::judge`] although nothing happened.
+    pub(crate) deadline: Option<Instant>,
 }
 
 #[derive(Debug)]
@@ -69,7 +97,58 @@ impl Acks {
         let stream = inner.streams;
         inner.workers.insert(worker, Subscriber { stream, pool, ledger: Ledger::new(revision, active) });
         metrics::gauge!(metric::SUBSCRIBERS).set(count(inner.workers.len()));
+        self.judge_rollout(&mut inner, Instant::now());
         stream
+    }
+
+    /// A change for all workers goes out, in waves: from now on [`Acks::admits`] says who may have it.
+    pub(crate) fn begin(&self, number: u64, ends_alone: bool, now: Instant) {
+        let mut inner = self.lock();
+        inner.rollout = Some(Rollout::new(number, ends_alone, inner.rollout.as_ref()));
+        self.judge_rollout(&mut inner, now);
+    }
+
+    /// Looks at the change on its way again.
+    pub(crate) fn judge(&self, now: Instant) {
+        self.judge_rollout(&mut self.lock(), now);
+    }
+
+    /// Whether the worker may have the change of this number.
+    pub(crate) fn admits(&self, worker: &WorkerId, number: u64) -> bool {
+        let inner = self.lock();
+        // Another one: this one is over.
+        let Some(rollout) = inner.rollout.as_ref().filter(|r| r.number == number) else { return true };
+        inner.workers.get(worker).is_some_and(|s| rollout.admits(&s.pool, worker))
+    }
+
+    /// Follows the change on its way.
+    pub(crate) fn progress(&self) -> watch::Receiver<Progress> {
+        self.progress.subscribe()
+    }
+
+    /// Changes when a worker was admitted to the change on its way.
+    pub(crate) fn admissions(&self) -> watch::Receiver<()> {
+        self.admitted.subscribe()
+    }
+
+    fn judge_rollout(&self, inner: &mut Inner, now: Instant) {
+        let Some(rollout) = &mut inner.rollout else { return };
+        let number = rollout.number;
+        let workers = inner.workers.iter().map(|(w, s)| (&s.pool, w, s.ledger.standing(number)));
+        let (stage, admitted) = rollout.judge(workers, now);
+        let deadline = rollout.deadline();
+        if stage == Stage::Done {
+            inner.rollout = None;
+        }
+        self.progress.send_if_modified(|progress| {
+            let next = Progress { number, stage, deadline };
+            let changed = *progress != next;
+            *progress = next;
+            changed
+        });
+        if admitted || inner.rollout.is_none() {
+            self.admitted.send_replace(());
+        }
     }
 
     /// The stream has ended.
@@ -77,6 +156,7 @@ impl Acks {
         let mut inner = self.lock();
         if inner.workers.get(worker).is_some_and(|s| s.stream == stream) {
             inner.workers.remove(worker);
+            self.judge_rollout(&mut inner, Instant::now());
         }
         metrics::gauge!(metric::SUBSCRIBERS).set(count(inner.workers.len()));
     }
@@ -90,7 +170,9 @@ impl Acks {
     ) -> Option<T> {
         let mut inner = self.lock();
         let subscriber = inner.workers.get_mut(worker).filter(|s| s.stream == stream)?;
-        Some(change(&mut subscriber.ledger))
+        let answer = change(&mut subscriber.ledger);
+        self.judge_rollout(&mut inner, Instant::now());
+        Some(answer)
     }
 
     /// How far `hash` of a tenant has come on the workers of the pools that `serves` holds for. Those that are still
@@ -119,7 +201,9 @@ impl Acks {
     pub(crate) fn of(&self, worker: &str) -> Option<(Revision, Vec<String>)> {
         let inner = self.lock();
         let ledger = &inner.workers.get(worker)?.ledger;
-        Some((ledger.revision(), ledger.nacks().map(|(t, n)| format!("{t}: {n}")).collect()))
+        let nacks = ledger.nacks().map(|(t, n)| format!("{t}: {n}"));
+        let pool = ledger.refused().map(|cause| format!("pool: {cause}"));
+        Some((ledger.revision(), nacks.chain(pool).collect()))
     }
 }
 

@@ -11,7 +11,6 @@ use api::{
         cluster_server::ClusterServer, objects_server::ObjectsServer, secrets_server::SecretsServer,
         tenants_server::TenantsServer, workers_server::WorkersServer,
     },
-    feed::feed_server::FeedServer,
     kv::kv_server::KvServer,
     limits::MAX_APPLY,
     pki::{Ca, Live, PkiError, SERVER_NAME},
@@ -30,7 +29,7 @@ use crate::{
     acks::Acks,
     admin::{Admin, watch::Watches},
     auth::{AdminAuth, Guard, Role, Token, TokenRecord},
-    feed::Feed,
+    feed::{self, Feed},
     joins::Joining,
     keys,
     kv::Kv,
@@ -158,7 +157,9 @@ impl Controller {
         }
         let (world_sender, world) = watch::channel(Arc::new(World::empty(Instant::now())));
         let (seen_sender, seen) = watch::channel(Revision(0));
+        let acks = Arc::new(Acks::default());
         let sources = Sources {
+            acks: acks.clone(),
             store: store.clone(),
             sealer: sealer.clone(),
             ca: ca.clone(),
@@ -175,7 +176,6 @@ impl Controller {
             return Err(StartError::Read(ReadError::Stopped));
         }
         let sealing = tokio::spawn(sealing::follow(store.clone(), sealer.clone()));
-        let acks = Arc::new(Acks::default());
         let feed = Feed::new(world.clone(), acks.clone(), intake, shutdown.clone());
         let watches = Watches::default();
         let joining = Joining::new(store.clone(), ca.clone(), joins, domain.clone(), default_pool.clone());
@@ -270,20 +270,8 @@ impl Controller {
         ca_pem: &str,
         others: Routes,
     ) -> Result<(), ServeError> {
-        let (port, serving) =
-            PeersPort::open(self.admin.store.clone(), listener, identity.into(), ca_pem, self.down())?;
-        port.begin(self.feed_routes(others));
-        self.within_grace(serving).await
-    }
-
-    /// What agents and workers call: the feed, certificates, and `others` beside them (plans for host agents). For
-    /// [`PeersPort::begin`].
-    #[must_use]
     pub fn feed_routes(&self, others: Routes) -> Routes {
-        // A hello names what the worker holds: some 100 bytes for each tenant.
-        others
-            .add_service(FeedServer::new(self.feed.clone()))
-            .add_service(self.joining.certificates_service())
+        others.add_service(feed::Server::new(self.feed.clone())).add_service(self.joining.certificates_service())
     }
 
     /// Ends when the server is to end.

@@ -1,6 +1,7 @@
 //! `weir.feed.v1.Feed`: snapshots to workers, their acknowledgements back, and the way in for load reports.
 
 mod delta;
+mod service;
 mod subscription;
 
 #[cfg(test)]
@@ -13,6 +14,7 @@ use api::{
     limits::CONNECT_TIMEOUT,
     pki, process,
 };
+use bytes::Bytes;
 use futures_util::{Stream, StreamExt as _};
 use tokio::{
     sync::{mpsc, watch},
@@ -24,6 +26,12 @@ use tonic::{Request, Response, Status, Streaming};
 use crate::{Intake, World, acks::Acks, handles::ReplyStream};
 
 use subscription::Subscription;
+
+pub(crate) use delta::Deltas;
+pub(crate) use service::Server;
+
+/// Encoded `ServerMessage`s.
+type Messages = ReceiverStream<Result<Bytes, Status>>;
 
 /// Messages that wait for a worker's connection; a delta is made only when there is room for it.
 const OUTBOX: usize = 1;
@@ -46,17 +54,9 @@ impl Feed {
     ) -> Self {
         Self { world, acks, intake, shutdown }
     }
-}
 
-#[tonic::async_trait]
-impl feed_server::Feed for Feed {
-    type SubscribeStream = Pin<Box<dyn Stream<Item = Result<ServerMessage, Status>> + Send>>;
-    type ReportStream = ReplyStream;
-
-    async fn subscribe(
-        &self,
-        request: Request<Streaming<EdgeMessage>>,
-    ) -> Result<Response<Self::SubscribeStream>, Status> {
+    /// Opens a worker's stream.
+    async fn open(&self, request: Request<Streaming<EdgeMessage>>) -> Result<Response<Messages>, Status> {
         let mut answers = request.into_inner();
         // A worker says hello at once; one that does not is no worker.
         let first = timeout(CONNECT_TIMEOUT, answers.message())
@@ -68,7 +68,21 @@ impl feed_server::Feed for Feed {
         let subscription = Subscription::open(hello, self.world.clone(), self.acks.clone())?;
         let (outbox, messages) = mpsc::channel(OUTBOX);
         tokio::spawn(subscription.run(answers, outbox, self.shutdown.clone()));
-        Ok(Response::new(Box::pin(ReceiverStream::new(messages))))
+        Ok(Response::new(ReceiverStream::new(messages)))
+    }
+}
+
+#[tonic::async_trait]
+impl feed_server::Feed for Feed {
+    type SubscribeStream = Pin<Box<dyn Stream<Item = Result<ServerMessage, Status>> + Send>>;
+    type ReportStream = ReplyStream;
+
+    /// Answered by [`Server`] itself.
+    async fn subscribe(
+        &self,
+        _request: Request<Streaming<EdgeMessage>>,
+    ) -> Result<Response<Self::SubscribeStream>, Status> {
+        Err(Status::internal("the feed's messages are encoded before they come here"))
     }
 
     async fn report(

@@ -30,6 +30,7 @@ pub mod metric;
 mod objects;
 mod peers;
 mod platform;
+mod rollout;
 mod sealing;
 mod snapshots;
 mod world;

@@ -16,15 +16,15 @@ use std::{
 use api::convert;
 use bytes::Bytes;
 use dialect::{Environment, PoolSpec};
-use model::{Epoch, Revision, TenantId};
+use model::{Epoch, ListenerProtocol, PoolName, Revision, TenantId};
 use store::{Entry, Event, Key, seal::Sealer};
 use tracing::{error, warn};
 
 use crate::{
-    TenantState, World, keys,
+    Snapshot, TenantState, World, keys,
     objects::Stored,
     platform::Platform,
-    world::{Hosts, PoolState},
+    world::{Hosts, Pending, PoolState},
 };
 
 pub(crate) use compile::{Job, compile};
@@ -41,10 +41,46 @@ pub(crate) struct Builder {
     tenants: BTreeSet<TenantId>,
     platform: Platform,
     /// Tenants whose snapshot may be out of date.
-    dirty: BTreeSet<TenantId>,
+    dirty: BTreeMap<TenantId, Cause>,
     states: BTreeMap<TenantId, Arc<TenantState>>,
     certificate: Option<DefaultCertificate>,
+    /// The certificate may have to name others.
+    names_changed: bool,
     hosts: Arc<Hosts>,
+    pools: BTreeMap<PoolName, Arc<PoolState>>,
+    rollout: Rollout,
+}
+
+/// Why a tenant is compiled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Cause {
+    /// Its own objects, or what it owns: that concerns nobody else.
+    Own,
+    /// The pools: all tenants are concerned, and their workers get it in waves.
+    Platform,
+}
+
+/// The change for all workers that is on its way.
+struct Rollout {
+    number: u64,
+    /// What workers that do not have it go on with; `None` once all have it.
+    before: Option<Before>,
+    /// It goes no further: the next change may take its place.
+    held: bool,
+    /// A further change waits for its end.
+    waiting: bool,
+}
+
+struct Before {
+    pools: Option<BTreeMap<PoolName, Arc<PoolState>>>,
+    tenants: BTreeMap<TenantId, Option<Arc<Snapshot>>>,
+}
+
+impl Rollout {
+    /// Whether another change may begin. The first one keeps nobody from it: there may be no workers for long.
+    fn is_free(&self) -> bool {
+        self.held || self.before.as_ref().is_none_or(|before| before.pools.is_none())
+    }
 }
 
 impl Builder {
@@ -62,17 +98,52 @@ impl Builder {
             objects: BTreeMap::new(),
             tenants: BTreeSet::new(),
             platform: Platform::default(),
-            dirty: BTreeSet::new(),
+            dirty: BTreeMap::new(),
             states: BTreeMap::new(),
             certificate: None,
+            names_changed: true,
             hosts: Arc::default(),
+            pools: BTreeMap::new(),
+            // What workers have from another server's life, this one does not know: its first word is a change.
+            rollout: Rollout {
+                number: 1,
+                before: Some(Before { pools: None, tenants: BTreeMap::new() }),
+                held: false,
+                waiting: false,
+            },
         };
         for entry in entries {
             builder.note(&entry.key.clone(), Some(entry));
         }
-        builder.dirty.clone_from(&builder.tenants);
+        builder.dirty = builder.tenants.iter().map(|tenant| (tenant.clone(), Cause::Own)).collect();
         builder.refresh_platform();
         builder
+    }
+
+    /// Takes the whole store after a gap in its changes: what is there as it was known costs nothing more. Returns how
+    /// many keys differed.
+    pub(crate) fn reconcile(&mut self, entries: Vec<Entry>) -> usize {
+        let there: BTreeSet<&Key> = entries.iter().map(|entry| &entry.key).collect();
+        let objects = self.objects.values().flat_map(BTreeMap::keys).cloned();
+        let tenants = self.tenants.iter().map(|tenant| Key::from(keys::tenant(tenant)));
+        let gone: Vec<_> = objects.chain(tenants).filter(|key| !there.contains(key)).collect();
+        let known = |entry: &Entry| match (keys::parse_tenant(&entry.key), keys::parse_object(&entry.key)) {
+            (Some(tenant), _) => self.tenants.contains(&tenant),
+            (None, Some((tenant, _))) => {
+                let known = self.objects.get(&tenant).and_then(|objects| objects.get(&entry.key));
+                known.is_some_and(|known| {
+                    (known.mod_revision, known.version) == (entry.mod_revision, entry.version)
+                })
+            }
+            (None, None) => true,
+        };
+        let gone = gone.into_iter().map(|key| Event { key, entry: None }).collect::<Vec<_>>();
+        let changed = entries.iter().filter(|entry| !known(entry)).cloned();
+        let changed = changed.map(|entry| Event { key: entry.key.clone(), entry: Some(entry) });
+        let events: Vec<_> = gone.into_iter().chain(changed).collect();
+        let count = events.len();
+        self.apply(events);
+        count
     }
 
     /// Takes the changes of one revision. Returns whether any of them is of interest here.
@@ -82,7 +153,7 @@ impl Builder {
         for event in events {
             match self.note(&event.key, event.entry) {
                 Noted::Object(tenant) if tenant.is_platform() => platform_changed = true,
-                Noted::Object(tenant) => drop(self.dirty.insert(tenant)),
+                Noted::Object(tenant) => drop(self.dirty.insert(tenant, Cause::Own)),
                 Noted::Tenants => platform_changed = true,
                 Noted::Nothing => continue,
             }
@@ -107,7 +178,8 @@ impl Builder {
                 // Every change of a tenant's objects rewrites its key.
                 return Noted::Nothing;
             }
-            self.dirty.insert(tenant);
+            self.dirty.insert(tenant, Cause::Own);
+            self.names_changed = true;
             return Noted::Tenants;
         }
         if !key.starts_with(keys::OBJECTS) {
@@ -137,17 +209,29 @@ impl Builder {
                     .ok()
             })
             .collect();
-        let platform = Platform::new(self.tenants.iter().cloned(), &objects, &self.default_pool);
+        let mut platform = Platform::new(self.tenants.iter().cloned(), &objects, &self.default_pool);
         if platform.pools != self.platform.pools {
-            // Listeners name pools: all may be concerned.
-            self.dirty.extend(self.tenants.iter().cloned());
+            if self.pools.is_empty() || self.rollout.is_free() {
+                self.begin();
+                // What tenants' listeners ask of pools.
+                if doors(&platform.pools) != doors(&self.platform.pools) {
+                    for tenant in &self.tenants {
+                        self.dirty.entry(tenant.clone()).or_insert(Cause::Platform);
+                    }
+                }
+            } else {
+                // One at a time: else a second mistake would reach the workers that the first one was kept from.
+                self.rollout.waiting = true;
+                platform.pools.clone_from(&self.platform.pools);
+            }
         }
         for tenant in &platform.tenants {
             if platform.grants.get(tenant) != self.platform.grants.get(tenant) {
-                self.dirty.insert(tenant.clone());
+                self.dirty.insert(tenant.clone(), Cause::Own);
             }
         }
         self.platform = platform;
+        self.make_pools();
         self.states.retain(|tenant, _| self.platform.tenants.contains(tenant));
         let (owners, lost) = self.platform.undisputed(&self.domain);
         for claim in lost {
@@ -156,18 +240,88 @@ impl Builder {
         let wire = convert::host_index(owners.iter().map(|(host, tenant)| (host, tenant)));
         if wire != self.hosts.wire {
             match model::HostIndex::new(owners) {
-                Ok(index) => self.hosts = Arc::new(Hosts { index, wire }),
+                Ok(index) => {
+                    let hash = convert::message_hash(&wire);
+                    self.hosts = Arc::new(Hosts { index, wire, hash });
+                }
                 Err(error) => error!(%error, "the host index stays as it was"),
             }
         }
+    }
+
+    /// A change for all workers begins; what they have until now is kept for those whose turn has not come.
+    fn begin(&mut self) {
+        if self.pools.is_empty() {
+            // Nothing was shown yet: this is the first one still.
+            return;
+        }
+        self.rollout.number += 1;
+        self.rollout.held = false;
+        // In place of one that was held, it is that one's `before` that is known to be good.
+        self.rollout
+            .before
+            .get_or_insert_with(|| Before { pools: Some(self.pools.clone()), tenants: BTreeMap::new() });
+    }
+
+    fn make_pools(&mut self) {
+        let identity = self.certificate.as_ref().map(DefaultCertificate::identity);
+        let make = |(name, spec): (&PoolName, &PoolSpec)| {
+            let state = PoolState::new(name, spec.clone(), identity);
+            let same = self.pools.get(name).filter(|old| old.hash == state.hash && old.spec == state.spec);
+            (name.clone(), same.cloned().unwrap_or_else(|| Arc::new(state)))
+        };
+        self.pools = self.platform.pools.iter().map(make).collect();
+    }
+
+    /// Whether another default certificate may be shown: it concerns all workers, so not while a change is on its way.
+    fn may_take_certificate(&self) -> bool {
+        self.certificate.is_none() || self.rollout.is_free()
+    }
+
+    fn take_certificate(&mut self, certificate: DefaultCertificate) {
+        self.names_changed = false;
+        if self.certificate.is_some() {
+            self.begin();
+        }
+        self.certificate = Some(certificate);
+        self.make_pools();
+    }
+
+    /// The change for all workers has come to all of them. Whether that changes anything.
+    pub(crate) fn rolled_out(&mut self, number: u64) -> bool {
+        if self.rollout.number != number || self.rollout.before.is_none() {
+            return false;
+        }
+        self.rollout.before = None;
+        self.rollout.held = false;
+        self.next_rollout();
+        true
+    }
+
+    /// The change for all workers goes no further. Whether another takes its place.
+    pub(crate) fn held_up(&mut self, number: u64, held: bool) -> bool {
+        if self.rollout.number != number || self.rollout.before.is_none() {
+            return false;
+        }
+        self.rollout.held = held;
+        held && self.next_rollout()
+    }
+
+    fn next_rollout(&mut self) -> bool {
+        if !std::mem::take(&mut self.rollout.waiting) {
+            return false;
+        }
+        self.refresh_platform();
+        true
     }
 
     /// What has to be compiled, up to date as of `revision`. The tenants are no longer dirty then.
     pub(crate) fn jobs(&mut self, revision: Revision) -> Vec<Job> {
         std::mem::take(&mut self.dirty)
             .into_iter()
-            .filter(|tenant| self.platform.tenants.contains(tenant))
-            .map(|tenant| Job {
+            .filter(|(tenant, _)| self.platform.tenants.contains(tenant))
+            .map(|(tenant, cause)| Job {
+                cause,
                 environment: self.environment(&tenant),
                 entries: self.objects.get(&tenant).into_iter().flat_map(BTreeMap::values).cloned().collect(),
                 sealer: self.sealer.clone(),
@@ -183,19 +337,30 @@ impl Builder {
     }
 
     /// Takes what a job made.
-    pub(crate) fn compiled(&mut self, tenant: TenantId, state: TenantState) {
+    pub(crate) fn compiled(&mut self, tenant: TenantId, cause: Cause, state: TenantState) {
         if !state.held.is_empty() {
             error!(%tenant, problems = ?state.held, "tenant held at its last good snapshot");
+        }
+        let old = self.states.get(&tenant).and_then(|old| old.snapshot.clone());
+        if let Some(before) = &mut self.rollout.before {
+            let changed = old.as_ref().map(|s| s.hash) != state.snapshot.as_ref().map(|s| s.hash);
+            match cause {
+                Cause::Own => drop(before.tenants.remove(&tenant)),
+                Cause::Platform if changed => drop(before.tenants.entry(tenant.clone()).or_insert(old)),
+                Cause::Platform => {}
+            }
         }
         self.states.insert(tenant, Arc::new(state));
     }
 
-    /// What the edges are to serve now.
-    pub(crate) fn world(&self, epoch: Epoch, revision: Revision, now: Instant) -> World {
-        let pools = self.platform.pools.iter().map(|(name, spec)| {
-            let identity = self.certificate.as_ref().map(DefaultCertificate::identity);
-            let wire = crate::world::pool_message(name, spec, identity);
-            (name.clone(), Arc::new(PoolState { spec: spec.clone(), wire }))
+    /// What the edges are to serve now: the world of this number.
+    pub(crate) fn world(&self, step: u64, epoch: Epoch, revision: Revision, now: Instant) -> World {
+        let pending = self.rollout.before.as_ref().map(|before| {
+            Arc::new(Pending {
+                number: self.rollout.number,
+                pools: before.pools.clone(),
+                tenants: before.tenants.clone(),
+            })
         });
         World {
             epoch,
@@ -203,7 +368,11 @@ impl Builder {
             seen_at: now,
             tenants: self.states.clone(),
             hosts: self.hosts.clone(),
-            pools: pools.collect(),
+            pools: self.pools.clone(),
+            step,
+            platform: self.rollout.number,
+            pending,
+            deltas: Arc::default(),
         }
     }
 
@@ -213,6 +382,12 @@ impl Builder {
             self.states.values().filter_map(|s| s.snapshot.as_ref()).map(|s| Bytes::len(&s.bytes)).sum();
         (bytes, self.states.values().filter(|s| !s.held.is_empty()).count())
     }
+}
+
+/// What listeners ask of pools: which ports there are, and what is spoken there.
+fn doors(pools: &BTreeMap<PoolName, PoolSpec>) -> BTreeMap<&PoolName, Vec<(u16, ListenerProtocol)>> {
+    let doors = |spec: &PoolSpec| spec.listen.iter().map(|l| (l.port, l.protocol)).collect();
+    pools.iter().map(|(name, spec)| (name, doors(spec))).collect()
 }
 
 /// What a change was.

@@ -7,13 +7,15 @@ use std::{
 };
 
 use api::{
-    convert::{self, Hash, PoolPort},
+    convert::{self, ConvertError, Hash, PoolPort},
     feed as wire,
     pki::Identity,
 };
 use bytes::Bytes;
 use dialect::{ObjectKey, ObjectStatus, PoolSpec};
 use model::{Epoch, HostIndex, ListenerProtocol, PoolName, Revision, TenantConfig, TenantId};
+
+use crate::feed::Deltas;
 
 /// What the edges are to serve, at one revision.
 #[derive(Debug, Clone)]
@@ -30,6 +32,46 @@ pub struct World {
     pub hosts: Arc<Hosts>,
     /// Every pool, the implied one included.
     pub pools: BTreeMap<PoolName, Arc<PoolState>>,
+    /// Counts the worlds of this process.
+    pub(crate) step: u64,
+    /// Counts the changes that concern all workers.
+    pub(crate) platform: u64,
+    /// The last of them, while it is on its way.
+    pub(crate) pending: Option<Arc<Pending>>,
+    /// What leads here from earlier worlds, made once for all workers.
+    pub(crate) deltas: Arc<Deltas>,
+}
+
+/// A change that concerns all workers and that some do not have yet: what those go on with.
+#[derive(Debug)]
+pub(crate) struct Pending {
+    /// Which change.
+    pub(crate) number: u64,
+    /// The pools before it. `None`: those that the workers have, which this process does not know.
+    pub(crate) pools: Option<BTreeMap<PoolName, Arc<PoolState>>>,
+    /// The snapshots that it changed, as they were. A tenant that changed by itself since then is not among them: its
+    /// own changes wait for nobody.
+    pub(crate) tenants: BTreeMap<TenantId, Option<Arc<Snapshot>>>,
+}
+
+/// Which side of a change that is on its way a worker is on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum View {
+    /// It goes on with what was before.
+    Before,
+    /// It has, or gets, the newest.
+    Newest,
+}
+
+/// What a worker of a pool is to have of a tenant.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Wanted<'w> {
+    /// Nothing: it is no tenant of the pool.
+    Nothing,
+    /// What it has, whatever that is: the tenant never compiled here.
+    Whatever,
+    /// This.
+    This(&'w Arc<Snapshot>),
 }
 
 /// The host index, in memory and on the wire.
@@ -39,6 +81,8 @@ pub struct Hosts {
     pub index: HostIndex,
     /// As it is sent.
     pub wire: wire::HostIndex,
+    /// Names what is sent.
+    pub hash: Hash,
 }
 
 /// A tenant as it was compiled last.
@@ -66,8 +110,30 @@ pub struct Snapshot {
     pub bytes: Bytes,
     /// The pools whose workers serve it.
     pub pools: BTreeSet<PoolName>,
-    /// The same, to explain routes with.
-    pub config: TenantConfig,
+    /// The bytes as one zstd frame.
+    pub(crate) frame: Option<Bytes>,
+    /// What they are to those who have the snapshot before.
+    pub(crate) patch: Option<Patch>,
+}
+
+/// A zstd frame with another snapshot as its prefix.
+#[derive(Debug)]
+pub(crate) struct Patch {
+    /// The other snapshot.
+    pub(crate) base: Hash,
+    /// The frame.
+    pub(crate) frame: Bytes,
+}
+
+impl Snapshot {
+    /// What the bytes say.
+    ///
+    /// # Errors
+    ///
+    /// Never: they were made here.
+    pub fn config(&self) -> Result<TenantConfig, ConvertError> {
+        convert::decode(&self.bytes)
+    }
 }
 
 /// A pool.
@@ -77,6 +143,15 @@ pub struct PoolState {
     pub spec: PoolSpec,
     /// As its workers get it.
     pub wire: wire::Pool,
+    /// Names what is sent.
+    pub hash: Hash,
+}
+
+impl PoolState {
+    pub(crate) fn new(name: &PoolName, spec: PoolSpec, identity: Option<&Identity>) -> Self {
+        let wire = pool_message(name, &spec, identity);
+        Self { spec, hash: convert::message_hash(&wire), wire }
+    }
 }
 
 impl World {
@@ -90,28 +165,49 @@ impl World {
             tenants: BTreeMap::new(),
             hosts: Arc::default(),
             pools: BTreeMap::new(),
+            step: 0,
+            platform: 0,
+            pending: None,
+            deltas: Arc::default(),
         }
     }
 
-    /// The snapshots that workers of `pool` serve.
-    pub fn snapshots_of<'w>(
+    /// What a worker of `pool` on this side of a change is to have of a tenant that exists.
+    pub(crate) fn wanted<'w>(
         &'w self,
-        pool: &'w PoolName,
-    ) -> impl Iterator<Item = (&'w TenantId, &'w Arc<Snapshot>)> {
-        self.tenants.iter().filter_map(move |(tenant, state)| {
-            state.snapshot.as_ref().filter(|s| s.pools.contains(pool)).map(|s| (tenant, s))
-        })
+        tenant: &TenantId,
+        state: &'w TenantState,
+        pool: &PoolName,
+        view: View,
+    ) -> Wanted<'w> {
+        let before = self.pending.as_ref().filter(|_| view == View::Before);
+        let snapshot = match before.and_then(|pending| pending.tenants.get(tenant)) {
+            Some(before) => before.as_ref(),
+            None => state.snapshot.as_ref(),
+        };
+        match snapshot {
+            None => Wanted::Whatever,
+            Some(snapshot) if snapshot.pools.contains(pool) => Wanted::This(snapshot),
+            Some(_) => Wanted::Nothing,
+        }
     }
 
-    /// Whether the tenant exists and has never compiled in this process's life: edges keep what they have of it.
-    #[must_use]
-    pub fn is_unknown(&self, tenant: &str) -> bool {
-        self.tenants.get(tenant).is_some_and(|state| state.snapshot.is_none())
+    /// The pool as a worker on this side of a change is to have it. `None`: as it has it.
+    pub(crate) fn pool(&self, pool: &PoolName, view: View) -> Option<&Arc<PoolState>> {
+        let newest = self.pools.get(pool);
+        match (view, &self.pending) {
+            (View::Before, Some(pending)) => match &pending.pools {
+                None => None,
+                // Of a pool that is new there is nothing before.
+                Some(before) => before.get(pool).or(newest),
+            },
+            _ => newest,
+        }
     }
 }
 
 /// A pool as its workers get it.
-pub(crate) fn pool_message(name: &PoolName, spec: &PoolSpec, identity: Option<&Identity>) -> wire::Pool {
+fn pool_message(name: &PoolName, spec: &PoolSpec, identity: Option<&Identity>) -> wire::Pool {
     let ports = spec.listen.iter().map(|listen| PoolPort {
         port: listen.port,
         bind: listen.bind,

@@ -1,13 +1,16 @@
 //! One worker's account: what it was sent and what it said. Pure.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     fmt,
+    sync::Arc,
     time::Instant,
 };
 
 use api::convert::Hash;
 use model::{Revision, TenantId};
+
+use crate::{rollout::Standing, world::Pending};
 
 /// Deltas on their way that were not acknowledged yet.
 ///
@@ -15,17 +18,28 @@ use model::{Revision, TenantId};
 /// more.
 pub(crate) const WINDOW: usize = 8;
 
-/// A delta on its way.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// A delta on its way. Shared by all workers that are sent the same.
+#[derive(Debug, Clone)]
 pub(crate) struct Sent {
     /// The revision that it leads to.
     pub(crate) revision: Revision,
     /// When this server saw that revision.
     pub(crate) seen_at: Instant,
     /// What each tenant becomes; `None`: it is no more.
-    pub(crate) tenants: BTreeMap<TenantId, Option<Hash>>,
+    pub(crate) tenants: Arc<BTreeMap<TenantId, Option<Hash>>>,
     /// More deltas of this revision follow: the worker is current after the last.
     pub(crate) more: bool,
+    /// The change for all workers that it is up to date with.
+    pub(crate) platform: u64,
+    /// That change, if it is still on its way.
+    pub(crate) pending: Option<Arc<Pending>>,
+}
+
+/// A delta on its way to this worker.
+#[derive(Debug)]
+struct InFlight {
+    sent: Sent,
+    refused: BTreeSet<TenantId>,
 }
 
 /// A snapshot that a worker refused.
@@ -91,7 +105,11 @@ pub(crate) struct Ledger {
     active: BTreeMap<TenantId, Hash>,
     nacks: BTreeMap<TenantId, Nacked>,
     /// In the order in which they were sent.
-    in_flight: VecDeque<Sent>,
+    in_flight: VecDeque<InFlight>,
+    /// The change for all workers that it serves.
+    platform: u64,
+    /// The change for all workers that it refused last, and why.
+    refused: Option<(u64, Cause)>,
 }
 
 impl Ledger {
@@ -107,7 +125,24 @@ impl Ledger {
 
     /// A delta has been sent.
     pub(crate) fn sent(&mut self, delta: Sent) {
-        self.in_flight.push_back(delta);
+        self.in_flight.push_back(InFlight { sent: delta, refused: BTreeSet::new() });
+    }
+
+    /// A change for all workers brought nothing for this one: it is up to date with it once it has what is on its way.
+    pub(crate) fn spared(&mut self, platform: u64) {
+        match self.in_flight.back_mut() {
+            Some(last) => last.sent.platform = last.sent.platform.max(platform),
+            None => self.platform = self.platform.max(platform),
+        }
+    }
+
+    /// How far the worker is with a change for all workers.
+    pub(crate) fn standing(&self, platform: u64) -> Standing {
+        match &self.refused {
+            Some((refused, cause)) if *refused == platform => Standing::Refused(cause.to_string()),
+            _ if self.platform >= platform => Standing::Active,
+            _ => Standing::Waiting,
+        }
     }
 
     /// The worker acknowledged a delta of `revision`: everything older and one of that revision is active, but for
@@ -115,15 +150,18 @@ impl Ledger {
     pub(crate) fn ack(&mut self, revision: Revision) -> Vec<Sent> {
         let mut settled = vec![];
         while let Some(delta) = self.in_flight.front() {
-            let last = delta.revision == revision;
-            if delta.revision > revision {
+            let last = delta.sent.revision == revision;
+            if delta.sent.revision > revision {
                 break;
             }
-            let Some(delta) = self.in_flight.pop_front() else { break };
+            let Some(InFlight { sent: delta, refused }) = self.in_flight.pop_front() else { break };
             self.revision = self.revision.max(delta.revision);
             self.joined |= !delta.more;
+            if !delta.more {
+                self.platform = self.platform.max(delta.platform);
+            }
             self.nacks.values_mut().for_each(|nack| nack.open = false);
-            for (tenant, hash) in &delta.tenants {
+            for (tenant, hash) in delta.tenants.iter().filter(|(tenant, _)| !refused.contains(*tenant)) {
                 self.nacks.remove(tenant);
                 match hash {
                     Some(hash) => drop(self.active.insert(tenant.clone(), *hash)),
@@ -132,6 +170,9 @@ impl Ledger {
             }
             settled.push(delta);
             if last {
+                if self.refused.as_ref().is_some_and(|(number, _)| *number < self.platform) {
+                    self.refused = None;
+                }
                 // A large change comes as several deltas of one revision, each acknowledged by itself.
                 break;
             }
@@ -142,24 +183,35 @@ impl Ledger {
     /// The worker refused a tenant's snapshot: it keeps what it had. Each further cause comes by itself. Returns
     /// whether it was sent such a thing.
     pub(crate) fn refuse(&mut self, tenant: &TenantId, cause: Cause) -> bool {
-        let sent = self.in_flight.iter_mut().find(|d| matches!(d.tenants.get(tenant), Some(Some(_))));
         // The oldest delta that brings the tenant, unless that one is refused already: workers answer in order.
-        let refused = self.nacks.get_mut(tenant).filter(|n| n.open);
-        match (refused, sent) {
-            (Some(nack), _) => {
-                if nack.causes.len() < CAUSES {
-                    nack.causes.push(cause);
-                }
-                true
+        if let Some(nack) = self.nacks.get_mut(tenant).filter(|n| n.open) {
+            if nack.causes.len() < CAUSES {
+                nack.causes.push(cause);
             }
-            (None, Some(delta)) => {
-                let Some(hash) = delta.tenants.remove(tenant).flatten() else { return false };
-                let nack = Nacked { hash, revision: delta.revision, causes: vec![cause], open: true };
-                self.nacks.insert(tenant.clone(), nack);
-                true
-            }
-            (None, None) => false,
+            return true;
         }
+        let brings = |d: &&mut InFlight| {
+            matches!(d.sent.tenants.get(tenant), Some(Some(_))) && !d.refused.contains(tenant)
+        };
+        let Some(delta) = self.in_flight.iter_mut().find(brings) else { return false };
+        let Some(hash) = delta.sent.tenants.get(tenant).copied().flatten() else { return false };
+        delta.refused.insert(tenant.clone());
+        if let Some(pending) = &delta.sent.pending
+            && pending.tenants.contains_key(tenant)
+        {
+            let cause = Cause { origin: format!("tenant {tenant}"), reason: cause.to_string() };
+            self.refused = Some((pending.number, cause));
+        }
+        let nack = Nacked { hash, revision: delta.sent.revision, causes: vec![cause], open: true };
+        self.nacks.insert(tenant.clone(), nack);
+        true
+    }
+
+    /// The worker refused its pool's settings: it keeps those that it had. Returns whether it was sent any.
+    pub(crate) fn refuse_pool(&mut self, revision: Revision, cause: Cause) -> bool {
+        let Some(delta) = self.in_flight.iter().find(|d| d.sent.revision == revision) else { return false };
+        self.refused = Some((delta.sent.platform, cause));
+        true
     }
 
     /// Whether it should serve what there is. One that has just started serves nothing yet and is given no traffic
@@ -176,6 +228,11 @@ impl Ledger {
     /// What the worker refused of a tenant and has not replaced since.
     pub(crate) fn nack(&self, tenant: &TenantId) -> Option<&Nacked> {
         self.nacks.get(tenant)
+    }
+
+    /// The pool's settings, or what they do to a tenant, that it refused.
+    pub(crate) fn refused(&self) -> Option<&Cause> {
+        self.refused.as_ref().map(|(_, cause)| cause)
     }
 
     /// All that it refuses.

@@ -1,4 +1,7 @@
+use std::sync::Arc;
+
 use super::*;
+use crate::{rollout::Standing, world::Pending};
 
 fn tenant(name: &str) -> TenantId {
     name.parse().unwrap()
@@ -13,7 +16,9 @@ fn delta(revision: u64, tenants: &[(&str, Option<u8>)]) -> Sent {
         revision: Revision(revision),
         seen_at: Instant::now(),
         more: false,
-        tenants: tenants.iter().map(|(t, h)| (tenant(t), h.map(hash))).collect(),
+        tenants: Arc::new(tenants.iter().map(|(t, h)| (tenant(t), h.map(hash))).collect()),
+        platform: 0,
+        pending: None,
     }
 }
 
@@ -134,4 +139,83 @@ fn a_worker_counts_from_when_it_is_current() {
     assert_eq!(of(&acks), (2, 2), "half of it");
     with(&|ledger| drop(ledger.ack(Revision(4))));
     assert_eq!(of(&acks), (3, 3));
+}
+
+/// A delta that brings a change for all workers.
+fn change(revision: u64, number: u64, tenants: &[(&str, Option<u8>)]) -> Sent {
+    let before = tenants.iter().map(|(t, _)| (tenant(t), None)).collect();
+    let pending = Pending { number, pools: None, tenants: before };
+    Sent { platform: number, pending: Some(Arc::new(pending)), ..delta(revision, tenants) }
+}
+
+#[test]
+fn a_change_for_all_stands_with_its_last_delta() {
+    let mut ledger = Ledger::default();
+    ledger.sent(Sent { more: true, ..change(3, 2, &[("a", Some(1))]) });
+    ledger.sent(change(3, 2, &[("b", Some(1))]));
+    ledger.ack(Revision(3));
+    assert_eq!(ledger.standing(2), Standing::Waiting);
+    ledger.ack(Revision(3));
+    assert_eq!(ledger.standing(2), Standing::Active);
+    // One that it brings nothing to is up to date with it; not before what is on its way, though.
+    ledger.spared(3);
+    assert_eq!(ledger.standing(3), Standing::Active);
+    ledger.sent(delta(4, &[]));
+    ledger.spared(4);
+    assert_eq!(ledger.standing(4), Standing::Waiting);
+    ledger.ack(Revision(4));
+    assert_eq!(ledger.standing(4), Standing::Active);
+}
+
+#[test]
+fn a_change_for_all_is_refused_by_what_it_does_not_by_what_tenants_do() {
+    let mut ledger = Ledger::default();
+    let own =
+        Sent { tenants: Arc::new(BTreeMap::from([(tenant("own"), Some(hash(1)))])), ..change(3, 2, &[]) };
+    ledger.sent(own);
+    ledger.refuse(&tenant("own"), Cause::new("", "its own fault"));
+    assert_eq!(ledger.standing(2), Standing::Waiting);
+    ledger.ack(Revision(3));
+    assert_eq!(ledger.standing(2), Standing::Active);
+
+    ledger.sent(change(4, 3, &[("a", Some(2))]));
+    ledger.refuse(&tenant("a"), Cause::new("", "no such port"));
+    ledger.ack(Revision(4));
+    assert_eq!(ledger.standing(3), Standing::Refused("tenant a: no such port".into()));
+
+    ledger.sent(change(5, 4, &[]));
+    assert!(ledger.refuse_pool(Revision(5), Cause::new("Pool default", "bad key")));
+    assert!(!ledger.refuse_pool(Revision(6), Cause::new("", "")));
+    ledger.ack(Revision(5));
+    assert_eq!(ledger.standing(4), Standing::Refused("Pool default: bad key".into()));
+    // The next one that is taken.
+    ledger.sent(change(6, 5, &[]));
+    ledger.ack(Revision(6));
+    assert_eq!((ledger.standing(5), ledger.refused()), (Standing::Active, None));
+}
+
+#[test]
+fn a_change_for_all_goes_to_the_next_workers_when_the_first_has_it() {
+    let acks = Acks::default();
+    let pool: PoolName = "default".parse().unwrap();
+    let workers: Vec<WorkerId> = (0..20).map(|n| format!("w{n:02}").parse().unwrap()).collect();
+    let streams: Vec<_> = workers
+        .iter()
+        .map(|worker| acks.connect(worker.clone(), pool.clone(), Revision(1), BTreeMap::new()))
+        .collect();
+    let admitted = || workers.iter().filter(|worker| acks.admits(worker, 2)).count();
+    let mut admissions = acks.admissions();
+    acks.begin(2, true, Instant::now());
+    assert!(admissions.has_changed().unwrap() && admitted() == 1);
+    assert!(acks.admits(&workers[1], 1), "an older change is over");
+    for (wave, wanted) in [(1, 2), (2, 20), (20, 20)] {
+        assert_eq!(acks.progress().borrow().stage, Stage::Running);
+        for (worker, stream) in workers.iter().zip(&streams).take(wave) {
+            acks.with(worker, *stream, |ledger| ledger.spared(2));
+        }
+        assert_eq!(admitted(), wanted);
+    }
+    admissions.mark_unchanged();
+    let progress = acks.progress().borrow().clone();
+    assert_eq!((progress.number, progress.stage), (2, Stage::Done));
 }

@@ -120,8 +120,8 @@ impl Answer {
 
     fn find_in(&mut self, question: &Question, snapshot: &Snapshot, pool: &PoolName) -> Result<(), NotFound> {
         // It compiled when the snapshot was made; if it does not now, no edge serves it either.
-        let Ok(table) = RouteTable::compile_for_pool(&snapshot.config, pool, &CompileLimits::default())
-        else {
+        let config = snapshot.config().map_err(|_| NotFound::Listener)?;
+        let Ok(table) = RouteTable::compile_for_pool(&config, pool, &CompileLimits::default()) else {
             return Err(NotFound::Listener);
         };
         let found = table.find(question)?;

@@ -3,18 +3,18 @@
 use std::{
     collections::{BTreeMap, VecDeque},
     sync::Arc,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use api::{
     convert::Hash,
-    feed::{
-        Ack, Delta, EdgeMessage, Heartbeat, Hello, Nack, ServerMessage, edge_message, server_message::Message,
-    },
+    feed::{Ack, EdgeMessage, Heartbeat, Hello, Nack, ServerMessage, edge_message, server_message::Message},
     limits::HEARTBEAT_INTERVAL,
     process,
 };
+use bytes::Bytes;
 use model::{Epoch, Revision, TenantId, WorkerId};
+use prost::Message as _;
 use tokio::{
     sync::{mpsc, watch},
     time::{MissedTickBehavior, interval},
@@ -22,14 +22,18 @@ use tokio::{
 use tonic::{Status, Streaming};
 use tracing::{debug, info, warn};
 
-use super::delta::Basis;
+use super::delta::{Basis, Encoded, Said, Takes};
 use crate::{
     World,
-    acks::{self, Acks, Cause, Sent},
+    acks::{self, Acks, Cause},
     metric,
+    world::View,
 };
 
-type Outbox = mpsc::Sender<Result<ServerMessage, Status>>;
+type Outbox = mpsc::Sender<Result<Bytes, Status>>;
+
+/// How long a worker waits here for a server that is behind it, before it is sent to another one.
+const BEHIND_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// One worker's stream.
 pub(super) struct Subscription {
@@ -37,10 +41,13 @@ pub(super) struct Subscription {
     stream: u64,
     basis: Basis,
     /// Made and not sent yet: at most the chunks of one change.
-    waiting: VecDeque<(Delta, Sent)>,
+    waiting: VecDeque<Encoded>,
     /// The world may have more for the worker than it was sent.
     stale: bool,
+    /// Since when this server is behind the worker.
+    behind: Option<Instant>,
     world: watch::Receiver<Arc<World>>,
+    admissions: watch::Receiver<()>,
     acks: Arc<Acks>,
 }
 
@@ -54,6 +61,10 @@ impl Subscription {
         let invalid = |e: model::InvalidName| Status::invalid_argument(e.to_string());
         let worker: WorkerId = hello.worker.parse().map_err(invalid)?;
         let pool: model::PoolName = hello.pool.parse().map_err(invalid)?;
+        if world.borrow().epoch == Epoch::default() {
+            // A server that joins has no state before the leader's: a worker would take that for all there is.
+            return Err(Status::unavailable("this server has no configuration yet: ask another one"));
+        }
         if !world.borrow().pools.contains_key(&pool) {
             return Err(Status::failed_precondition(format!("there is no pool {pool}")));
         }
@@ -62,20 +73,25 @@ impl Subscription {
             .into_iter()
             .map(|version| {
                 let tenant: TenantId = version.tenant.parse().map_err(invalid)?;
-                let hash: Hash = version
-                    .hash
-                    .as_slice()
-                    .try_into()
-                    .map_err(|_| Status::invalid_argument("a hash has 32 bytes"))?;
-                Ok((tenant, hash))
+                Ok((tenant, hash(&version.hash)?))
             })
             .collect::<Result<BTreeMap<_, _>, Status>>()?;
         let epoch = hello.epoch.map(|e| Epoch { counter: e.counter, id: e.id }).unwrap_or_default();
         let revision = Revision(hello.revision);
         info!(%worker, %pool, %revision, version = hello.version, "worker subscribed");
         let stream = acks.connect(worker.clone(), pool.clone(), revision, have.clone());
-        let basis = Basis::new(pool, epoch, revision, have);
-        Ok(Self { worker, stream, basis, waiting: VecDeque::new(), stale: true, world, acks })
+        let some = |bytes: &[u8]| (!bytes.is_empty()).then(|| hash(bytes)).transpose();
+        let said = Said {
+            epoch,
+            revision,
+            tenants: have,
+            hosts: some(&hello.hosts_hash)?,
+            pool: some(&hello.pool_hash)?,
+        };
+        let basis = Basis::new(pool, Takes::new(&hello.encodings), said);
+        let admissions = acks.admissions();
+        let waiting = VecDeque::new();
+        Ok(Self { worker, stream, basis, waiting, stale: true, behind: None, world, admissions, acks })
     }
 
     /// Serves the worker until either side ends the stream.
@@ -105,14 +121,16 @@ impl Subscription {
         heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
         heartbeat.tick().await;
         loop {
-            self.refill();
+            self.refill()?;
             let may_send = !self.waiting.is_empty() && self.has_room()?;
             tokio::select! {
                 permit = outbox.reserve(), if may_send => {
                     let Ok(permit) = permit else { return Ok(()) };
-                    let Some((delta, sent)) = self.waiting.pop_front() else { continue };
+                    let Some(Encoded { message, sent }) = self.waiting.pop_front() else { continue };
                     self.note(|ledger| ledger.sent(sent))?;
-                    permit.send(Ok(ServerMessage { message: Some(Message::Delta(delta)) }));
+                    metrics::counter!(metric::DELTAS_SENT).increment(1);
+                    metrics::counter!(metric::DELTA_BYTES).increment(message.len() as u64);
+                    permit.send(Ok(message));
                     heartbeat.reset();
                 }
                 // Looked at only when nothing waits: what changes meanwhile is merged into the next delta.
@@ -120,17 +138,22 @@ impl Subscription {
                     changed.map_err(|_| Status::unavailable("the server is shutting down"))?;
                     self.stale = true;
                 }
+                // The sender lives in `acks`, which we hold.
+                _ = self.admissions.changed(), if self.waiting.is_empty() => self.stale = true,
                 answer = answers.message() => match answer? {
                     Some(EdgeMessage { message: Some(message) }) => self.answer(message)?,
                     Some(EdgeMessage { message: None }) => {}
                     None => return Ok(()),
                 },
                 _ = heartbeat.tick() => {
+                    if self.behind.is_some_and(|since| since.elapsed() > BEHIND_TIMEOUT) {
+                        return Err(Status::unavailable("this server is behind the worker: ask another one"));
+                    }
                     let revision = self.world.borrow().revision.0;
-                    let message = Message::Heartbeat(Heartbeat { revision });
+                    let message = ServerMessage { message: Some(Message::Heartbeat(Heartbeat { revision })) };
                     // A full outbox means that the worker has something to read already.
                     if let Err(mpsc::error::TrySendError::Closed(_)) =
-                        outbox.try_send(Ok(ServerMessage { message: Some(message) }))
+                        outbox.try_send(Ok(message.encode_to_vec().into()))
                     {
                         return Ok(());
                     }
@@ -140,17 +163,31 @@ impl Subscription {
     }
 
     /// Makes the next deltas, if the worker lacks something.
-    fn refill(&mut self) {
+    fn refill(&mut self) -> Result<(), Status> {
         if !self.waiting.is_empty() || !self.stale {
-            return;
+            return Ok(());
         }
         self.stale = false;
         let world = self.world.borrow_and_update().clone();
         if self.basis.is_ahead_of(&world) {
-            debug!(worker = %self.worker, have = %self.basis.revision, here = %world.revision, "behind this worker");
-            return;
+            let (_, have) = self.basis.version();
+            debug!(worker = %self.worker, %have, here = %world.revision, "behind this worker");
+            self.behind.get_or_insert_with(Instant::now);
+            return Ok(());
         }
-        self.waiting.extend(self.basis.advance(&world));
+        self.behind = None;
+        // After the world: who is admitted to a change has it in this world or a later one.
+        self.admissions.mark_unchanged();
+        let view = match &world.pending {
+            Some(pending) if !self.acks.admits(&self.worker, pending.number) => View::Before,
+            _ => View::Newest,
+        };
+        let deltas = self.basis.advance(&world, view);
+        self.waiting.extend(deltas.iter().cloned());
+        if deltas.is_empty() && view == View::Newest {
+            self.note(|ledger| ledger.spared(world.platform))?;
+        }
+        Ok(())
     }
 
     fn has_room(&self) -> Result<bool, Status> {
@@ -167,7 +204,7 @@ impl Subscription {
 
     fn ack(&self, ack: &Ack) -> Result<(), Status> {
         let epoch = ack.epoch.map(|e| Epoch { counter: e.counter, id: e.id }).unwrap_or_default();
-        if epoch != self.basis.epoch {
+        if epoch != self.basis.version().0 {
             // Of a life of the store that is over; what was sent since is acknowledged by itself.
             return Ok(());
         }
@@ -177,13 +214,19 @@ impl Subscription {
     }
 
     fn nack(&self, nack: &Nack) -> Result<(), Status> {
-        let tenant: TenantId =
-            nack.tenant.parse().map_err(|e: model::InvalidName| Status::invalid_argument(e.to_string()))?;
-        let known = self.note(|ledger| ledger.refuse(&tenant, Cause::new(&nack.object, &nack.reason)))?;
+        let cause = Cause::new(&nack.object, &nack.reason);
+        let known = if nack.tenant.is_empty() {
+            self.note(|ledger| ledger.refuse_pool(Revision(nack.revision), cause))?
+        } else {
+            let invalid = |e: model::InvalidName| Status::invalid_argument(e.to_string());
+            let tenant: TenantId = nack.tenant.parse().map_err(invalid)?;
+            self.note(|ledger| ledger.refuse(&tenant, cause))?
+        };
         if known {
             metrics::counter!(metric::NACKS).increment(1);
             let (worker, object, reason) = (&self.worker, &nack.object, &nack.reason);
-            warn!(%worker, %tenant, revision = nack.revision, object, reason, "worker refused a configuration");
+            let tenant = &nack.tenant;
+            warn!(%worker, tenant, revision = nack.revision, object, reason, "worker refused a configuration");
         }
         Ok(())
     }
@@ -193,4 +236,8 @@ impl Subscription {
             .with(&self.worker, self.stream, change)
             .ok_or_else(|| Status::aborted("a newer stream of this worker took over"))
     }
+}
+
+fn hash(bytes: &[u8]) -> Result<Hash, Status> {
+    bytes.try_into().map_err(|_| Status::invalid_argument("a hash has 32 bytes"))
 }

@@ -7,11 +7,13 @@ use dialect::{Environment, Object};
 use model::{CompileLimits, Revision, RouteTable, TenantId};
 use store::{Entry, seal::Sealer};
 
-use crate::{Snapshot, TenantState, objects::Stored};
+use super::Cause;
+use crate::{Snapshot, TenantState, objects::Stored, world::Patch};
 
 /// All that it takes to compile a tenant.
 pub(crate) struct Job {
     pub(crate) tenant: TenantId,
+    pub(crate) cause: Cause,
     pub(crate) environment: Environment,
     pub(crate) entries: Vec<Entry>,
     pub(crate) sealer: Arc<Sealer>,
@@ -24,11 +26,18 @@ pub(crate) struct Job {
 pub(crate) fn compile(job: &Job) -> TenantState {
     let last = job.last.as_ref();
     match build(job) {
-        Ok((snapshot, statuses)) => {
-            // The same bytes are the same snapshot: nothing to send, nothing to acknowledge.
-            let old = last.and_then(|l| l.snapshot.clone()).filter(|old| old.hash == snapshot.hash);
+        Ok((mut snapshot, statuses)) => {
+            let old = last.and_then(|l| l.snapshot.clone());
+            let snapshot = match old {
+                // The same bytes are the same snapshot: nothing to send, nothing to acknowledge.
+                Some(old) if old.hash == snapshot.hash => old,
+                old => {
+                    snapshot.pack(old.as_deref());
+                    Arc::new(snapshot)
+                }
+            };
             TenantState {
-                snapshot: Some(old.unwrap_or_else(|| Arc::new(snapshot))),
+                snapshot: Some(snapshot),
                 held: vec![],
                 statuses: statuses.into_iter().map(|s| (s.key.clone(), s)).collect(),
                 revision: job.revision,
@@ -63,8 +72,21 @@ fn build(job: &Job) -> Result<(Snapshot, Vec<dialect::ObjectStatus>), Vec<String
         )]);
     }
     let pools = compiled.config.listeners.iter().map(|l| l.pool.clone()).collect::<BTreeSet<_>>();
-    let snapshot = Snapshot { revision: job.revision, hash, bytes, pools, config: compiled.config };
+    let snapshot = Snapshot { revision: job.revision, hash, bytes, pools, frame: None, patch: None };
     Ok((snapshot, compiled.statuses))
+}
+
+impl Snapshot {
+    /// Makes the frames in which it travels.
+    fn pack(&mut self, old: Option<&Self>) {
+        self.frame = convert::pack(&self.bytes);
+        let whole = self.frame.as_ref().map_or(self.bytes.len(), |frame| frame.len());
+        self.patch = old
+            .and_then(|old| {
+                Some(Patch { base: old.hash, frame: convert::pack_against(&self.bytes, &old.bytes)? })
+            })
+            .filter(|patch| patch.frame.len() < whole);
+    }
 }
 
 fn objects(job: &Job) -> Result<Vec<Object>, Vec<String>> {

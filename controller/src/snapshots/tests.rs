@@ -68,13 +68,13 @@ impl Harness {
         let tenants = jobs.iter().map(|job| job.tenant.to_string()).collect();
         for job in jobs {
             let state = compile(&job);
-            self.builder.compiled(job.tenant, state);
+            self.builder.compiled(job.tenant, job.cause, state);
         }
         tenants
     }
 
     fn world(&self) -> World {
-        self.builder.world(Epoch { counter: 1, id: 1 }, Revision(self.revision), Instant::now())
+        self.builder.world(1, Epoch { counter: 1, id: 1 }, Revision(self.revision), Instant::now())
     }
 
     fn hash(&self, tenant: &str) -> convert::Hash {
@@ -131,7 +131,9 @@ fn a_tenant_that_never_compiled_is_unknown_not_gone() {
         entry("tenants/a", 1, &json!({})),
         entry("objects/a/Gateway/default/g", 1, &json!("nonsense")),
     ]);
-    assert!(harness.world().is_unknown("a") && !harness.world().is_unknown("b"));
+    let world = harness.world();
+    assert!(world.tenants["a"].snapshot.is_none());
+    assert!(!world.tenants.contains_key("b"));
 }
 
 #[test]
@@ -172,6 +174,100 @@ fn a_default_pool_that_does_not_say_where_it_listens_keeps_the_addresses() {
     harness.put("objects/platform/Pool/default/default", Some(&pool));
     assert_eq!(harness.world().pools[dialect::DEFAULT_POOL].spec.max_workers, 2);
     assert!(!before.is_empty() && listen(&harness) == before);
+}
+
+#[test]
+fn a_gap_is_closed_by_comparing() {
+    let mut harness = two_tenants();
+    harness.put("objects/a/Backend/default/b", Some(&backend("127.0.0.1:1")));
+    harness.put("objects/b/Gateway/default/g", Some(&gateway()));
+    let before = harness.world();
+
+    // What the store holds after changes that nobody was told of: a's Backend and tenant b are gone, c is new.
+    let entries = |gateway_revision| {
+        vec![
+            entry("tenants/a", 1, &json!({})),
+            entry("tenants/c", 7, &json!({})),
+            entry("objects/a/Gateway/default/g", gateway_revision, &gateway()),
+            entry("objects/c/Gateway/default/g", 7, &gateway()),
+            entry("desired/default", 8, &json!({})),
+        ]
+    };
+    harness.revision = 8;
+    assert_eq!(harness.builder.reconcile(entries(1)), 5);
+    assert_eq!(harness.compile(), ["a", "c"]);
+    let after = harness.world();
+    assert_eq!(after.tenants.keys().map(TenantId::as_str).collect::<Vec<_>>(), ["a", "c"]);
+    let snapshot = |world: &World| world.tenants["a"].snapshot.clone().unwrap();
+    assert!(Arc::ptr_eq(&snapshot(&before), &snapshot(&after)), "what is as it was stays");
+    assert!(after.hosts.index.owner("c.localhost").is_some());
+    assert!(after.hosts.index.owner("b.localhost").is_none());
+
+    assert_eq!(harness.builder.reconcile(entries(1)), 0);
+    assert!(harness.compile().is_empty());
+    assert_eq!(harness.builder.reconcile(entries(9)), 1);
+    assert_eq!(harness.compile(), ["a"]);
+}
+
+fn pool(max_workers: u32, port: u16) -> serde_json::Value {
+    let listen = json!([{"port": port, "bind": "127.0.0.1:8080"}]);
+    json!({
+        "apiVersion": "weir.dev/v1", "kind": "Pool", "metadata": {"name": "default"},
+        "spec": {"maxWorkers": max_workers, "listen": listen},
+    })
+}
+
+const POOL: &str = "objects/platform/Pool/default/default";
+
+impl Harness {
+    /// The pool's largest number of workers, for those that have the newest and for those that wait for it.
+    fn max_workers(&self) -> (u32, Option<u32>) {
+        use crate::world::View;
+        let (world, pool) = (self.world(), "default".parse().unwrap());
+        let of = |view| world.pool(&pool, view).map(|state| state.spec.max_workers);
+        (of(View::Newest).unwrap(), of(View::Before))
+    }
+}
+
+#[test]
+fn a_change_of_the_pools_keeps_what_was_before_until_all_have_it() {
+    let mut harness = two_tenants();
+    harness.put(POOL, Some(&pool(2, 80)));
+    assert_eq!(harness.max_workers(), (2, None), "what was before this process, nobody knows");
+    assert!(!harness.builder.rolled_out(1) && harness.builder.rolled_out(2));
+
+    // Listeners do not care how many workers there are.
+    assert!(harness.put(POOL, Some(&pool(3, 80))).is_empty());
+    assert_eq!((harness.max_workers(), harness.world().platform), ((3, Some(2)), 3));
+    // One at a time: the next waits for the end of this one.
+    harness.put(POOL, Some(&pool(4, 80)));
+    assert_eq!(harness.max_workers(), (3, Some(2)));
+    assert!(!harness.builder.rolled_out(2), "an older one");
+    assert!(harness.builder.rolled_out(3));
+    assert_eq!((harness.max_workers(), harness.world().platform), ((4, Some(3)), 4));
+
+    // In place of one that is held, and what was good stays what it was.
+    assert!(!harness.builder.held_up(4, true));
+    harness.put(POOL, Some(&pool(5, 80)));
+    assert_eq!((harness.max_workers(), harness.world().platform), ((5, Some(3)), 5));
+    assert!(harness.builder.rolled_out(5) && harness.world().pending.is_none());
+}
+
+#[test]
+fn tenants_that_a_pool_changes_are_kept_too_but_not_from_their_own_changes() {
+    let mut harness = two_tenants();
+    harness.put("objects/b/Gateway/default/g", Some(&gateway()));
+    harness.builder.rolled_out(1);
+    let good = harness.hash("a");
+    // Port 80 is gone: both tenants' listeners fall out of their snapshots.
+    assert_eq!(harness.put(POOL, Some(&pool(2, 81))), ["a", "b"]);
+    let pending = harness.world().pending.clone().unwrap();
+    assert!(harness.hash("a") != good && pending.tenants["a"].as_ref().unwrap().hash == good);
+    assert_eq!(pending.tenants.len(), 2);
+
+    harness.put("objects/a/Gateway/default/g", None);
+    let pending = harness.world().pending.clone().unwrap();
+    assert_eq!(pending.tenants.keys().map(TenantId::as_str).collect::<Vec<_>>(), ["b"]);
 }
 
 #[test]

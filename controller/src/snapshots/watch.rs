@@ -10,11 +10,20 @@ use dialect::PoolSpec;
 use futures_util::{FutureExt as _, StreamExt as _, stream};
 use model::Revision;
 use store::{Handle, Read, ReadError, Watch, WatchError, seal::Sealer};
-use tokio::{sync::watch, task::spawn_blocking, time::interval};
+use tokio::{
+    sync::watch,
+    task::spawn_blocking,
+    time::{interval, sleep_until, timeout},
+};
 use tracing::{error, info, warn};
 
 use super::{Builder, DefaultCertificate, certificate, compile, compile::held};
-use crate::{World, metric};
+use crate::{
+    World,
+    acks::{Acks, Progress},
+    metric,
+    rollout::Stage,
+};
 
 /// Revisions that are taken together when many come at once.
 const BURST: usize = 1024;
@@ -29,7 +38,12 @@ pub(crate) struct Sources {
     pub(crate) ca: Arc<Ca>,
     pub(crate) domain: String,
     pub(crate) default_pool: PoolSpec,
+    pub(crate) acks: Arc<Acks>,
 }
+
+/// How long the first read asks for what the leader has, before it takes what is here: a server that comes back should
+/// not begin with what was true when it left, and must serve its edges where no leader is.
+const CATCH_UP: Duration = Duration::from_secs(2);
 
 /// Keeps `world` up to date until the store or the last reader is gone. `seen` follows every revision, also of
 /// changes that mean nothing to the edges.
@@ -38,18 +52,29 @@ pub(crate) async fn run(
     world: watch::Sender<Arc<World>>,
     seen: watch::Sender<Revision>,
 ) -> Result<(), ReadError> {
+    let fresh = timeout(CATCH_UP, sources.store.list("", Read::Linearizable)).await;
+    let (entries, mut revision) = match fresh {
+        Ok(Ok(read)) => read,
+        Ok(Err(_)) | Err(_) => sources.store.list("", Read::Local).await?,
+    };
+    let (domain, default_pool) = (sources.domain.clone(), sources.default_pool.clone());
+    let builder = Builder::new(domain, default_pool, sources.sealer.clone(), entries);
+    let mut keeper = Keeper { sources: &sources, builder, step: 0, begun: 0, world: &world, seen: &seen };
+    keeper.publish(revision).await;
+    info!(%revision, "configuration read");
     loop {
-        let (entries, revision) = sources.store.list("", Read::Local).await?;
-        let (domain, default_pool) = (sources.domain.clone(), sources.default_pool.clone());
-        let builder = Builder::new(domain, default_pool, sources.sealer.clone(), entries);
-        let mut keeper = Keeper { sources: &sources, builder, world: &world, seen: &seen };
-        keeper.publish(revision).await;
-        info!(%revision, "configuration read");
         let changes = sources.store.watch("", Revision(revision.0 + 1));
         match keeper.follow(changes, revision).await {
             End::Gone => return Ok(()),
-            // Fell behind what history is kept: read everything again.
-            End::Compacted => warn!("configuration changed faster than it was read; reading all of it again"),
+            // Fell behind what history is kept: what differs is found by comparing, and the rest stays as it is.
+            End::Compacted => {
+                let (entries, now) = sources.store.list("", Read::Local).await?;
+                revision = now;
+                let changed = keeper.builder.reconcile(entries);
+                metrics::counter!(metric::GAPS).increment(1);
+                warn!(%revision, changed, "history was compacted past what was read; compared all of it");
+                keeper.publish(revision).await;
+            }
         }
     }
 }
@@ -62,6 +87,10 @@ enum End {
 struct Keeper<'s> {
     sources: &'s Sources,
     builder: Builder,
+    /// The worlds that were shown.
+    step: u64,
+    /// The last change for all workers that was begun.
+    begun: u64,
     world: &'s watch::Sender<Arc<World>>,
     seen: &'s watch::Sender<Revision>,
 }
@@ -69,11 +98,31 @@ struct Keeper<'s> {
 impl Keeper<'_> {
     async fn follow(&mut self, mut changes: Watch, mut revision: Revision) -> End {
         let mut renewal = interval(RENEWAL_CHECK);
+        let mut progress = self.sources.acks.progress();
         loop {
+            let deadline = progress.borrow_and_update().deadline;
+            let late = async {
+                match deadline {
+                    Some(deadline) => sleep_until(deadline.into()).await,
+                    None => std::future::pending().await,
+                }
+            };
             let next = tokio::select! {
                 next = changes.next() => next,
                 _ = renewal.tick() => {
                     if self.renew() {
+                        self.publish(revision).await;
+                    }
+                    continue;
+                }
+                () = late => {
+                    self.sources.acks.judge(Instant::now());
+                    continue;
+                }
+                // The sender lives in `acks`, which we hold.
+                _ = progress.changed() => {
+                    let now = progress.borrow().clone();
+                    if self.rollout(&now) {
                         self.publish(revision).await;
                     }
                     continue;
@@ -103,10 +152,23 @@ impl Keeper<'_> {
         }
     }
 
+    /// Takes note of how far a change for all workers has come. Whether something is to be shown.
+    fn rollout(&mut self, progress: &Progress) -> bool {
+        match &progress.stage {
+            Stage::Running => self.builder.held_up(progress.number, false),
+            Stage::Held(why) => {
+                warn!(change = progress.number, why, "a change for all workers goes no further");
+                self.builder.held_up(progress.number, true)
+            }
+            Stage::Done => self.builder.rolled_out(progress.number),
+        }
+    }
+
     /// Compiles what changed and shows the result.
     async fn publish(&mut self, revision: Revision) {
         let seen_at = Instant::now();
         let jobs = self.builder.jobs(revision);
+        metrics::counter!(metric::TENANTS_COMPILED).increment(jobs.len() as u64);
         let parallel = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         let mut done = stream::iter(jobs)
             .map(|job| async move {
@@ -118,16 +180,25 @@ impl Keeper<'_> {
                     error!(tenant = %job.tenant, "compiling a tenant failed");
                     held(&job, vec!["the compiler failed on these objects; please report it".to_owned()])
                 });
-                (job.tenant.clone(), state)
+                (job.tenant.clone(), job.cause, state)
             })
             .buffer_unordered(parallel);
-        while let Some((tenant, state)) = done.next().await {
-            self.builder.compiled(tenant, state);
+        while let Some((tenant, cause, state)) = done.next().await {
+            self.builder.compiled(tenant, cause, state);
         }
         drop(done);
-        self.renew();
+        if self.builder.names_changed {
+            self.renew();
+        }
         let epoch = self.sources.store.status().epoch;
-        self.world.send_replace(Arc::new(self.builder.world(epoch, revision, seen_at)));
+        self.step += 1;
+        let world = self.builder.world(self.step, epoch, revision, seen_at);
+        // Before the world is shown: the first worker need not wait for a second look.
+        if let Some(pending) = world.pending.as_ref().filter(|pending| pending.number > self.begun) {
+            self.begun = pending.number;
+            self.sources.acks.begin(pending.number, pending.pools.is_some(), seen_at);
+        }
+        self.world.send_replace(Arc::new(world));
         self.seen.send_replace(revision);
         self.measure(seen_at);
     }
@@ -135,13 +206,18 @@ impl Keeper<'_> {
     /// Issues the default certificate again if it has to be. Whether it was.
     fn renew(&mut self) -> bool {
         let now = SystemTime::now();
-        let names = certificate::names(&self.sources.domain, self.builder.platform.tenants.iter());
-        if self.builder.certificate.as_ref().is_some_and(|c| c.fits(&names, now)) {
+        let builder = &mut self.builder;
+        let names = certificate::names(&self.sources.domain, builder.platform.tenants.iter());
+        if builder.certificate.as_ref().is_some_and(|certificate| certificate.fits(&names, now)) {
+            builder.names_changed = false;
+            return false;
+        }
+        if !builder.may_take_certificate() {
             return false;
         }
         match DefaultCertificate::issue(&self.sources.ca, names, now) {
             Ok(certificate) => {
-                self.builder.certificate = Some(certificate);
+                builder.take_certificate(certificate);
                 true
             }
             Err(error) => {

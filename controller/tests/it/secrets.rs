@@ -70,7 +70,7 @@ spec:
     let mut world = harness.controller.world();
     let world = within(world.wait_for(|world| world.revision.0 >= revision)).await.unwrap().clone();
     let snapshot = world.tenants["acme"].snapshot.clone().unwrap();
-    assert_eq!(snapshot.config.certificates.len(), 1);
+    assert_eq!(snapshot.config().unwrap().certificates.len(), 1);
     assert!(String::from_utf8_lossy(&snapshot.bytes).contains(&canary));
 
     let object = get(&acme, key("acme", "Secret", "tls")).await.unwrap();
