@@ -18,7 +18,7 @@ pub struct Config {
     /// The store's revision; (epoch, revision) never falls on a worker.
     pub revision: Revision,
     /// Which tenant's table a host is looked up in.
-    pub hosts: HostIndex,
+    pub hosts: Arc<HostIndex>,
     /// The tenants' tables. One that did not change is the same `Arc` as before.
     pub tenants: HashMap<TenantId, Arc<TenantTable>>,
     /// What the pool says about its workers.
@@ -34,7 +34,7 @@ impl Config {
         Self {
             epoch: Epoch::default(),
             revision: Revision::default(),
-            hosts: HostIndex::default(),
+            hosts: Arc::default(),
             tenants: HashMap::new(),
             pool,
             default_certificate: None,

@@ -5,6 +5,7 @@
 mod assemble;
 mod cache;
 mod feed;
+mod keep;
 mod link;
 mod mirror;
 mod report;

@@ -157,7 +157,7 @@ pub fn compile(file: SourceFile, revision: Revision) -> anyhow::Result<Loaded> {
     let config = Config {
         epoch: Epoch::default(),
         revision,
-        hosts: HostIndex::default().with_catch_all(tenant.clone()),
+        hosts: Arc::new(HostIndex::default().with_catch_all(tenant.clone())),
         tenants: HashMap::from([(tenant, Arc::new(table))]),
         pool: PoolSettings {
             name: environment.default_pool.clone(),

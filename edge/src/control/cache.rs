@@ -3,7 +3,7 @@
 //! The content is one complete [`Delta`], encrypted with AES-256-GCM under a key that the agent hands over: the
 //! directory alone tells nobody a tenant's routes or private keys. Two files are written in turn, each whole or
 //! not at all (write, sync, rename), so that a crash in the middle of one leaves the other. All workers of a pool on
-//! one machine share the directory: whichever wrote last, it wrote what the feed said.
+//! one machine share the directory: one of them writes, the one that has the lock.
 //!
 //! ```text
 //! "weir-lkg" | version u8 = 1 | nonce [12] | ciphertext and tag of the encoded Delta
@@ -21,7 +21,9 @@ use aws_lc_rs::{
     aead::{AES_256_GCM, Aad, NONCE_LEN, Nonce, RandomizedNonceKey},
     error::Unspecified,
 };
+use bytes::{Buf as _, Bytes};
 use prost::Message;
+use sys::lock::{Lock, LockError};
 
 const MAGIC: &[u8; 9] = b"weir-lkg\x01";
 /// A full configuration of 100,000 routes is below 100 MiB; what is larger was not written by a worker.
@@ -29,6 +31,7 @@ const MAX_BYTES: u64 = 512 << 20;
 /// No write takes this long.
 const LEFTOVER: std::time::Duration = std::time::Duration::from_secs(300);
 const FILES: [&str; 2] = ["good-a", "good-b"];
+const LOCK: &str = "writer.lock";
 
 /// Why there is nothing to start from, or nothing could be kept.
 #[derive(Debug, thiserror::Error)]
@@ -41,6 +44,9 @@ pub(crate) enum CacheError {
         #[source]
         source: std::io::Error,
     },
+    /// The lock of the one that writes.
+    #[error(transparent)]
+    Lock(LockError),
     /// The agent handed over something else than 32 bytes in hex.
     #[error("the cache key is not 32 bytes in hex")]
     Key,
@@ -60,6 +66,8 @@ pub(crate) enum CacheError {
 pub(crate) struct Cache {
     dir: PathBuf,
     key: RandomizedNonceKey,
+    /// Held by the one worker that writes.
+    lock: Option<Lock>,
     /// Which file is written next: never the newer one.
     next: usize,
 }
@@ -80,7 +88,24 @@ impl Cache {
         let key = RandomizedNonceKey::new(&AES_256_GCM, &bytes).map_err(|Unspecified| CacheError::Key)?;
         fs::create_dir_all(dir).map_err(io("make directory", dir))?;
         remove_leftovers(dir).map_err(io("clean directory", dir))?;
-        Ok(Self { dir: dir.into(), key, next: 0 })
+        Ok(Self { dir: dir.into(), key, lock: None, next: 0 })
+    }
+
+    /// Whether this worker is the one that writes, or becomes it now.
+    ///
+    /// # Errors
+    /// When the lock file cannot be used.
+    pub(crate) fn is_ours(&mut self) -> Result<bool, CacheError> {
+        if self.lock.is_none() {
+            self.lock = match Lock::take(&self.dir.join(LOCK)) {
+                Ok(lock) => Some(lock),
+                Err(LockError::Held { .. }) => return Ok(false),
+                Err(error @ LockError::File { .. }) => return Err(CacheError::Lock(error)),
+            };
+            // The one before wrote last, whichever file that was.
+            self.load();
+        }
+        Ok(true)
     }
 
     /// The newest file that is whole, with what was wrong with the others. `None` where there is none.
@@ -135,15 +160,25 @@ impl Cache {
             Err(error) => return Err(io("read", path)(error)),
         }
         let sealed = || CacheError::Sealed { path: path.into() };
-        let rest = bytes.strip_prefix(MAGIC).ok_or_else(sealed)?;
-        let (nonce, ciphertext) = rest.split_at_checked(NONCE_LEN).ok_or_else(sealed)?;
-        let nonce = Nonce::try_assume_unique_for_key(nonce).map_err(|Unspecified| sealed())?;
-        let mut ciphertext = ciphertext.to_vec();
+        let head = MAGIC.len() + NONCE_LEN;
+        if bytes.len() < head || !bytes.starts_with(MAGIC) {
+            return Err(sealed());
+        }
+        let mut bytes = Bytes::from(bytes);
+        let nonce =
+            Nonce::try_assume_unique_for_key(&bytes[MAGIC.len()..head]).map_err(|Unspecified| sealed())?;
+        bytes.advance(head);
+        // Nobody else has these bytes: opened in place, and the snapshots in them are not copied.
+        let mut ciphertext = bytes.try_into_mut().map_err(|_| sealed())?;
         let plain = self
             .key
             .open_in_place(nonce, Aad::from(MAGIC), &mut ciphertext)
-            .map_err(|Unspecified| sealed())?;
-        Delta::decode(&*plain).map(Some).map_err(|source| CacheError::Decode { path: path.into(), source })
+            .map_err(|Unspecified| sealed())?
+            .len();
+        ciphertext.truncate(plain);
+        Delta::decode(ciphertext.freeze())
+            .map(Some)
+            .map_err(|source| CacheError::Decode { path: path.into(), source })
     }
 }
 

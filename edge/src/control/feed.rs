@@ -16,7 +16,7 @@ use api::{
 };
 use model::{PoolName, WorkerId};
 use tokio::{
-    sync::{mpsc, watch},
+    sync::mpsc,
     time::{Instant, sleep, timeout},
 };
 use tokio_stream::wrappers::ReceiverStream;
@@ -26,6 +26,7 @@ use tracing::{debug, info, warn};
 use super::{
     assemble::{Assembler, Unusable},
     cache::Cache,
+    keep::{self, Keeper},
 };
 use crate::shared::{Control, Stale};
 
@@ -37,8 +38,6 @@ const BACKOFF_MAX: Duration = Duration::from_secs(5);
 const SILENCE: Duration = Duration::from_secs(3 * HEARTBEAT_INTERVAL.as_secs());
 /// Messages of ours that wait for the network: a delta makes a handful, and none is sent before the last was.
 const OUTBOX: usize = 64;
-/// A last-known-good file is written at most this often: an fsync for each of 50 changes a second helps nobody.
-const KEEP_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Why a stream ended.
 #[derive(Debug, thiserror::Error)]
@@ -66,7 +65,7 @@ pub(super) struct Feed {
     control: Control,
     /// Lent to a blocking thread while it compiles.
     assembler: Option<Assembler>,
-    keeper: watch::Sender<Option<Delta>>,
+    keeper: Keeper,
 }
 
 impl Feed {
@@ -87,13 +86,16 @@ impl Feed {
         };
         let mut started = false;
         if let Some(cache) = cache.as_mut() {
+            let began = Instant::now();
             let (delta, errors) = cache.load();
             for error in &errors {
                 warn!(error = error as &dyn std::error::Error, "a last-known-good file is not used");
             }
             match delta.map(|delta| assembler.take(delta)).transpose() {
                 Ok(Some((config, _))) => {
-                    info!(revision = %config.revision, "starting from the last-known-good file");
+                    let (revision, tenants) = (config.revision, config.tenants.len());
+                    let took_ms = began.elapsed().as_millis();
+                    info!(%revision, tenants, took_ms, "starting from the last-known-good file");
                     started = control.activate(config).is_ok();
                 }
                 Ok(None) => {}
@@ -103,7 +105,7 @@ impl Feed {
                 }
             }
         }
-        let feed = Self { worker, pool, servers, control, assembler: Some(assembler), keeper: keep(cache) };
+        let feed = Self { worker, pool, servers, control, assembler: Some(assembler), keeper: keep::start(cache) };
         (feed, started)
     }
 
@@ -128,7 +130,7 @@ impl Feed {
     async fn stream(&mut self, server: &str) -> Result<std::convert::Infallible, FeedError> {
         let mut client = connect(&self.servers.borrow(), server)?;
         let (sender, outbox) = mpsc::channel(OUTBOX);
-        let hello = self.assembler.get_or_insert_default().mirror().hello(&self.worker, &self.pool);
+        let hello = self.assembler.get_or_insert_default().hello(&self.worker, &self.pool);
         post(&sender, FromEdge::Hello(hello)).await?;
         let mut inbox = client.subscribe(ReceiverStream::new(outbox)).await?.into_inner();
         debug!(%server, "feed open");
@@ -160,7 +162,7 @@ impl Feed {
         self.control.activate(config)?;
         if current {
             self.control.ready();
-            self.keeper.send_replace(Some(assembler.mirror().complete()));
+            self.keeper.changed(assembler);
         }
         for Nack { tenant, object, reason, .. } in &refused {
             warn!(tenant, object, reason, "configuration refused, the tenant is held at its last good one");
@@ -170,28 +172,6 @@ impl Feed {
         }
         post(answers, FromEdge::Ack(ack)).await
     }
-}
-
-/// Writes what it is given to the last-known-good files, the newest only, until the sender is gone.
-fn keep(cache: Option<Cache>) -> watch::Sender<Option<Delta>> {
-    let (sender, mut newest) = watch::channel(None);
-    let Some(mut cache) = cache else { return sender };
-    tokio::spawn(async move {
-        while newest.changed().await.is_ok() {
-            let Some(delta) = newest.borrow_and_update().clone() else { continue };
-            let written = tokio::task::spawn_blocking(move || {
-                let result = cache.store(&delta);
-                (cache, result)
-            });
-            let Ok((returned, result)) = written.await else { return };
-            cache = returned;
-            if let Err(error) = result {
-                warn!(error = &error as &dyn std::error::Error, "the last-known-good file was not written");
-            }
-            sleep(KEEP_INTERVAL).await;
-        }
-    });
-    sender
 }
 
 /// A client of a server, as the worker is known to it now.

@@ -2,13 +2,15 @@
 
 use std::collections::BTreeMap;
 
-use api::feed::{Delta, Epoch, Hello, HostIndex, Pool, TenantSnapshot, TenantVersion};
+use api::{
+    convert::{self, Hash, UnpackError, encoding},
+    feed::{Delta, Epoch, Hello, TenantSnapshot, TenantVersion},
+};
 use bytes::Bytes;
-use model::{Feature, PoolName, TenantId, WorkerId};
-use sha2::{Digest, Sha256};
+use model::{PoolName, TenantId, WorkerId};
 
 /// A delta that cannot be what a correct server sends: the stream is ended and begun again.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, thiserror::Error)]
 pub(crate) enum BadDelta {
     /// Invariant: a worker's (epoch, revision) never falls.
     #[error(
@@ -18,6 +20,16 @@ pub(crate) enum BadDelta {
     /// The bytes are not those that the hash names.
     #[error("the snapshot of tenant {tenant} does not have the hash that was announced")]
     Hash { tenant: TenantId },
+    /// The frame does not open.
+    #[error("the snapshot of tenant {tenant}")]
+    Frame {
+        tenant: TenantId,
+        #[source]
+        source: UnpackError,
+    },
+    /// A patch of something that is not here.
+    #[error("the snapshot of tenant {tenant} is a patch of another than this worker has")]
+    Base { tenant: TenantId },
     /// Not a name.
     #[error("the delta names a tenant that cannot exist")]
     Tenant(#[from] model::InvalidName),
@@ -30,30 +42,85 @@ pub(crate) enum BadDelta {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Held {
     pub(crate) revision: u64,
-    pub(crate) hash: [u8; 32],
-    /// An encoded `weir.snapshot.v1.TenantConfig`.
-    pub(crate) config: Bytes,
+    pub(crate) hash: Hash,
+    length: u64,
+    kept: Kept,
 }
 
-/// A delta whose snapshots have the hashes that they were announced with.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub(crate) struct Verified {
+/// An encoded `weir.snapshot.v1.TenantConfig`, to be patched and kept on disk. It is looked at seldom, and there may be
+/// many: packed, it takes a tenth.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Kept {
+    Raw(Bytes),
+    Frame(Bytes),
+}
+
+impl Held {
+    /// What a delta brings, with the bytes that it stands for. `base` is what is held of the tenant.
+    ///
+    /// # Errors
+    /// When they are not the bytes that the hash names.
+    pub(crate) fn open(
+        tenant: &TenantId,
+        snapshot: TenantSnapshot,
+        base: impl Fn(&[u8]) -> Option<Self>,
+    ) -> Result<(Self, Bytes), BadDelta> {
+        let TenantSnapshot { revision, hash, config, zstd, length, base: wanted, .. } = snapshot;
+        let frame = |source| BadDelta::Frame { tenant: tenant.clone(), source };
+        // What is kept must not keep the whole message or file that it came in.
+        let alone = |bytes: &Bytes| Bytes::copy_from_slice(bytes);
+        let (raw, kept) = if zstd.is_empty() {
+            (config.clone(), Kept::Raw(alone(&config)))
+        } else if wanted.is_empty() {
+            (convert::unpack(&zstd, None, length).map_err(frame)?, Kept::Frame(alone(&zstd)))
+        } else {
+            let base = base(&wanted).ok_or_else(|| BadDelta::Base { tenant: tenant.clone() })?;
+            let base = base.raw().map_err(frame)?;
+            let raw = convert::unpack(&zstd, Some(&base), length).map_err(frame)?;
+            (raw.clone(), Kept::Raw(raw))
+        };
+        let actual = convert::hash(&raw);
+        if hash[..] != actual {
+            return Err(BadDelta::Hash { tenant: tenant.clone() });
+        }
+        Ok((Self { revision, hash: actual, length: raw.len() as u64, kept }, raw))
+    }
+
+    fn raw(&self) -> Result<Bytes, UnpackError> {
+        match &self.kept {
+            Kept::Raw(raw) => Ok(raw.clone()),
+            Kept::Frame(frame) => convert::unpack(frame, None, self.length),
+        }
+    }
+
+    /// The same, packed. `None` if it is already, or cannot be.
+    pub(crate) fn packed(&self) -> Option<Self> {
+        let Kept::Raw(raw) = &self.kept else { return None };
+        Some(Self { kept: Kept::Frame(convert::pack(raw)?), ..self.clone() })
+    }
+
+    fn message(&self, tenant: &TenantId) -> TenantSnapshot {
+        let message = TenantSnapshot {
+            tenant: tenant.to_string(),
+            revision: self.revision,
+            hash: self.hash.to_vec().into(),
+            ..TenantSnapshot::default()
+        };
+        match &self.kept {
+            Kept::Raw(raw) => TenantSnapshot { config: raw.clone(), ..message },
+            Kept::Frame(frame) => TenantSnapshot { zstd: frame.clone(), length: self.length, ..message },
+        }
+    }
+}
+
+/// The tenants of the feed as this worker last accepted them.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Mirror {
     pub(crate) epoch: Epoch,
     pub(crate) revision: u64,
-    pub(crate) tenants: BTreeMap<TenantId, Held>,
-    pub(crate) removed: Vec<TenantId>,
-    pub(crate) hosts: Option<HostIndex>,
-    pub(crate) pool: Option<Pool>,
-}
-
-/// The feed as this worker last accepted it.
-#[derive(Debug, Default)]
-pub(crate) struct Mirror {
-    epoch: Epoch,
-    revision: u64,
     tenants: BTreeMap<TenantId, Held>,
-    hosts: Option<HostIndex>,
-    pool: Option<Pool>,
+    /// Refused, and the base of the server's next patch all the same.
+    refused: BTreeMap<TenantId, Held>,
 }
 
 impl Mirror {
@@ -73,29 +140,19 @@ impl Mirror {
                     hash: held.hash.to_vec(),
                 })
                 .collect(),
-            features: Feature::ALL.iter().map(|f| f.as_str().to_owned()).collect(),
+            features: convert::known_features(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
+            encodings: encoding::ALL.map(str::to_owned).into(),
+            hosts_hash: vec![],
+            pool_hash: vec![],
         }
     }
 
-    #[cfg(test)]
-    pub(crate) fn revision(&self) -> u64 {
-        self.revision
-    }
-
-    pub(crate) fn hosts(&self) -> Option<&HostIndex> {
-        self.hosts.as_ref()
-    }
-
-    pub(crate) fn pool(&self) -> Option<&Pool> {
-        self.pool.as_ref()
-    }
-
-    /// Checks everything about a delta that does not need its content.
+    /// Checks that a delta leads forward.
     ///
     /// # Errors
-    /// When a correct server would not have sent it; nothing is changed.
-    pub(crate) fn verify(&self, delta: Delta) -> Result<Verified, BadDelta> {
+    /// When a correct server would not have sent it.
+    pub(crate) fn check(&self, delta: &Delta) -> Result<(), BadDelta> {
         let epoch = delta.epoch.unwrap_or_default();
         let behind = epoch.counter < self.epoch.counter
             || (epoch == self.epoch && delta.revision < self.revision)
@@ -108,58 +165,55 @@ impl Mirror {
                 held: self.revision,
             });
         }
-        if self.hosts.is_none() && delta.hosts.is_none() {
-            return Err(BadDelta::Incomplete("host index"));
-        }
-        if self.pool.is_none() && delta.pool.is_none() {
-            return Err(BadDelta::Incomplete("pool"));
-        }
-        let mut tenants = BTreeMap::new();
-        for TenantSnapshot { tenant, revision, hash, config } in delta.tenants {
-            let tenant: TenantId = tenant.parse()?;
-            let actual: [u8; 32] = Sha256::digest(&config).into();
-            if hash[..] != actual {
-                return Err(BadDelta::Hash { tenant });
-            }
-            tenants.insert(tenant, Held { revision, hash: actual, config });
-        }
-        let removed = delta.removed.into_iter().map(|t| t.parse()).collect::<Result<_, _>>()?;
-        let (hosts, pool) = (delta.hosts, delta.pool);
-        Ok(Verified { epoch, revision: delta.revision, tenants, removed, hosts, pool })
+        Ok(())
     }
 
-    /// Takes over a verified delta. The caller has taken out the tenants that it refused: of those the worker
-    /// goes on holding what it had.
-    pub(crate) fn merge(&mut self, delta: Verified) {
-        self.epoch = delta.epoch;
-        self.revision = delta.revision;
-        self.tenants.extend(delta.tenants);
-        for tenant in &delta.removed {
-            self.tenants.remove(tenant);
-        }
-        self.hosts = delta.hosts.or(self.hosts.take());
-        self.pool = delta.pool.or(self.pool.take());
+    /// The snapshot of a tenant with this hash, if it is here.
+    pub(crate) fn find(&self, tenant: &TenantId, hash: &[u8]) -> Option<Held> {
+        let found = [&self.tenants, &self.refused]
+            .into_iter()
+            .find_map(|all| all.get(tenant).filter(|h| h.hash == hash));
+        found.cloned()
     }
 
-    /// All of it as one delta, for the last-known-good file.
+    /// Takes over a tenant's snapshot that is served now.
+    pub(crate) fn accept(&mut self, tenant: TenantId, held: Held) {
+        self.refused.remove(&tenant);
+        self.tenants.insert(tenant, held);
+    }
+
+    /// Takes note of a snapshot that is not served: of its tenant the worker goes on holding what it had.
+    pub(crate) fn refuse(&mut self, tenant: TenantId, held: Held) {
+        self.refused.insert(tenant, held);
+    }
+
+    pub(crate) fn remove(&mut self, tenant: &TenantId) {
+        self.refused.remove(tenant);
+        self.tenants.remove(tenant);
+    }
+
+    /// What is served and not packed yet.
+    pub(crate) fn unpacked(&self) -> Vec<(TenantId, Held)> {
+        let raw = self.tenants.iter().filter(|(_, held)| matches!(held.kept, Kept::Raw(_)));
+        raw.map(|(tenant, held)| (tenant.clone(), held.clone())).collect()
+    }
+
+    /// Takes the packed form of what is still held.
+    pub(crate) fn take_packed(&mut self, tenant: &TenantId, packed: Held) {
+        if let Some(held) = self.tenants.get_mut(tenant)
+            && held.hash == packed.hash
+        {
+            *held = packed;
+        }
+    }
+
+    /// All tenants as one delta, for the last-known-good file.
     pub(crate) fn complete(&self) -> Delta {
         Delta {
             epoch: Some(self.epoch),
             revision: self.revision,
-            tenants: self
-                .tenants
-                .iter()
-                .map(|(tenant, held)| TenantSnapshot {
-                    tenant: tenant.to_string(),
-                    revision: held.revision,
-                    hash: held.hash.to_vec().into(),
-                    config: held.config.clone(),
-                })
-                .collect(),
-            removed: vec![],
-            hosts: self.hosts.clone(),
-            pool: self.pool.clone(),
-            more: false,
+            tenants: self.tenants.iter().map(|(tenant, held)| held.message(tenant)).collect(),
+            ..Delta::default()
         }
     }
 }
@@ -168,33 +222,31 @@ impl Mirror {
 mod tests {
     use super::*;
 
-    fn epoch(counter: u64) -> Option<Epoch> {
-        Some(Epoch { counter, id: counter * 10 })
+    fn tenant(name: &str) -> TenantId {
+        name.parse().unwrap()
     }
 
-    fn snapshot(tenant: &str, revision: u64) -> TenantSnapshot {
-        let config = Bytes::from(format!("{tenant} {revision}"));
-        let hash = Sha256::digest(&config).to_vec().into();
-        TenantSnapshot { tenant: tenant.into(), revision, hash, config }
-    }
-
-    fn delta(counter: u64, revision: u64, tenants: &[TenantSnapshot]) -> Delta {
-        Delta {
-            epoch: epoch(counter),
-            revision,
-            tenants: tenants.to_vec(),
-            removed: vec![],
-            hosts: Some(HostIndex::default()),
-            pool: Some(Pool::default()),
-            more: false,
+    fn snapshot(config: &[u8]) -> TenantSnapshot {
+        let hash = convert::hash(config).to_vec().into();
+        TenantSnapshot {
+            tenant: "a".into(),
+            revision: 1,
+            hash,
+            config: config.to_vec().into(),
+            ..Default::default()
         }
     }
 
+    fn open(snapshot: TenantSnapshot, base: Option<&Held>) -> Result<(Held, Bytes), BadDelta> {
+        Held::open(&tenant("a"), snapshot, |hash| base.filter(|held| held.hash == hash).cloned())
+    }
+
     fn mirror_at(counter: u64, revision: u64) -> Mirror {
-        let mut mirror = Mirror::default();
-        let verified = mirror.verify(delta(counter, revision, &[snapshot("a", revision)])).unwrap();
-        mirror.merge(verified);
-        mirror
+        Mirror { epoch: Epoch { counter, id: counter * 10 }, revision, ..Mirror::default() }
+    }
+
+    fn delta(counter: u64, id: u64, revision: u64) -> Delta {
+        Delta { epoch: Some(Epoch { counter, id }), revision, ..Delta::default() }
     }
 
     #[test]
@@ -203,56 +255,76 @@ mod tests {
         for (counter, revision, fits) in
             [(2, 10, true), (2, 11, true), (2, 9, false), (1, 99, false), (3, 1, true)]
         {
-            assert_eq!(mirror.verify(delta(counter, revision, &[])).is_ok(), fits, "{counter}.{revision}");
+            let fine = mirror.check(&delta(counter, counter * 10, revision)).is_ok();
+            assert_eq!(fine, fits, "{counter}.{revision}");
         }
     }
 
     #[test]
     fn another_life_of_the_same_count_is_refused() {
-        let mirror = mirror_at(2, 10);
-        let mut other = delta(2, 11, &[]);
-        other.epoch = Some(Epoch { counter: 2, id: 99 });
-        assert!(matches!(mirror.verify(other), Err(BadDelta::Behind { .. })));
+        assert!(matches!(mirror_at(2, 10).check(&delta(2, 99, 11)), Err(BadDelta::Behind { .. })));
     }
 
     #[test]
-    fn a_snapshot_must_have_its_hash() {
-        let mut wrong = snapshot("a", 1);
-        wrong.config = Bytes::from_static(b"other");
-        let error = Mirror::default().verify(delta(1, 1, &[wrong])).unwrap_err();
-        assert_eq!(error, BadDelta::Hash { tenant: "a".parse().unwrap() });
+    fn a_snapshot_must_have_its_hash_in_whatever_form_it_comes() {
+        let wrong = TenantSnapshot { config: Bytes::from_static(b"other"), ..snapshot(b"right") };
+        assert!(matches!(open(wrong, None), Err(BadDelta::Hash { .. })));
+
+        let (old, new) = ([b'x'; 500], [b'y'; 500]);
+        let (base, _) = open(snapshot(&old), None).unwrap();
+        let packed = |zstd: Option<Bytes>, base: &[u8]| TenantSnapshot {
+            config: Bytes::new(),
+            zstd: zstd.unwrap(),
+            length: 500,
+            base: base.to_vec().into(),
+            ..snapshot(&new)
+        };
+        let whole = packed(convert::pack(&new), &[]);
+        let patch = packed(convert::pack_against(&new, &old), &base.hash);
+        for form in [whole, patch.clone()] {
+            assert_eq!(open(form.clone(), Some(&base)).unwrap().1, new.as_slice());
+            let wrong = TenantSnapshot { hash: vec![7; 32].into(), ..form.clone() };
+            assert!(matches!(open(wrong, Some(&base)), Err(BadDelta::Hash { .. })));
+            let damaged = TenantSnapshot { zstd: Bytes::from_static(b"junk"), ..form };
+            assert!(matches!(open(damaged, Some(&base)), Err(BadDelta::Frame { .. })));
+        }
+        assert!(matches!(open(patch, None), Err(BadDelta::Base { .. })));
     }
 
     #[test]
-    fn the_first_delta_must_be_whole() {
-        let first = Delta { hosts: None, ..delta(1, 1, &[]) };
-        assert_eq!(Mirror::default().verify(first), Err(BadDelta::Incomplete("host index")));
+    fn what_is_packed_is_the_same_snapshot() {
+        let (held, _) = open(snapshot(&[b'x'; 500]), None).unwrap();
+        let packed = held.packed().unwrap();
+        assert_eq!((packed.hash, packed.raw().unwrap()), (held.hash, held.raw().unwrap()));
+        assert!(packed.packed().is_none());
+        let message = packed.message(&tenant("a"));
+        assert!(message.config.is_empty());
+        assert_eq!(open(message, None).unwrap().0, packed);
+
+        let mut mirror = Mirror::default();
+        mirror.accept(tenant("a"), held);
+        assert_eq!(mirror.unpacked().len(), 1);
+        mirror.take_packed(&tenant("a"), packed);
+        assert!(mirror.unpacked().is_empty());
+        let (other, _) = open(snapshot(b"other"), None).unwrap();
+        mirror.take_packed(&tenant("a"), other.packed().unwrap());
+        assert_eq!(mirror.find(&tenant("a"), &other.hash), None, "it is another one by now");
     }
 
     #[test]
-    fn a_complete_delta_makes_the_same_mirror() {
-        let mut mirror = mirror_at(1, 5);
-        let mut change = delta(1, 6, &[snapshot("b", 6)]);
-        change.removed = vec!["a".into()];
-        let verified = mirror.verify(change).unwrap();
-        mirror.merge(verified);
-        let mut copy = Mirror::default();
-        let verified = copy.verify(mirror.complete()).unwrap();
-        copy.merge(verified);
-        assert_eq!(copy.complete(), mirror.complete());
-        assert_eq!(copy.tenants.keys().map(TenantId::as_str).collect::<Vec<_>>(), ["b"]);
-    }
-
-    #[test]
-    fn a_refused_tenant_is_held_at_last_good() {
-        let mut mirror = mirror_at(1, 5);
-        let mut verified = mirror.verify(delta(1, 6, &[snapshot("a", 6), snapshot("b", 6)])).unwrap();
-        verified.tenants.remove("a");
-        mirror.merge(verified);
+    fn a_refused_tenant_is_held_at_last_good_and_both_can_be_patched() {
+        let mut mirror = Mirror::default();
+        let (good, _) = open(snapshot(b"good"), None).unwrap();
+        let (bad, _) = open(snapshot(b"bad"), None).unwrap();
+        mirror.accept(tenant("a"), good.clone());
+        mirror.refuse(tenant("a"), bad.clone());
         let have = mirror.hello(&"w".parse().unwrap(), &"default".parse().unwrap()).have;
-        assert_eq!(
-            have.iter().map(|h| (h.tenant.as_str(), h.revision)).collect::<Vec<_>>(),
-            [("a", 5), ("b", 6)]
-        );
+        assert_eq!(have.iter().map(|h| h.hash.as_slice()).collect::<Vec<_>>(), [good.hash.as_slice()]);
+        for held in [&good, &bad] {
+            assert_eq!(mirror.find(&tenant("a"), &held.hash).as_ref(), Some(held));
+        }
+        assert_eq!(mirror.complete().tenants, [good.message(&tenant("a"))]);
+        mirror.remove(&tenant("a"));
+        assert!(mirror.find(&tenant("a"), &bad.hash).is_none() && mirror.complete().tenants.is_empty());
     }
 }

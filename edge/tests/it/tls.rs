@@ -155,7 +155,7 @@ fn a_session_cannot_ask_for_another_tenants_host() {
     let hosts = [("a.test", "acme"), ("c.test", "acme"), ("b.test", "globex")]
         .map(|(host, owner)| (HostPattern::parse(host).unwrap(), tenant(owner)));
     let config = Config {
-        hosts: HostIndex::new(hosts).unwrap(),
+        hosts: Arc::new(HostIndex::new(hosts).unwrap()),
         tenants: HashMap::from([(tenant("acme"), Arc::clone(&table)), (tenant("globex"), table)]),
         revision: Revision(5),
         ..Config::empty(PoolSettings::new("default".parse().unwrap()))
