@@ -20,7 +20,7 @@ pub(crate) use ledger::{Cause, Ledger, Nacked, Sent};
 
 use crate::{
     metric,
-    rollout::{Rollout, Stage},
+    rollout::{Rollout, Stage, Standing},
 };
 
 /// The ledgers of all workers that have a stream to this server, and the change for all of them that is on its way.
@@ -195,6 +195,18 @@ impl Acks {
             }
         }
         propagation
+    }
+
+    /// How far a change for all workers has come in a pool. What is refused is in [`Acks::progress`].
+    pub(crate) fn platform(&self, pool: &PoolName, number: u64) -> Propagation {
+        let inner = self.lock();
+        let workers = inner.workers.values().filter(|s| s.pool == *pool && s.ledger.has_joined());
+        let standings = workers.map(|s| s.ledger.standing(number));
+        standings.fold(Propagation::default(), |mut propagation, standing| {
+            propagation.wanted += 1;
+            propagation.active += usize::from(standing == Standing::Active);
+            propagation
+        })
     }
 
     /// A worker's acknowledged revision and what it refuses, one line each.

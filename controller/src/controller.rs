@@ -270,8 +270,19 @@ impl Controller {
         ca_pem: &str,
         others: Routes,
     ) -> Result<(), ServeError> {
+        let (port, serving) =
+            PeersPort::open(self.admin.store.clone(), listener, identity.into(), ca_pem, self.down())?;
+        port.begin(self.feed_routes(others));
+        self.within_grace(serving).await
+    }
+
+    /// What agents and workers call: the feed, certificates, and `others` beside them (plans for host agents). For
+    /// [`PeersPort::begin`].
+    #[must_use]
     pub fn feed_routes(&self, others: Routes) -> Routes {
-        others.add_service(feed::Server::new(self.feed.clone())).add_service(self.joining.certificates_service())
+        others
+            .add_service(feed::Server::new(self.feed.clone()))
+            .add_service(self.joining.certificates_service())
     }
 
     /// Ends when the server is to end.

@@ -307,6 +307,11 @@ impl Builder {
         held && self.next_rollout()
     }
 
+    /// Whether that is known already.
+    pub(crate) fn is_held_up(&self, number: u64) -> bool {
+        self.rollout.number == number && self.rollout.held
+    }
+
     fn next_rollout(&mut self) -> bool {
         if !std::mem::take(&mut self.rollout.waiting) {
             return false;
@@ -372,6 +377,7 @@ impl Builder {
             step,
             platform: self.rollout.number,
             pending,
+            waiting: self.rollout.waiting,
             deltas: Arc::default(),
         }
     }

@@ -38,6 +38,8 @@ pub struct World {
     pub(crate) platform: u64,
     /// The last of them, while it is on its way.
     pub(crate) pending: Option<Arc<Pending>>,
+    /// A further one waits for its end.
+    pub(crate) waiting: bool,
     /// What leads here from earlier worlds, made once for all workers.
     pub(crate) deltas: Arc<Deltas>,
 }
@@ -168,6 +170,7 @@ impl World {
             step: 0,
             platform: 0,
             pending: None,
+            waiting: false,
             deltas: Arc::default(),
         }
     }

@@ -3,12 +3,13 @@
 //! `Propagated` counts the workers that this server feeds; `Programmed` is true when all of them serve the object.
 
 use api::admin::Condition;
-use dialect::Scope;
+use dialect::{Kind, Scope};
 
 use crate::{
     Snapshot, TenantState, World,
     acks::{Acks, Propagation},
     objects::Stored,
+    rollout::Stage,
 };
 
 const TRUE: &str = "True";
@@ -17,11 +18,10 @@ const UNKNOWN: &str = "Unknown";
 
 /// The conditions of an object as of now.
 pub(super) fn conditions(world: &World, acks: &Acks, stored: &Stored) -> Vec<Condition> {
-    if stored.tenant.is_platform() {
-        // Pools and tenants are of no snapshot.
-        return vec![];
-    }
     let make = Maker { generation: stored.generation.0 };
+    if stored.tenant.is_platform() {
+        return platform(world, acks, stored, &make);
+    }
     let state = world.tenants.get(&stored.tenant).filter(|state| state.revision >= stored.revision);
     let Some(state) = state else {
         return vec![make.whole("Accepted", UNKNOWN, "Pending", "not compiled yet".to_owned())];
@@ -42,6 +42,39 @@ pub(super) fn conditions(world: &World, acks: &Acks, stored: &Stored) -> Vec<Con
         conditions.extend(workers(&make, &propagation, snapshot, stored));
     }
     conditions
+}
+
+/// How far a pool's settings have come: they go out in waves. Tenants' hosts go to all at once.
+fn platform(world: &World, acks: &Acks, stored: &Stored, make: &Maker) -> Vec<Condition> {
+    let Ok(pool) = stored.key.name.parse().map_err(drop) else { return vec![] };
+    if stored.key.kind != Kind::Pool || !world.pools.contains_key(&pool) {
+        return vec![];
+    }
+    if world.revision < stored.revision {
+        return vec![make.whole("Propagated", UNKNOWN, "Pending", "not read yet".to_owned())];
+    }
+    let progress = acks.progress().borrow().clone();
+    let held = match &progress.stage {
+        Stage::Held(why) if progress.number == world.platform => Some(why),
+        _ => None,
+    };
+    let Propagation { wanted, active, .. } = acks.platform(&pool, world.platform);
+    let count = format!("{active} of {wanted} workers have the settings of all pools");
+    let (status, reason, message) = match held {
+        Some(why) => (FALSE, "Held", format!("{count}; the others keep what was good before: {why}")),
+        None if world.waiting => {
+            (FALSE, "Waiting", "the change of pools before this one is on its way".into())
+        }
+        None if wanted == 0 => {
+            (UNKNOWN, "NoWorkers", "no worker of the pool is connected to this server".into())
+        }
+        None if active < wanted => (FALSE, "RollingOut", count),
+        None => (TRUE, "Propagated", count),
+    };
+    vec![
+        make.whole("Propagated", status, reason, message.clone()),
+        make.whole("Programmed", status, reason, message),
+    ]
 }
 
 /// What the dialect said.

@@ -100,7 +100,13 @@ impl Keeper<'_> {
         let mut renewal = interval(RENEWAL_CHECK);
         let mut progress = self.sources.acks.progress();
         loop {
-            let deadline = progress.borrow_and_update().deadline;
+            // Looked at before each wait: it may have ended while its world was still being shown.
+            let now = progress.borrow_and_update().clone();
+            if self.rollout(&now) {
+                self.publish(revision).await;
+                continue;
+            }
+            let deadline = now.deadline;
             let late = async {
                 match deadline {
                     Some(deadline) => sleep_until(deadline.into()).await,
@@ -120,13 +126,7 @@ impl Keeper<'_> {
                     continue;
                 }
                 // The sender lives in `acks`, which we hold.
-                _ = progress.changed() => {
-                    let now = progress.borrow().clone();
-                    if self.rollout(&now) {
-                        self.publish(revision).await;
-                    }
-                    continue;
-                }
+                _ = progress.changed() => continue,
                 () = self.world.closed() => return End::Gone,
             };
             let mut next = Some(next);
@@ -157,7 +157,9 @@ impl Keeper<'_> {
         match &progress.stage {
             Stage::Running => self.builder.held_up(progress.number, false),
             Stage::Held(why) => {
-                warn!(change = progress.number, why, "a change for all workers goes no further");
+                if !self.builder.is_held_up(progress.number) {
+                    warn!(change = progress.number, why, "a change for all workers goes no further");
+                }
                 self.builder.held_up(progress.number, true)
             }
             Stage::Done => self.builder.rolled_out(progress.number),

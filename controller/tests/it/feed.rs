@@ -18,19 +18,19 @@ use tonic::{Code, Status, Streaming};
 use crate::harness::{GATEWAY, Harness, apply, get, key, site, within};
 
 /// A worker that does as it is told.
-struct Worker {
+pub(crate) struct Worker {
     out: mpsc::Sender<EdgeMessage>,
     messages: Streaming<ServerMessage>,
     epoch: Option<Epoch>,
     have: BTreeMap<String, TenantVersion>,
 }
 
-fn hello(worker: &str) -> Hello {
+pub(crate) fn hello(worker: &str) -> Hello {
     Hello { worker: worker.into(), pool: "default".into(), ..Default::default() }
 }
 
 impl Worker {
-    async fn connect(harness: &Harness, hello: Hello) -> Result<Self, Status> {
+    pub(crate) async fn connect(harness: &Harness, hello: Hello) -> Result<Self, Status> {
         let identity = harness.identity(RoleKind::Edge);
         let address = harness.feed_address.to_string();
         let mut client = client::feed(&address, harness.ca.cert_pem(), &identity).unwrap();
@@ -41,7 +41,7 @@ impl Worker {
     }
 
     /// The next delta; heartbeats are let pass.
-    async fn delta(&mut self) -> Delta {
+    pub(crate) async fn delta(&mut self) -> Delta {
         loop {
             let message = within(self.messages.message()).await.unwrap().unwrap();
             if let Some(FromServer::Delta(delta)) = message.message {
@@ -59,11 +59,11 @@ impl Worker {
         }
     }
 
-    async fn say(&self, message: FromEdge) {
+    pub(crate) async fn say(&self, message: FromEdge) {
         self.out.send(EdgeMessage { message: Some(message) }).await.unwrap();
     }
 
-    async fn ack(&self, delta: &Delta) {
+    pub(crate) async fn ack(&self, delta: &Delta) {
         self.say(FromEdge::Ack(Ack { epoch: delta.epoch, revision: delta.revision })).await;
     }
 }

@@ -9,3 +9,4 @@ mod kv;
 mod rotation;
 mod secrets;
 mod tenants;
+mod waves;

@@ -16,7 +16,7 @@ use api::{
 };
 use model::{PoolName, WorkerId};
 use tokio::{
-    sync::mpsc,
+    sync::{mpsc, watch},
     time::{Instant, sleep, timeout},
 };
 use tokio_stream::wrappers::ReceiverStream;
@@ -105,7 +105,8 @@ impl Feed {
                 }
             }
         }
-        let feed = Self { worker, pool, servers, control, assembler: Some(assembler), keeper: keep::start(cache) };
+        let feed =
+            Self { worker, pool, servers, control, assembler: Some(assembler), keeper: keep::start(cache) };
         (feed, started)
     }
 
