@@ -395,7 +395,7 @@ impl Driver {
             self.rebuild_state();
         } else {
             // After the answers: the log has it all.
-            self.state.write(&effects.delta);
+            self.state.write(effects.delta);
         }
         let snapshots = self.disk.snapshots();
         if let Some(machine) = effects.snapshot {

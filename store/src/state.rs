@@ -5,6 +5,10 @@
 //! after the last flush; then a marker with the state's hash and the sum of each of sled's files. Without the marker,
 //! if a file has another sum (sled never sees it: some damage makes it panic), or if what is read has another hash, it is
 //! put aside and made anew from snapshot and log.
+//!
+//! So nobody needs it before the end: changes are gathered, and written by a thread of its own ([`writer`]).
+
+mod writer;
 
 use std::{
     collections::BTreeMap,
@@ -22,15 +26,15 @@ use serde::{Deserialize, Serialize};
 use crate::{
     OpenError,
     files::{FileSystem, write_whole},
-    machine::{Change, Delta, Machine, Position, items::Item},
+    machine::{Delta, Machine, Position, items::Item},
 };
+
+use writer::Writer;
 
 /// Values above some 30 KB would go to files that sled does not sync.
 const CHUNK: usize = 16 * 1024;
 /// sled's cache: everything is in our own memory already.
 const CACHE: u64 = 16 << 20;
-/// Items that a rebuild writes in one batch.
-const REBUILD: usize = 256;
 /// sled's threads end within milliseconds; one that does not in this time hangs.
 const CLOSING: Duration = Duration::from_secs(5);
 const CLOSING_POLL: Duration = Duration::from_millis(1);
@@ -42,8 +46,7 @@ const QUARANTINED: usize = 2;
 pub struct State {
     dir: PathBuf,
     files: Arc<dyn FileSystem>,
-    /// `None`: it failed, and is made anew at the next start.
-    db: Option<sled::Db>,
+    writer: Writer,
 }
 
 /// What the marker says.
@@ -116,47 +119,26 @@ impl State {
                 (open_empty(&path), None)
             }
         };
-        Ok((Self { dir, files, db }, machine))
+        let writer = Writer::start(db).map_err(failed("start the thread that writes"))?;
+        Ok((Self { dir, files, writer }, machine))
     }
 
-    /// Follows a change of the state, atomically.
-    pub fn write(&mut self, delta: &Delta) {
-        if delta.changes.is_empty() {
-            return;
-        }
-        let mut batch = sled::Batch::default();
-        for (key, change) in &delta.changes {
-            match change {
-                Change::Put(value) => insert(&mut batch, key, value),
-                Change::Remove(length) => {
-                    (0..chunks(*length)).for_each(|chunk| batch.remove(chunk_key(key, chunk)));
-                }
-            }
-        }
-        self.run(|db| db.apply_batch(batch));
+    /// Follows a change of the state, later.
+    pub fn write(&mut self, delta: Delta) {
+        self.writer.write(delta);
     }
 
-    /// Replaces everything by this state.
+    /// Replaces everything by this state, later.
     pub fn rebuild(&mut self, machine: &Machine) {
-        self.run(|db| {
-            db.clear()?;
-            let mut items = machine.items().peekable();
-            while items.peek().is_some() {
-                let mut batch = sled::Batch::default();
-                items.by_ref().take(REBUILD).for_each(|Item { key, value }| insert(&mut batch, &key, &value));
-                db.apply_batch(batch)?;
-            }
-            Ok(())
-        });
+        self.writer.rebuild(machine.clone());
     }
 
     /// Makes it durable and leaves the marker: `machine` is the state that was written.
     pub fn close(mut self, machine: &Machine) {
-        if self.run(|db| db.flush().map(drop)).is_none() {
+        // What sled still writes then is synced below.
+        if !self.writer.finish() {
             return;
         }
-        // What it still writes then is synced below.
-        self.db = None;
         if let Err(error) = wait_until_closed(&self.dir.join("db")) {
             tracing::warn!(%error, "the state is not marked as clean: sled does not end");
             return;
@@ -177,19 +159,6 @@ impl State {
         self.files.sync_dir(&self.dir)?;
         let clean = Clean { index, term, hash, files: sums(&path, &*self.files)? };
         write_whole(&marker_path(&self.dir), &[&serde_json::to_vec(&clean)?], &*self.files)
-    }
-
-    /// Does something with sled; `None` if it fails, or has failed before.
-    fn run<T>(&mut self, act: impl FnOnce(&sled::Db) -> sled::Result<T>) -> Option<T> {
-        let db = self.db.as_ref()?;
-        let error = match contained(|| act(db)) {
-            Ok(Ok(done)) => return Some(done),
-            Ok(Err(error)) => error.to_string(),
-            Err(_) => "panic".into(),
-        };
-        tracing::warn!(error, "the materialised state failed: it is made anew at the next start");
-        self.db = None;
-        None
     }
 }
 

@@ -113,6 +113,12 @@ const REQUEST: u8 = b'q';
 const RECORD: u8 = b'r';
 const VERSION: u8 = b'v';
 
+/// Whether an item with this key is put once, and removed once or never. All are but the first, which says where the
+/// state is.
+pub(crate) fn is_put_once(key: &[u8]) -> bool {
+    key != [META]
+}
+
 pub(super) fn version(key: &str, version: &Version) -> Item {
     let mut item_key = Vec::with_capacity(key.len() + 11);
     item_key.push(VERSION);
@@ -173,9 +179,9 @@ impl Machine {
     pub fn items(&self) -> impl Iterator<Item = Item> {
         let first_request = self.next_request - self.requests.len() as u64;
         // Keys of one length sort by themselves; of several lengths, by length first: the item's key begins with it.
-        let mut keys: Vec<&Key> = self.keys.keys().collect();
-        keys.sort_by_key(|key| key.len());
-        let versions = keys.into_iter().flat_map(|key| self.keys[key].iter().map(move |v| version(key, v)));
+        let mut keys: Vec<_> = self.keys.iter().collect();
+        keys.sort_by_key(|(key, _)| key.len());
+        let versions = keys.into_iter().flat_map(|(key, all)| all.iter().map(move |v| version(key, v)));
         std::iter::once(self.meta_item())
             .chain((first_request..).zip(&self.requests).map(|(sequence, r)| request(sequence, r)))
             .chain(self.records.iter().map(record))

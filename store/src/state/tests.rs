@@ -12,7 +12,7 @@ fn apply(machine: &mut Machine, state: &mut State, command: Command) {
     let mut delta = Delta::default();
     let at = Position { index: machine.applied().index + 1, term: 1 };
     machine.apply(at, command, &mut delta);
-    state.write(&delta);
+    state.write(delta);
 }
 
 fn put(key: &str, size: usize) -> Command {
