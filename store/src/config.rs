@@ -61,7 +61,8 @@ pub struct Config {
     pub keep_bytes: u64,
     /// A segment of the write-ahead log, bytes. Default 64 MiB: created once in many thousand writes.
     pub segment: u64,
-    /// Entries after which a snapshot is taken. Default 10,000: replayed in well under a second.
+    /// Entries after which a snapshot is taken, if they are not little beside the state. Default 10,000: replayed in
+    /// well under a second.
     pub snapshot_entries: u64,
     /// Bytes of entries after which a snapshot is taken. Default 64 MiB; the log of that span is in memory.
     pub snapshot_bytes: u64,

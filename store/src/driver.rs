@@ -20,7 +20,7 @@ use tokio::{
 };
 
 use crate::{
-    Config, Handle, Leadership, NodeId, OpenError, Outcome, ReadError, Start, TxnError,
+    Config, Handle, Leadership, NodeId, OpenError, Outcome, ReadError, Start, TxnError, background,
     disk::{Disk, DiskError, Snapshot, Snapshots},
     fatal::Fatal,
     files::{FileDisk, Opened, Options},
@@ -459,7 +459,7 @@ impl Driver {
             drop(done.send(result));
         };
         self.threads.retain(|thread| !thread.is_finished());
-        match thread::Builder::new().name("store-snapshot".into()).spawn(body) {
+        match background::spawn("store-snapshot", body) {
             Ok(thread) => self.threads.push(thread),
             Err(source) => {
                 let doing = "start a thread for a snapshot".into();

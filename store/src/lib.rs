@@ -22,6 +22,7 @@
 //! nested transactions (nothing here needs them), any knowledge of what the keys mean.
 #![forbid(unsafe_code)]
 
+mod background;
 mod config;
 pub mod disk;
 mod driver;

@@ -6,7 +6,10 @@
 //! The state is a set of [items]; every change of it goes through one place, which keeps the running hash
 //! and notes the change for whoever writes it to disk ([`Delta`]).
 
-use std::collections::{BTreeMap, VecDeque};
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::Arc,
+};
 
 use api::store as wire;
 use bytes::Bytes;
@@ -18,11 +21,13 @@ use crate::{
 };
 
 pub mod items;
+mod keys;
 mod members;
 mod read;
 
 pub use items::{BadItem, Change, Delta};
 use items::{Item, Sum};
+use keys::Keys;
 
 /// How many applied requests are remembered: at 1,000 transactions a second the last ten seconds, far longer
 /// than a client retries one. Part of the replicated state: it may only change with the format.
@@ -90,7 +95,7 @@ struct Request {
     revision: Revision,
 }
 
-/// The replicated state. A clone shares the values' memory.
+/// The replicated state. A clone shares the memory of almost all of it.
 #[derive(Debug, Clone, Default)]
 pub struct Machine {
     epoch: Epoch,
@@ -99,13 +104,14 @@ pub struct Machine {
     applied: Position,
     members: wire::Members,
     /// Each key's versions, oldest first, never none. All but the newest are history.
-    keys: BTreeMap<Key, Vec<Version>>,
+    keys: Keys,
     /// One for each revision after `compacted`.
-    records: VecDeque<Record>,
+    records: VecDeque<Arc<Record>>,
     /// The newest has the sequence number `next_request - 1`.
     requests: VecDeque<Request>,
     next_request: u64,
-    request_index: BTreeMap<Key, u64>,
+    /// Only asked for one: its order, which is a hash's, is seen nowhere.
+    request_index: HashMap<Key, u64>,
     live: u64,
     sum: Sum,
 }
@@ -189,7 +195,7 @@ impl Machine {
             keys,
         };
         self.put(items::record(&record), delta);
-        self.records.push_back(record);
+        self.records.push_back(Arc::new(record));
         Outcome::Committed(self.revision)
     }
 
@@ -200,7 +206,7 @@ impl Machine {
             Op::Delete { key } => (key, None),
         };
         let revision = self.revision;
-        let last = self.keys.get(&key).and_then(|versions| versions.last()).filter(|v| v.value.is_some());
+        let last = self.keys.get(&key).and_then(|(_, all)| all.last()).filter(|v| v.value.is_some());
         let version = match last {
             None if value.is_none() => return None,
             None => Version { revision, create_revision: revision, version: 1, value },
@@ -210,7 +216,7 @@ impl Machine {
         };
         self.live = self.live + u64::from(version.value.is_some()) - u64::from(last.is_some());
         self.put(items::version(&key, &version), delta);
-        self.keys.entry(key.clone()).or_default().push(version);
+        self.keys.push(&key, version);
         Some(key)
     }
 

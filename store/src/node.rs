@@ -62,6 +62,9 @@ const ELECTION_TICKS: usize = 10;
 
 /// History that stays however large the state is.
 const MIN_HISTORY: u64 = 16;
+/// A snapshot is of the whole state, so it waits until this part of the state's bytes was applied: writing snapshots
+/// then costs a few times what the writes did, however large the state is.
+const SNAPSHOT_SHARE: u64 = 4;
 /// Ticks until a snapshot that was sent without an answer is sent again: 10 s by default.
 const SNAPSHOT_TICKS: u32 = 200;
 
@@ -450,10 +453,10 @@ impl Node {
 
     /// Asks for a snapshot when the log has grown, for a compaction when history has.
     fn housekeep(&mut self, effects: &mut Effects) {
-        let applied = self.read_machine(Machine::applied).index;
-        let grown = applied - self.snapshot_index >= self.config.snapshot_entries
-            || self.applied_bytes >= self.config.snapshot_bytes
-            || self.snapshot_stale;
+        let (applied, bytes) = self.read_machine(|machine| (machine.applied().index, machine.bytes()));
+        let many = applied - self.snapshot_index >= self.config.snapshot_entries
+            && self.applied_bytes >= bytes / SNAPSHOT_SHARE;
+        let grown = many || self.applied_bytes >= self.config.snapshot_bytes || self.snapshot_stale;
         if grown && !self.snapshotting {
             self.snapshotting = true;
             self.snapshot_stale = false;

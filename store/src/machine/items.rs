@@ -1,7 +1,7 @@
 //! The state as a set of items, (key, value) bytes each: what is hashed, what a snapshot holds and what is
 //! written to disk. `store.proto` says how they are spelled.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use api::store as wire;
 use model::{Epoch, Revision};
@@ -184,7 +184,7 @@ impl Machine {
         let versions = keys.into_iter().flat_map(|(key, all)| all.iter().map(move |v| version(key, v)));
         std::iter::once(self.meta_item())
             .chain((first_request..).zip(&self.requests).map(|(sequence, r)| request(sequence, r)))
-            .chain(self.records.iter().map(record))
+            .chain(self.records.iter().map(|r| record(r)))
             .chain(versions)
     }
 
@@ -218,7 +218,7 @@ impl Machine {
             return Err(BadItem("revisions are missing from history".into()));
         }
         machine.live =
-            machine.keys.values().filter(|v| v.last().is_some_and(|v| v.value.is_some())).count() as u64;
+            machine.keys.iter().filter(|(_, v)| v.last().is_some_and(|v| v.value.is_some())).count() as u64;
         Ok(machine)
     }
 
@@ -254,14 +254,14 @@ impl Machine {
         if revision.0 != expected {
             return Err(BadItem(format!("revision {revision} where {expected} belongs")));
         }
-        self.records.push_back(Record {
+        self.records.push_back(Arc::new(Record {
             revision,
             request_id: record.request_id.into(),
             actor: record.actor.into(),
             note: record.note.into(),
             time_ms: record.time_ms,
             keys: record.keys.into_iter().map(Key::from).collect(),
-        });
+        }));
         Ok(())
     }
 
@@ -272,12 +272,13 @@ impl Machine {
             rest.split_at_checked(usize::from(u16::from_be_bytes(*length))).ok_or_else(short)?;
         let key = Key::from(std::str::from_utf8(key).map_err(|_| BadItem("a key is not UTF-8".into()))?);
         let version = wire::Version::decode(value).map_err(bad)?;
-        self.keys.entry(key).or_default().push(Version {
+        let version = Version {
             revision: Revision(number(revision)?),
             create_revision: Revision(version.create_revision),
             version: version.version,
             value: version.value,
-        });
+        };
+        self.keys.push(&key, version);
         Ok(())
     }
 }

@@ -1,7 +1,5 @@
 //! What can be asked of the state.
 
-use std::ops::Bound;
-
 use super::*;
 
 impl Machine {
@@ -68,7 +66,7 @@ impl Machine {
     /// A key as it is.
     #[must_use]
     pub fn get(&self, key: &str) -> Option<Entry> {
-        let (key, versions) = self.keys.get_key_value(key)?;
+        let (key, versions) = self.keys.get(key)?;
         entry_at(key, versions, self.revision)
     }
 
@@ -79,7 +77,7 @@ impl Machine {
     /// If that revision is compacted.
     pub fn get_at(&self, key: &str, at: Revision) -> Result<Option<Entry>, Compacted> {
         self.check_history(at)?;
-        Ok(self.keys.get_key_value(key).and_then(|(key, versions)| entry_at(key, versions, at)))
+        Ok(self.keys.get(key).and_then(|(key, versions)| entry_at(key, versions, at)))
     }
 
     /// The live keys that begin with `prefix`, in the order of their bytes.
@@ -130,11 +128,11 @@ impl Machine {
     pub fn records_from(&self, from: Revision) -> Result<impl Iterator<Item = &Record>, Compacted> {
         let skip = from.0.checked_sub(self.compacted.0 + 1).ok_or(Compacted { compacted: self.compacted })?;
         let skip = usize::try_from(skip).unwrap_or(usize::MAX).min(self.records.len());
-        Ok(self.records.range(skip..))
+        Ok(self.records.range(skip..).map(|record| &**record))
     }
 
     fn entry_of(&self, key: &Key, at: Revision) -> Option<Entry> {
-        self.keys.get(key).and_then(|versions| entry_at(key, versions, at))
+        self.keys.get(key).and_then(|(key, versions)| entry_at(key, versions, at))
     }
 
     fn check_history(&self, at: Revision) -> Result<(), Compacted> {
@@ -142,9 +140,7 @@ impl Machine {
     }
 
     fn range<'m>(&'m self, prefix: &'m str) -> impl Iterator<Item = (&'m Key, &'m Vec<Version>)> {
-        self.keys
-            .range::<str, _>((Bound::Included(prefix), Bound::Unbounded))
-            .take_while(move |(key, _)| key.starts_with(prefix))
+        self.keys.range(prefix).take_while(move |(key, _)| key.starts_with(prefix))
     }
 }
 

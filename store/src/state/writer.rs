@@ -7,15 +7,18 @@ use std::{
     collections::{HashMap, hash_map},
     io,
     sync::mpsc::{self, SyncSender, TrySendError},
-    thread::{self, JoinHandle},
+    thread::JoinHandle,
 };
 
 use api::process::contained;
 
 use super::{chunk_key, chunks, insert};
-use crate::machine::{
-    Change, Delta, Machine,
-    items::{self, Item},
+use crate::{
+    background,
+    machine::{
+        Change, Delta, Machine,
+        items::{self, Item},
+    },
 };
 
 /// Bytes of changes that are worth a write: what is left of them at a shutdown is written in well under a second.
@@ -58,7 +61,7 @@ impl Writer {
             }
             db
         };
-        let thread = thread::Builder::new().name("store-state".into()).spawn(body)?;
+        let thread = background::spawn("store-state", body)?;
         Ok(Self { gathered: Gathered::default(), jobs: Some(jobs), thread: Some(thread) })
     }
 
