@@ -154,7 +154,8 @@ impl Sealed {
     }
 }
 
-/// All sealed values.
+/// All sealed values. The CA is the last, so that it is sealed anew when all others are: a server that has been away knows
+/// by it that its state opens.
 pub(crate) async fn sealed(store: &Handle, read: Read) -> Result<Vec<Sealed>, ReadError> {
     let (objects, _) = store.list(keys::OBJECTS, read).await?;
     // Of the same revision or a later one.

@@ -32,6 +32,14 @@ pub enum CaError {
     Store(#[from] TxnError),
 }
 
+impl CaError {
+    /// Whether it is sealed with a key that the key file does not have.
+    #[must_use]
+    pub fn needs_other_key(&self) -> bool {
+        matches!(self, Self::Seal(SealError::OtherKey { .. }))
+    }
+}
+
 #[derive(Serialize, Deserialize)]
 struct Pair {
     cert_pem: String,

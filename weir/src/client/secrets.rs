@@ -22,7 +22,7 @@ use super::{Connect, refusal};
 use crate::output::{self, Format, Table};
 
 /// A server looks at its key file each second.
-const KEY_FILES: Duration = Duration::from_secs(15);
+const KEY_FILES: Duration = Duration::from_secs(5);
 const POLL: Duration = Duration::from_millis(250);
 
 #[derive(Debug, Subcommand)]

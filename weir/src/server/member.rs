@@ -12,7 +12,7 @@ use api::pki::{self, Ca, Identity, Live};
 use controller::{Controller, TokenError};
 use model::Revision;
 use store::{
-    Addresses, Handle, MemberError, Standing, Store,
+    Addresses, Handle, MemberError, Read, ReadError, Standing, Store,
     seal::Sealer,
     transport::{Links, LinksConfig},
 };
@@ -121,10 +121,22 @@ impl Server {
             Place::Member(member) => member,
         };
         let mut changes = self.store.watch(controller::keys::CA, Revision(0));
-        let mut told = false;
+        let (mut told, mut is_current) = (false, false);
         loop {
-            if let Some(ca) = controller::stored_ca(&self.store, &self.sealer).await? {
-                return Ok(Arc::new(ca));
+            match controller::stored_ca(&self.store, &self.sealer).await {
+                Ok(Some(ca)) => return Ok(Arc::new(ca)),
+                Ok(None) => {}
+                // This server was away when the key file's keys were replaced: what it has is older than its keys. The
+                // CA is sealed anew as the last of all, so where it opens everything does.
+                Err(error) if error.needs_other_key() && !is_current => {
+                    let read = self.store.get(controller::keys::CA, Read::Linearizable).await;
+                    is_current = read.is_ok();
+                    if matches!(read, Err(ReadError::Stopped)) {
+                        return Err(error.into());
+                    }
+                    continue;
+                }
+                Err(error) => return Err(error.into()),
             }
             let sealed = member.layout.sealed_ca();
             if let Ok(sealed) = std::fs::read(&sealed) {

@@ -4,6 +4,7 @@
 mod disaster;
 mod failover;
 mod joining;
+mod keys;
 mod membership;
 mod partition;
 mod rolling;
