@@ -11,6 +11,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         "weir/store/v1/store.proto",
         "weir/kv/v1/kv.proto",
         "weir/join/v1/join.proto",
+        "weir/acks/v1/acks.proto",
     ];
     let descriptors = protox::compile(protos, ["proto"])?;
     let out = PathBuf::from(std::env::var("OUT_DIR")?);

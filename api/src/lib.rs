@@ -59,6 +59,10 @@ generated! {
     /// `weir.join.v1`: how a process becomes one of an installation, and stays one.
     join, "weir.join.v1"
 }
+generated! {
+    /// `weir.acks.v1`: what the workers serve that another server feeds.
+    acks, "weir.acks.v1"
+}
 
 /// The encoded `FileDescriptorSet` of all services, for server reflection.
 pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));

@@ -209,6 +209,12 @@ impl Acks {
         })
     }
 
+    /// All workers' acknowledged revisions and what they refuse.
+    pub(crate) fn all(&self) -> Vec<(WorkerId, (Revision, Vec<String>))> {
+        let workers: Vec<WorkerId> = self.lock().workers.keys().cloned().collect();
+        workers.into_iter().filter_map(|worker| Some((worker.clone(), self.of(worker.as_str())?))).collect()
+    }
+
     /// A worker's acknowledged revision and what it refuses, one line each.
     pub(crate) fn of(&self, worker: &str) -> Option<(Revision, Vec<String>)> {
         let inner = self.lock();

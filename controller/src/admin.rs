@@ -12,7 +12,7 @@ pub(crate) mod tenants;
 pub(crate) mod watch;
 mod workers;
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use api::{admin as wire, pki::Ca, process};
 use dialect::{Kind, ObjectKey, PoolSpec};
@@ -21,7 +21,7 @@ use store::{Entry, Handle, Read, seal::Sealer};
 use tokio::{sync::watch as channel, task::spawn_blocking, time::timeout};
 use tonic::Status;
 
-use crate::{Fleet, World, acks::Acks, keys};
+use crate::{Fleet, Others, World, acks::Acks, keys, others::Elsewhere};
 
 /// How long a read waits for its revision to be compiled before it answers without conditions.
 const WORLD_TIMEOUT: Duration = Duration::from_secs(5);
@@ -37,6 +37,7 @@ pub(crate) struct Admin {
     pub(crate) world: channel::Receiver<Arc<World>>,
     pub(crate) seen: channel::Receiver<Revision>,
     pub(crate) acks: Arc<Acks>,
+    pub(crate) others: Option<Others>,
     pub(crate) fleet: Arc<dyn Fleet>,
     pub(crate) watches: watch::Watches,
     pub(crate) shutdown: channel::Receiver<bool>,
@@ -49,6 +50,14 @@ impl Admin {
         // Late conditions say so themselves (`Unknown`): that is no reason to fail a read.
         timeout(WORLD_TIMEOUT, seen.wait_for(|seen| *seen >= revision)).await.map(drop).ok();
         self.world.borrow().clone()
+    }
+
+    /// What other servers have heard of these tenants' current snapshots.
+    async fn elsewhere(&self, world: &World, tenants: BTreeSet<&TenantId>) -> Elsewhere {
+        match &self.others {
+            Some(others) => others.propagation(world, tenants).await,
+            None => Elsewhere::default(),
+        }
     }
 
     /// That the tenant exists: its entry.

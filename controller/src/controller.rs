@@ -7,12 +7,13 @@ use std::{
 };
 
 use api::{
+    acks::acks_server::AcksServer,
     admin::{
         cluster_server::ClusterServer, objects_server::ObjectsServer, secrets_server::SecretsServer,
         tenants_server::TenantsServer, workers_server::WorkersServer,
     },
     kv::kv_server::KvServer,
-    limits::MAX_APPLY,
+    limits::{MAX_APPLY, MAX_SNAPSHOT},
     pki::{Ca, Live, PkiError, SERVER_NAME},
     process,
     server::{Bounded, ClientAuth, MAX_CONNECTIONS, plain, secure},
@@ -25,7 +26,7 @@ use tonic::service::Routes;
 use tracing::{error, info, warn};
 
 use crate::{
-    Desired, Fleet, Intake, Joins, PeersPort, PoolState, World,
+    Desired, Fleet, Intake, Joins, Others, PeersPort, PoolState, World,
     acks::Acks,
     admin::{Admin, watch::Watches},
     auth::{AdminAuth, Guard, Role, Token, TokenRecord},
@@ -33,6 +34,7 @@ use crate::{
     joins::Joining,
     keys,
     kv::Kv,
+    others::Heard,
     sealing,
     snapshots::{self, Sources},
 };
@@ -58,6 +60,8 @@ pub struct Config {
     pub fleet: Arc<dyn Fleet>,
     /// Takes load reports.
     pub intake: Arc<dyn Intake>,
+    /// The other servers, if there may be some: asked what the workers serve that they feed.
+    pub others: Option<Others>,
     /// Becomes true when the server is to end.
     pub shutdown: watch::Receiver<bool>,
 }
@@ -148,7 +152,8 @@ impl Controller {
     ///
     /// The store does not answer, or the domain is no hostname.
     pub async fn start(config: Config) -> Result<Self, StartError> {
-        let Config { store, sealer, ca, joins, domain, default_pool, fleet, intake, shutdown } = config;
+        let Config { store, sealer, ca, joins, domain, default_pool, fleet, intake, others, shutdown } =
+            config;
         if let Err(source) = model::HostPattern::parse(&domain) {
             return Err(StartError::Domain { domain, source });
         }
@@ -179,8 +184,20 @@ impl Controller {
         let feed = Feed::new(world.clone(), acks.clone(), intake, shutdown.clone());
         let watches = Watches::default();
         let joining = Joining::new(store.clone(), ca.clone(), joins, domain.clone(), default_pool.clone());
-        let admin =
-            Admin { store, sealer, ca, domain, default_pool, world, seen, acks, fleet, watches, shutdown };
+        let admin = Admin {
+            store,
+            sealer,
+            ca,
+            domain,
+            default_pool,
+            world,
+            seen,
+            acks,
+            others,
+            fleet,
+            watches,
+            shutdown,
+        };
         Ok(Self { admin, feed, joining, snapshots, sealing })
     }
 
@@ -282,6 +299,9 @@ impl Controller {
     pub fn feed_routes(&self, others: Routes) -> Routes {
         others
             .add_service(feed::Server::new(self.feed.clone()))
+            .add_service(
+                AcksServer::new(Heard(self.admin.acks.clone())).max_decoding_message_size(MAX_SNAPSHOT),
+            )
             .add_service(self.joining.certificates_service())
     }
 

@@ -28,6 +28,7 @@ mod kv;
 mod leader;
 pub mod metric;
 mod objects;
+mod others;
 mod peers;
 mod platform;
 mod rollout;
@@ -43,5 +44,6 @@ pub use joins::{
     unseal_ca,
 };
 pub use leader::{lost as leadership_lost, peers as servers};
+pub use others::Others;
 pub use peers::PeersPort;
 pub use world::{PoolState, Snapshot, TenantState, World};

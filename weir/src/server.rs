@@ -100,6 +100,7 @@ async fn serve(args: Args) -> Result<()> {
             default_pool: default_pool(&installation),
             fleet: fleet.clone(),
             intake: fleet.clone(),
+            others: server.others(),
             shutdown: shutdown.clone(),
         })
         .await?;

@@ -87,6 +87,13 @@ impl fmt::Display for Cause {
     }
 }
 
+impl Nacked {
+    /// As another server tells it.
+    pub(crate) fn told(hash: Hash, revision: Revision, causes: Vec<Cause>) -> Self {
+        Self { hash, revision, causes, open: false }
+    }
+}
+
 impl fmt::Display for Nacked {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for cause in &self.causes {

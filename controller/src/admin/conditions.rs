@@ -1,6 +1,6 @@
 //! What is true of an object: the dialect's conditions, and what the workers have said.
 //!
-//! `Propagated` counts the workers that this server feeds; `Programmed` is true when all of them serve the object.
+//! `Propagated` counts the workers of all servers that answer; `Programmed` is true when all of them serve the object.
 
 use api::admin::Condition;
 use dialect::{Kind, Scope};
@@ -9,6 +9,7 @@ use crate::{
     Snapshot, TenantState, World,
     acks::{Acks, Propagation},
     objects::Stored,
+    others::Elsewhere,
     rollout::Stage,
 };
 
@@ -17,7 +18,12 @@ const FALSE: &str = "False";
 const UNKNOWN: &str = "Unknown";
 
 /// The conditions of an object as of now.
-pub(super) fn conditions(world: &World, acks: &Acks, stored: &Stored) -> Vec<Condition> {
+pub(super) fn conditions(
+    world: &World,
+    acks: &Acks,
+    elsewhere: &Elsewhere,
+    stored: &Stored,
+) -> Vec<Condition> {
     let make = Maker { generation: stored.generation.0 };
     if stored.tenant.is_platform() {
         return platform(world, acks, stored, &make);
@@ -38,7 +44,8 @@ pub(super) fn conditions(world: &World, acks: &Acks, stored: &Stored) -> Vec<Con
     }
     let mut conditions: Vec<_> = dialects(state, stored, &make).collect();
     if let Some(snapshot) = &state.snapshot {
-        let propagation = acks.propagation(&stored.tenant, &snapshot.hash, |p| snapshot.pools.contains(p));
+        let here = acks.propagation(&stored.tenant, &snapshot.hash, |p| snapshot.pools.contains(p));
+        let propagation = elsewhere.with(&stored.tenant, here);
         conditions.extend(workers(&make, &propagation, snapshot, stored));
     }
     conditions
@@ -105,7 +112,7 @@ fn workers(make: &Maker, propagation: &Propagation, snapshot: &Snapshot, stored:
     if *wanted == 0 {
         let message = match snapshot.pools.is_empty() {
             true => "no listener uses it, so no worker serves it".to_owned(),
-            false => "no worker of its pools is connected to this server and has started".to_owned(),
+            false => "no worker of its pools is connected and has started".to_owned(),
         };
         return [
             make.whole("Propagated", UNKNOWN, "NoWorkers", message.clone()),

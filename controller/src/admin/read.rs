@@ -6,7 +6,7 @@ use prost::Message as _;
 use tonic::Status;
 
 use super::{Admin, conditions::conditions, freshness, parse_key, parse_tenant, status, wire_key};
-use crate::{World, auth::Principal, keys, objects::Stored};
+use crate::{World, auth::Principal, keys, objects::Stored, others::Elsewhere};
 
 /// The largest list, bytes: a little less than what clients take.
 const MAX_LIST: usize = MAX_SNAPSHOT - 1024 * 1024;
@@ -23,7 +23,8 @@ pub(super) async fn get(
     let entry = entry.ok_or_else(|| Status::not_found(format!("tenant {tenant} has no {key}")))?;
     let stored = Stored::read(&entry).map_err(|e| Status::data_loss(e.to_string()))?;
     let world = admin.world_at(stored.revision.max(Revision(request.at_least))).await;
-    Ok(wire::GetResponse { object: Some(object(admin, &world, &stored)?) })
+    let elsewhere = admin.elsewhere(&world, [&tenant].into()).await;
+    Ok(wire::GetResponse { object: Some(object(admin, &world, &elsewhere, &stored)?) })
 }
 
 pub(super) async fn list(
@@ -38,9 +39,11 @@ pub(super) async fn list(
     // One unreadable object must not hide the others; the feed reports it.
     let stored = entries.iter().filter_map(|entry| Stored::read(entry).ok());
     let wanted = |stored: &Stored| request.namespace.is_empty() || stored.key.namespace == request.namespace;
+    let stored: Vec<Stored> = stored.filter(wanted).collect();
+    let elsewhere = admin.elsewhere(&world, stored.iter().map(|stored| &stored.tenant).collect()).await;
     let (mut objects, mut bytes) = (vec![], 0);
-    for stored in stored.filter(wanted) {
-        let object = object(admin, &world, &stored)?;
+    for stored in stored {
+        let object = object(admin, &world, &elsewhere, &stored)?;
         bytes += object.encoded_len();
         if bytes > MAX_LIST {
             return Err(Status::resource_exhausted(format!(
@@ -73,13 +76,18 @@ pub(super) fn prefix(principal: &Principal, tenant: &str, kind: &str) -> Result<
 }
 
 /// An object as readers see it.
-pub(super) fn object(admin: &Admin, world: &World, stored: &Stored) -> Result<wire::Object, Status> {
+pub(super) fn object(
+    admin: &Admin,
+    world: &World,
+    elsewhere: &Elsewhere,
+    stored: &Stored,
+) -> Result<wire::Object, Status> {
     Ok(wire::Object {
         key: Some(wire_key(&stored.tenant, &stored.key)),
         json: serde_json::to_string(&stored.json).map_err(|e| Status::internal(e.to_string()))?,
         generation: stored.generation.0,
         revision: stored.revision.0,
         created_revision: stored.created.0,
-        conditions: conditions(world, &admin.acks, stored),
+        conditions: conditions(world, &admin.acks, elsewhere, stored),
     })
 }

@@ -23,6 +23,7 @@ use crate::{
     auth::{Principal, Role},
     keys,
     objects::Stored,
+    others::Elsewhere,
 };
 
 /// Events that wait for a slow reader; the store's history holds the rest.
@@ -130,7 +131,9 @@ fn event(admin: &Admin, batch: WatchBatch) -> Result<wire::WatchEvent, Status> {
         let Some((tenant, key)) = keys::parse_object(&event.key) else { continue };
         let stored = event.entry.as_ref().map(Stored::read).transpose();
         let stored = stored.map_err(|e| Status::data_loss(e.to_string()))?;
-        let object = stored.map(|stored| object(admin, &world, &stored)).transpose()?;
+        // At the change itself no worker can have it yet: what is here will do.
+        let elsewhere = Elsewhere::default();
+        let object = stored.map(|stored| object(admin, &world, &elsewhere, &stored)).transpose()?;
         changes.push(wire::ObjectChange { key: Some(wire_key(&tenant, &key)), object });
     }
     Ok(wire::WatchEvent { revision: batch.revision.0, changes })

@@ -1,6 +1,6 @@
 //! `weir.admin.v1.Workers`: what the fleet knows, with what the feed knows.
 
-use std::pin::Pin;
+use std::{collections::BTreeMap, pin::Pin};
 
 use api::admin::{self as wire, workers_server};
 use futures_util::{Stream, StreamExt as _};
@@ -26,8 +26,13 @@ impl workers_server::Workers for Admin {
         leader::lead(&self.store, Code::FailedPrecondition, "the leader knows the workers")?;
         let pool = parse_pool(&request.into_inner().pool)?;
         let mut workers = self.fleet.workers(pool.as_ref());
+        let elsewhere = match &self.others {
+            Some(others) => others.workers().await,
+            None => BTreeMap::new(),
+        };
         for worker in &mut workers {
-            if let Some((revision, nacks)) = self.acks.of(&worker.worker) {
+            let heard = self.acks.of(&worker.worker).or_else(|| elsewhere.get(&worker.worker).cloned());
+            if let Some((revision, nacks)) = heard {
                 worker.revision = revision.0;
                 worker.nacks = nacks;
             }

@@ -61,6 +61,7 @@ pub const RPCS: &[(&str, Need)] = &[
     ("/weir.feed.v1.Feed/Subscribe", Need::Certificate(&[RoleKind::Edge, RoleKind::Node])),
     ("/weir.feed.v1.Feed/Report", Need::Certificate(&[RoleKind::Edge, RoleKind::Node])),
     ("/weir.node.v1.Nodes/Reconcile", Need::Certificate(&[RoleKind::Node])),
+    ("/weir.acks.v1.Acks/Heard", Need::Certificate(&[RoleKind::Server])),
     // Which server it is, the store checks for each message.
     ("/weir.store.v1.Peers/Send", Need::Certificate(&[RoleKind::Server])),
     ("/weir.store.v1.Peers/SendSnapshot", Need::Certificate(&[RoleKind::Server])),

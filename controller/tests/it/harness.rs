@@ -90,6 +90,7 @@ impl Harness {
             sealer,
             ca: ca.clone(),
             joins: controller::Joins::default(),
+            others: None,
             domain: "localhost".into(),
             default_pool: dialect::PoolSpec::default(),
             fleet: fleet.clone(),

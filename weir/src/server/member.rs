@@ -9,7 +9,7 @@ use std::{
 
 use anyhow::{Result, anyhow, bail};
 use api::pki::{self, Ca, Identity, Live};
-use controller::{Controller, TokenError};
+use controller::{Controller, Others, TokenError};
 use model::Revision;
 use store::{
     Addresses, Handle, MemberError, Read, ReadError, Standing, Store,
@@ -181,6 +181,14 @@ impl Server {
             }
         }
         Ok(tasks)
+    }
+
+    /// The servers that there may be beside this one.
+    pub(super) fn others(&self) -> Option<Others> {
+        match &self.place {
+            Place::Alone(_) => None,
+            Place::Member(_) => Some(Others::new(self.store.clone(), self.identity.clone(), &self.ca_pem)),
+        }
     }
 
     /// Returns when this server was removed from its cluster.

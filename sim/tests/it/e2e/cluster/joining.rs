@@ -125,10 +125,22 @@ fn certificates_are_renewed_while_everything_goes_on() -> Result<()> {
 }
 
 #[test]
-fn a_node_joins_at_any_server_and_leaves_in_order() -> Result<()> {
+fn every_server_knows_what_the_workers_serve_and_all_end_in_order() -> Result<()> {
     let _turn = one_at_a_time();
-    let mut cluster = serving(1)?;
+    let mut cluster = serving(3)?;
     super::serves(&cluster)?;
+    // The worker is fed by one of them.
+    for id in cluster.running() {
+        cluster.wait(PATIENCE, &format!("word of server {id}"), |cluster| {
+            let text = cluster.weir_ok_on(id, &["get", "httproute", "site", "-t", "acme"])?;
+            Ok(text.contains("Programmed") && !text.contains("Programmed="))
+        })?;
+    }
+    let workers = cluster.ready_workers()?;
+    let leader = cluster.leader()?;
+    let revision = cluster.status_of(leader)?["revision"].as_u64();
+    assert!(workers[0]["revision"].as_u64() > Some(0), "{workers:?}");
+    assert!(workers[0]["revision"].as_u64() <= revision, "{workers:?}");
     no_errors(&cluster.log());
     cluster.stop_all()
 }
