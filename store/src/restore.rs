@@ -20,7 +20,8 @@ use crate::{
     files::{FileDisk, FileSystem, Opened, Options, Os, snapshots},
     image,
     machine::{Delta, Machine},
-    members::Addresses,
+    members::{Addresses, MemberChange},
+    peer::{change_from_raft, change_of},
     txn::Command,
 };
 
@@ -142,8 +143,12 @@ pub fn force_new(how: &Restore) -> Result<Forced, RestoreError> {
             let command = Command::decode(&entry.payload).map_err(|error| unreadable(error.to_string()))?;
             machine.apply(entry.at, command.1, &mut delta);
         } else {
-            // Members are all replaced below.
-            machine.skip(entry.at, &mut delta);
+            // Members are all replaced below. Ids that were given are not given again.
+            let change = change_of(entry).map_err(|error| unreadable(error.to_string()))?;
+            match change_from_raft(&change) {
+                Some((_, MemberChange::AddLearner { id, .. })) => machine.spend_id(entry.at, id, &mut delta),
+                _ => machine.skip(entry.at, &mut delta),
+            }
         }
     }
     let uncommitted = machine.applied().index.saturating_sub(known);

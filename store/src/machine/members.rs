@@ -87,6 +87,11 @@ impl Machine {
         });
     }
 
+    /// Takes note that an id was given, whatever became of it.
+    pub(crate) fn spend_id(&mut self, at: Position, id: NodeId, delta: &mut Delta) {
+        self.change(at, delta, |machine, _| machine.members.next_id = machine.next_id().max(id + 1));
+    }
+
     /// A member is elsewhere now.
     pub(super) fn readdress(&mut self, id: NodeId, addresses: &Addresses) -> Outcome {
         if !self.is_member(id) {

@@ -73,7 +73,7 @@ fn the_last_server_begins_anew_when_the_majority_is_gone() -> Result<()> {
     let other = [1, 2, 3].into_iter().find(|id| *id != left).unwrap_or_default();
     cluster.run(other)?;
     let added = cluster.add_server()?;
-    assert_ne!(added, left);
+    assert!(added > 3, "no id is used twice: {added}");
     assert_eq!(read(&cluster, added)?, 6);
     assert_eq!(cluster.members()?.len(), 2);
     cluster.kill(other)?;
