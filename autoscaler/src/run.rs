@@ -33,7 +33,7 @@ const TICK: Duration = Duration::from_secs(1);
 const MIN_PAUSE: Duration = Duration::from_millis(100);
 
 /// Runs until `shutdown` is `true` or its sender is gone. While this server leads it decides and stores plans; while
-/// it does not, it makes known what is stored, so that nodes may connect to any server.
+/// it does not, it follows what is stored, and knows it at once when it leads; nodes are told where the leader is.
 ///
 /// May be dropped at any time: a plan is stored whole or not at all, and known to nobody before it is.
 pub async fn run(

@@ -1,5 +1,5 @@
 //! The host agent: one per machine. It owns the listening sockets for life, lends them to worker processes, and
-//! starts and stops those as any server plans it.
+//! starts and stops those as the leading server plans it.
 //!
 //! The decisions are pure: [`pool::Pool`] takes inputs (a plan, a worker's message, an exit, the time) and returns
 //! actions, over [`slots::Group`], which says who listens on what. Around it are the agent's socket, the processes,

@@ -18,8 +18,9 @@ use tracing::{info, warn};
 
 /// The clock may jump, and a machine may sleep: the time is looked at again.
 const LOOK: Duration = Duration::from_secs(60);
-/// After a failure: often enough for the third of a life that is left.
-const RETRY: Duration = Duration::from_secs(5);
+/// The first pause after a failure, doubled with each: a third of a life is left.
+const RETRY: Duration = Duration::from_secs(1);
+const RETRY_MAX: Duration = Duration::from_secs(60);
 
 /// Renews for ever, and says so to whoever watches.
 pub(super) async fn keep(
@@ -27,7 +28,7 @@ pub(super) async fn keep(
     servers: watch::Receiver<Vec<String>>,
     renewed: Arc<watch::Sender<Identities>>,
 ) {
-    let mut route = Route::default();
+    let (mut route, mut retry) = (Route::default(), RETRY);
     loop {
         route.learn(&servers.borrow());
         let (now, identities) = (SystemTime::now(), renewed.borrow().clone());
@@ -44,11 +45,13 @@ pub(super) async fn keep(
             Ok(identities) => {
                 info!("certificates renewed");
                 renewed.send_replace(identities);
-                sleep(Duration::from_secs(1)).await;
+                retry = RETRY;
+                sleep(RETRY).await;
             }
             Err(error) => {
                 warn!(error = format!("{error:#}"), "certificates are not renewed yet");
-                sleep(RETRY).await;
+                sleep(retry).await;
+                retry = (retry * 2).min(RETRY_MAX);
             }
         }
     }
