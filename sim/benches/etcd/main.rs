@@ -41,8 +41,9 @@ fn main() -> Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         println!(
-            "| servers | clients | store | puts/s | p50 ms | p99 ms | server CPU ms per 1,000 puts |\n|---|---|---|---|---|---|---|"
+            "| servers | clients | store | puts/s | p50 ms | p99 ms | CPU ms of the servers per 1,000 puts |"
         );
+        println!("|---|---|---|---|---|---|---|");
         for &count in &plan.servers {
             let mut clusters: Vec<Box<dyn Cluster>> = Vec::new();
             if plan.weir {
@@ -69,21 +70,29 @@ async fn measure(plan: &Plan, clusters: &[Box<dyn Cluster>], servers: usize, cli
             rounds.push(measured.with_context(|| format!("{} under {clients} clients", cluster.name()))?);
         }
     }
-    let mut rates = Vec::new();
     for (cluster, rounds) in clusters.iter().zip(&rounds) {
-        let median = |figure: fn(&Round) -> f64| probe::median(rounds.iter().map(figure).collect());
-        let rate = median(|round| round.rate);
+        let median = |figure: fn(&Round) -> f64| probe::median(rounds.iter().map(figure));
         println!(
-            "| {servers} | {clients} | {} | {rate:.0} | {:.2} | {:.2} | {:.0} |",
+            "| {servers} | {clients} | {} | {:.0} | {:.2} | {:.2} | {:.0} |",
             cluster.name(),
+            median(|round| round.rate),
             median(|round| round.p50_ms),
             median(|round| round.p99_ms),
             median(|round| round.cpu_ms_per_1000),
         );
-        rates.push(rate);
     }
-    if let [weir, etcd] = rates[..] {
-        println!("{servers} servers, {clients} clients: weir / etcd = {:.2}", weir / etcd);
+    if let [weir, etcd] = &rounds[..] {
+        // Of rounds that followed each other, so that what else the machine did counts for both.
+        let ratio = |figure: fn(&Round) -> f64| {
+            probe::median(weir.iter().zip(etcd).map(|(weir, etcd)| figure(weir) / figure(etcd)))
+        };
+        println!(
+            "| {servers} | {clients} | weir / etcd | {:.2} | {:.2} | {:.2} | {:.2} |",
+            ratio(|round| round.rate),
+            ratio(|round| round.p50_ms),
+            ratio(|round| round.p99_ms),
+            ratio(|round| round.cpu_ms_per_1000),
+        );
     }
     Ok(())
 }
