@@ -140,8 +140,9 @@ impl kv_server::Kv for Kv {
 }
 
 fn transaction(actor: String, request: wire::TxnRequest) -> Result<Txn, Status> {
-    let wire::TxnRequest { request_id, compares, puts, deletes, note } = request;
+    let wire::TxnRequest { request_id, compares, puts, deletes, note, seen_revision } = request;
     let mut txn = Txn::new(actor).note(note);
+    txn.seen = Revision(seen_revision);
     if !request_id.is_empty() {
         txn.request_id = request_id;
     }

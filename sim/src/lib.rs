@@ -8,6 +8,7 @@
 //! Nothing here is part of what ships, and no other crate depends on this one.
 #![forbid(unsafe_code)]
 
+pub mod clients;
 pub mod cluster;
 pub mod harness;
 pub mod history;

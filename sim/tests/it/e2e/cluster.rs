@@ -5,6 +5,7 @@ mod disaster;
 mod failover;
 mod joining;
 mod keys;
+mod kills;
 mod membership;
 mod partition;
 mod rolling;
