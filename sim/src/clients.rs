@@ -138,7 +138,7 @@ impl Client {
     async fn work(mut self, stopped: watch::Receiver<bool>) -> Vec<Op> {
         let mut ops = Vec::new();
         while !*stopped.borrow() {
-            if rand::random::<u32>() % HOP == 0 {
+            if rand::random::<u32>().is_multiple_of(HOP) {
                 // Also to one that stands still, and may answer when it goes on.
                 self.elsewhere().await;
             }
