@@ -582,6 +582,7 @@ fn label(outcome: &Outcome) -> &'static str {
         Outcome::RequestIdReused => "request_id_reused",
         Outcome::Invalid(_) => "invalid",
         Outcome::Expired => "expired",
+        Outcome::Quota(_) => "quota",
         Outcome::Full => "full",
         Outcome::Compacted(_) => "compacted",
         Outcome::Members => "members",

@@ -4,7 +4,7 @@ use std::{io, path::PathBuf};
 
 use model::Revision;
 
-use crate::{Key, NodeId, txn::InvalidTxn};
+use crate::{Key, NodeId, quota::QuotaExceeded, txn::InvalidTxn};
 
 /// Why a transaction has no revision.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -25,6 +25,9 @@ pub enum TxnError {
     /// Another transaction had this request id.
     #[error("request id {0:?} was used by another transaction: draw a new one")]
     RequestIdReused(String),
+    /// The keys under a prefix would take more than their quota, and more than they do; nothing was changed.
+    #[error(transparent)]
+    Quota(#[from] QuotaExceeded),
     /// The state has reached its quota; deletions are still taken.
     #[error("the store is full ({bytes} bytes): delete or compact")]
     Full {

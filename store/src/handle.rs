@@ -14,13 +14,16 @@ use tokio::{
 };
 
 use crate::{
-    BackupError, Committed, Entry, Key, Leadership, NodeId, Op, Outcome, Read, ReadError, Record, Status,
-    Txn, TxnError, Watch,
+    BackupError, Committed, Entry, History, Key, Leadership, NodeId, Op, Outcome, Quota, QuotaExceeded, Read,
+    ReadError, Record, Status, Txn, TxnError, Usage, Watch,
     machine::Machine,
     members::{Addresses, Member, MemberChange, MemberError},
     peer::{PeerMessage, Report},
     txn::Command,
 };
+
+/// Revisions looked at by one look into the history, while the state is locked.
+const HISTORY_SCAN: usize = 1024;
 
 /// What the driver publishes and everybody reads.
 #[derive(Debug)]
@@ -127,6 +130,7 @@ impl Handle {
             Outcome::RequestIdReused => Err(TxnError::RequestIdReused(id)),
             Outcome::Invalid(problem) => Err(problem.into()),
             Outcome::Expired => Err(TxnError::Unknown),
+            Outcome::Quota(exceeded) => Err(exceeded.into()),
             Outcome::Full => Err(TxnError::Full { bytes: self.shared.machine().bytes() }),
             // Not an answer to a transaction: to whoever reads it, not answered.
             Outcome::Compacted(_) | Outcome::Members | Outcome::NoMember(_) => Err(TxnError::Unknown),
@@ -208,6 +212,29 @@ impl Handle {
     /// If history does not reach back to `from`.
     pub fn audit(&self, from: Revision, limit: usize) -> Result<Vec<Record>, ReadError> {
         Ok(self.shared.machine().records_from(from)?.take(limit).cloned().collect())
+    }
+
+    /// The newest revisions before `before` that changed a key under `prefix`, at most `limit`, newest first. A call looks
+    /// at a bounded number of revisions: an answer with few or none says where to go on.
+    #[must_use]
+    pub fn history(&self, prefix: &str, before: Revision, limit: usize) -> History {
+        self.shared.machine().changes_before(prefix, before, limit, HISTORY_SCAN)
+    }
+
+    /// What the live keys under a prefix take, and their quota if there is one.
+    #[must_use]
+    pub fn usage(&self, prefix: &str) -> (Usage, Option<Quota>) {
+        let machine = self.shared.machine();
+        (machine.usage(prefix), machine.quota(prefix))
+    }
+
+    /// Whether operations would keep all quotas, as things are now. Applying them decides.
+    ///
+    /// # Errors
+    ///
+    /// The first that they would not.
+    pub fn check_quotas(&self, ops: &[Op]) -> Result<(), QuotaExceeded> {
+        self.shared.machine().check_quotas(ops)
     }
 
     /// How this server is.

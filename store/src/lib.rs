@@ -36,6 +36,7 @@ pub mod members;
 mod metric;
 pub mod node;
 pub mod peer;
+pub mod quota;
 mod restore;
 pub mod seal;
 pub mod state;
@@ -50,10 +51,11 @@ pub use handle::{Handle, Standing};
 pub use machine::{Outcome, QUOTA, REQUESTS_KEPT};
 pub use members::{Addresses, Member, MemberError};
 pub use model::{Epoch, Revision};
+pub use quota::{Quota, QuotaExceeded, Usage};
 pub use restore::{Forced, Origin, Restore, RestoreError, force_new, inspect, restore};
 pub use txn::{Compare, InvalidTxn, MAX_KEY, MAX_OPS, MAX_TXN, MAX_VALUE, Op, Txn, request_id};
 pub use types::{
-    Committed, Entry, Event, Key, Leadership, NodeId, Read, Record, StateHash, Status, WatchBatch,
+    Committed, Entry, Event, History, Key, Leadership, NodeId, Read, Record, StateHash, Status, WatchBatch,
 };
 pub use watch::Watch;
 

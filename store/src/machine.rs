@@ -16,18 +16,20 @@ use bytes::Bytes;
 use model::{Epoch, Revision};
 
 use crate::{
-    Compacted, Entry, Event, Key, MemberError, Record, StateHash, WatchBatch,
+    Compacted, Entry, Event, History, Key, MemberError, QuotaExceeded, Record, StateHash, WatchBatch,
     txn::{Command, InvalidTxn, Op, Txn},
 };
 
 pub mod items;
 mod keys;
 mod members;
+mod quotas;
 mod read;
 
 pub use items::{BadItem, Change, Delta};
 use items::{Item, Sum};
 use keys::Keys;
+use quotas::Quotas;
 
 /// How many applied requests are remembered: at 1,000 transactions a second the last ten seconds, far longer
 /// than a client retries one. Part of the replicated state: it may only change with the format.
@@ -67,7 +69,9 @@ pub enum Outcome {
     Expired,
     /// It breaks a bound.
     Invalid(InvalidTxn),
-    /// The quota is reached.
+    /// The keys under a prefix would take more than their quota.
+    Quota(QuotaExceeded),
+    /// The quota of the whole state is reached.
     Full,
     /// History up to this revision is forgotten.
     Compacted(Revision),
@@ -113,6 +117,7 @@ pub struct Machine {
     /// Only asked for one: its order, which is a hash's, is seen nowhere.
     request_index: HashMap<Key, u64>,
     live: u64,
+    quotas: Quotas,
     sum: Sum,
 }
 
@@ -181,8 +186,12 @@ impl Machine {
         if puts && self.sum.bytes() >= QUOTA {
             return Outcome::Full;
         }
+        if let Err(exceeded) = self.check_quotas(&txn.ops) {
+            return Outcome::Quota(exceeded);
+        }
         self.revision.0 += 1;
-        let keys = txn.ops.into_iter().filter_map(|op| self.write(op, delta)).collect();
+        let keys = txn.ops.into_iter().filter_map(|op| self.write(op, delta)).collect::<Vec<Key>>();
+        self.follow_quotas(&keys);
         let request_id = Key::from(txn.request_id);
         let request = Request { id: request_id.clone(), fingerprint, revision: self.revision };
         self.remember(request, delta);
@@ -191,6 +200,7 @@ impl Machine {
             request_id,
             actor: txn.actor.into(),
             note: txn.note.into(),
+            origin: txn.origin.into(),
             time_ms,
             keys,
         };
@@ -215,6 +225,8 @@ impl Machine {
             }
         };
         self.live = self.live + u64::from(version.value.is_some()) - u64::from(last.is_some());
+        let size = |value: &Option<Bytes>| value.as_ref().map(|value| (key.len() + value.len()) as u64);
+        self.quotas.change(&key, last.and_then(|last| size(&last.value)), size(&version.value));
         self.put(items::version(&key, &version), delta);
         self.keys.push(&key, version);
         Some(key)

@@ -8,7 +8,11 @@ use model::Revision;
 use prost::Message;
 use sha2::{Digest, Sha256};
 
-use crate::{Key, NodeId, members::Addresses};
+use crate::{
+    Key, NodeId,
+    members::Addresses,
+    quota::{self, Quota},
+};
 
 /// The longest key, bytes.
 pub const MAX_KEY: usize = 1024;
@@ -24,6 +28,8 @@ pub const MAX_REQUEST_ID: usize = 128;
 pub const MAX_ACTOR: usize = 256;
 /// The longest note, bytes.
 pub const MAX_NOTE: usize = 1024;
+/// The longest origin, bytes.
+pub const MAX_ORIGIN: usize = 256;
 
 /// Changes that are applied all or not at all, if all compares hold.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,6 +45,8 @@ pub struct Txn {
     pub actor: String,
     /// Why, for the audit.
     pub note: String,
+    /// From where it is asked, for the audit.
+    pub origin: String,
     /// The revision that its proposer had seen. Requests are remembered for a while only: where that does not reach back
     /// to here, this one may have been applied before, and is answered [`Unknown`](crate::TxnError::Unknown), not
     /// applied again. 0: the store fills in the present.
@@ -78,7 +86,7 @@ pub enum InvalidTxn {
     #[error("a request id has 1 to {MAX_REQUEST_ID} bytes")]
     RequestId,
     /// The audit text is too long.
-    #[error("the actor has at most {MAX_ACTOR} bytes and the note at most {MAX_NOTE}")]
+    #[error("the actor and the origin have at most {MAX_ACTOR} bytes each, and the note at most {MAX_NOTE}")]
     Audit,
     /// A key that cannot be.
     #[error("a key has 1 to {MAX_KEY} bytes: {0:?}")]
@@ -100,6 +108,11 @@ pub enum InvalidTxn {
     /// The order of two operations on one key would be the only difference between two results.
     #[error("the key {0} is changed twice")]
     Twice(Key),
+    /// A key under `quotas/` that is none.
+    #[error(
+        "{0} is no quota: its key is quotas/ and a prefix that ends with '/', its value a weir.store.v1.Quota"
+    )]
+    Quota(Key),
 }
 
 /// A request id that nobody else draws.
@@ -118,6 +131,7 @@ impl Txn {
             ops: Vec::new(),
             actor: actor.into(),
             note: String::new(),
+            origin: String::new(),
             seen: Revision(0),
         }
     }
@@ -150,6 +164,20 @@ impl Txn {
         self
     }
 
+    /// With this place for the audit.
+    #[must_use]
+    pub fn origin(mut self, origin: impl Into<String>) -> Self {
+        self.origin = origin.into();
+        self
+    }
+
+    /// With this quota for the live keys under a prefix that ends with `/`; `None`: with none for them.
+    #[must_use]
+    pub fn quota(mut self, prefix: &str, quota: Option<Quota>) -> Self {
+        self.ops.push(quota::op(prefix, quota));
+        self
+    }
+
     /// Whether it is within all bounds.
     ///
     /// # Errors
@@ -159,7 +187,7 @@ impl Txn {
         if self.request_id.is_empty() || self.request_id.len() > MAX_REQUEST_ID {
             return Err(InvalidTxn::RequestId);
         }
-        if self.actor.len() > MAX_ACTOR || self.note.len() > MAX_NOTE {
+        if self.actor.len() > MAX_ACTOR || self.note.len() > MAX_NOTE || self.origin.len() > MAX_ORIGIN {
             return Err(InvalidTxn::Audit);
         }
         if self.ops.len() > MAX_OPS || self.compares.len() > MAX_OPS {
@@ -180,6 +208,7 @@ impl Txn {
                     return Err(InvalidTxn::Value { key: key.clone(), size: value.len() });
                 }
                 size += value.len();
+                quota::check(key, value)?;
             }
             if !changed.insert(key) {
                 return Err(InvalidTxn::Twice(key.clone()));
@@ -289,6 +318,7 @@ impl Command {
                 ops: txn.ops.iter().map(|op| wire::Op { op: Some(encode_op(op)) }).collect(),
                 actor: txn.actor.clone(),
                 note: txn.note.clone(),
+                origin: txn.origin.clone(),
                 time_ms: *time_ms,
                 seen_revision: txn.seen.0,
             }),
@@ -352,6 +382,7 @@ fn decode_txn(txn: wire::Txn) -> Result<Txn, UnknownCommand> {
         ops: txn.ops.into_iter().map(decode_op).collect::<Result<_, _>>()?,
         actor: txn.actor,
         note: txn.note,
+        origin: txn.origin,
         seen: Revision(txn.seen_revision),
     })
 }

@@ -64,10 +64,21 @@ pub struct Record {
     pub actor: Key,
     /// Why.
     pub note: Key,
+    /// From where it was asked.
+    pub origin: Key,
     /// When it was proposed, by the proposer's clock: milliseconds since the Unix epoch.
     pub time_ms: i64,
     /// The keys that it changed.
     pub keys: Vec<Key>,
+}
+
+/// Part of the history, newest first.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct History {
+    /// Revisions, and what each changed of what was asked for.
+    pub changes: Vec<(Record, Vec<Event>)>,
+    /// It goes on before this revision; `None`: what is older is forgotten, or never was.
+    pub next: Option<Revision>,
 }
 
 /// The answer to a transaction that is durable on a quorum and applied here.

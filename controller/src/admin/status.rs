@@ -33,7 +33,7 @@ pub(crate) fn of_txn(error: TxnError) -> Status {
     match error {
         TxnError::Conflict { .. } => Status::aborted(text),
         TxnError::Invalid(_) | TxnError::RequestIdReused(_) => Status::invalid_argument(text),
-        TxnError::Full { .. } => Status::resource_exhausted(text),
+        TxnError::Full { .. } | TxnError::Quota(_) => Status::resource_exhausted(text),
         TxnError::Busy | TxnError::NoLeader | TxnError::Unknown | TxnError::Stopped => {
             Status::unavailable(text)
         }

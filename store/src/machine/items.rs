@@ -142,6 +142,7 @@ pub(super) fn record(record: &Record) -> Item {
         note: record.note.to_string(),
         time_ms: record.time_ms,
         keys: record.keys.iter().map(ToString::to_string).collect(),
+        origin: record.origin.to_string(),
     };
     Item { key: numbered(RECORD, record.revision.0), value: value.encode_to_vec() }
 }
@@ -219,6 +220,7 @@ impl Machine {
         }
         machine.live =
             machine.keys.iter().filter(|(_, v)| v.last().is_some_and(|v| v.value.is_some())).count() as u64;
+        machine.read_quotas()?;
         Ok(machine)
     }
 
@@ -259,6 +261,7 @@ impl Machine {
             request_id: record.request_id.into(),
             actor: record.actor.into(),
             note: record.note.into(),
+            origin: record.origin.into(),
             time_ms: record.time_ms,
             keys: record.keys.into_iter().map(Key::from).collect(),
         }));

@@ -131,6 +131,29 @@ impl Machine {
         Ok(self.records.range(skip..).map(|record| &**record))
     }
 
+    /// The newest `limit` revisions before `before` that changed a key under `prefix`, newest first, with what they changed
+    /// there, among the next `scan`; and before which to look on. `None`: there is no older history.
+    #[must_use]
+    pub fn changes_before(&self, prefix: &str, before: Revision, limit: usize, scan: usize) -> History {
+        let older = before.0.saturating_sub(self.compacted.0 + 1).min(self.records.len() as u64);
+        let older = usize::try_from(older).unwrap_or(self.records.len());
+        let mut found = History { changes: Vec::new(), next: None };
+        for (scanned, record) in self.records.range(..older).rev().enumerate() {
+            if scanned == scan || found.changes.len() == limit {
+                found.next = Some(Revision(record.revision.0 + 1));
+                break;
+            }
+            let keys = record.keys.iter().filter(|key| key.starts_with(prefix));
+            let events: Vec<Event> = keys
+                .map(|key| Event { key: key.clone(), entry: self.entry_of(key, record.revision) })
+                .collect();
+            if !events.is_empty() {
+                found.changes.push(((**record).clone(), events));
+            }
+        }
+        found
+    }
+
     fn entry_of(&self, key: &Key, at: Revision) -> Option<Entry> {
         self.keys.get(key).and_then(|(key, versions)| entry_at(key, versions, at))
     }
@@ -139,7 +162,7 @@ impl Machine {
         if at < self.compacted { Err(Compacted { compacted: self.compacted }) } else { Ok(()) }
     }
 
-    fn range<'m>(&'m self, prefix: &'m str) -> impl Iterator<Item = (&'m Key, &'m Vec<Version>)> {
+    pub(super) fn range<'m>(&'m self, prefix: &'m str) -> impl Iterator<Item = (&'m Key, &'m Vec<Version>)> {
         self.keys.range(prefix).take_while(move |(key, _)| key.starts_with(prefix))
     }
 }

@@ -1,7 +1,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::*;
-use crate::{Addresses, Member, members::MemberChange};
+use crate::{Addresses, Member, Quota, Usage, members::MemberChange};
 
 /// A machine, fed like a node feeds it.
 #[derive(Default)]
@@ -65,6 +65,7 @@ impl Fed {
         assert_eq!(read.live_keys(), self.machine.live_keys());
         assert_eq!(read.live_keys(), self.machine.list("").len() as u64);
         assert_eq!(read.request_index, self.machine.request_index);
+        self.machine.check_usages();
     }
 }
 
@@ -386,4 +387,76 @@ fn a_new_life_has_one_member_and_all_that_was_there() {
     assert_eq!(new.list(""), old.list(""));
     assert_eq!(Machine::from_items(new.items()).unwrap().hash(), new.hash());
     assert_eq!(new.next_id(), 5);
+}
+
+#[test]
+fn a_prefix_keeps_its_quota_in_keys_and_bytes() {
+    let mut fed = Fed::new();
+    let quota = |max_keys, max_bytes| Some(Quota { max_keys, max_bytes });
+    // Set with keys there already, and with some in the same transaction.
+    fed.txn(Txn::new("a").put("a/1", "1234567").put("b/1", "x"));
+    fed.txn(Txn::new("a").quota("a/", quota(3, 30)).put("a/2", "1234567"));
+    assert_eq!(fed.machine.usage("a/"), Usage { keys: 2, bytes: 20 });
+    let before = fed.machine.hash();
+    let refused = |what, have, would, most| {
+        Outcome::Quota(QuotaExceeded { prefix: "a/".into(), what, have, would, most })
+    };
+    let two = Txn::new("a").put("a/3", "").put("a/4", "").put("b/2", "");
+    assert_eq!(fed.txn(two), refused("keys", 2, 4, 3));
+    assert_eq!(fed.txn(Txn::new("a").put("a/3", "12345678")), refused("bytes", 20, 31, 30));
+    assert_eq!(fed.machine.revision(), Revision(2));
+    assert_ne!(fed.machine.hash(), before, "the log moved on");
+    // What is deleted by the same transaction makes room; other prefixes have no quota.
+    for good in [
+        Txn::new("a").put("a/3", "1234567").put("b/2", "y".repeat(1000)),
+        Txn::new("a").delete("a/1").put("a/4", "1234567"),
+        Txn::new("a").put("a/4", "7654321"),
+    ] {
+        assert!(matches!(fed.txn(good.clone()), Outcome::Committed(_)), "{good:?}");
+        fed.check();
+    }
+    // Below what there is: it may shrink and stay, not grow.
+    fed.txn(Txn::new("a").quota("a/", quota(1, 1)));
+    assert_eq!(fed.txn(Txn::new("a").put("a/2", "12345678")), refused("bytes", 30, 31, 1));
+    assert!(matches!(fed.txn(Txn::new("a").put("a/2", "123456")), Outcome::Committed(_)));
+    assert!(matches!(fed.txn(Txn::new("a").delete("a/2")), Outcome::Committed(_)));
+    fed.check();
+    fed.txn(Txn::new("a").quota("a/", None));
+    assert!(matches!(fed.txn(Txn::new("a").put("a/5", "x".repeat(99))), Outcome::Committed(_)));
+    assert_eq!((fed.machine.quota("a/"), fed.machine.usage("a/").keys), (None, 3));
+    fed.check();
+}
+
+#[test]
+fn a_record_says_from_where() {
+    let mut fed = Fed::new();
+    fed.txn(Txn::new("a").origin("127.0.0.1:9").put("k", "v"));
+    assert_eq!(&*fed.machine.records_from(Revision(1)).unwrap().next().unwrap().origin, "127.0.0.1:9");
+    fed.check();
+}
+
+#[test]
+fn history_is_told_backwards_in_parts() {
+    let mut fed = Fed::new();
+    for i in 1..=20u64 {
+        let txn =
+            Txn::new("a").put(format!("{}/k", if i.is_multiple_of(3) { "b" } else { "a" }), i.to_string());
+        fed.txn(if i == 20 { txn.delete("b/k") } else { txn });
+    }
+    fed.compact(4);
+    let (mut before, mut seen, mut looks) = (Revision(u64::MAX), vec![], 0);
+    loop {
+        let part = fed.machine.changes_before("b/", before, 2, 5);
+        looks += 1;
+        for (record, events) in part.changes {
+            assert!(record.revision < before && events.len() == 1);
+            seen.push((record.revision.0, events[0].entry.as_ref().map(|entry| entry.value.clone())));
+        }
+        let Some(next) = part.next else { break };
+        before = next;
+    }
+    let value = |i: u64| (i, Some(Bytes::from(i.to_string())));
+    assert_eq!(seen, [(20, None), value(18), value(15), value(12), value(9), value(6)]);
+    assert!(looks > 3);
+    assert_eq!(fed.machine.changes_before("b/", Revision(3), 2, 5), History::default());
 }

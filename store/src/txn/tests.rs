@@ -11,7 +11,9 @@ fn a_command_reads_as_it_was_written() {
         .put("a", "one")
         .put("empty", Bytes::new())
         .delete("b")
-        .note("why");
+        .note("why")
+        .origin("127.0.0.1:9")
+        .quota("a/", Some(Quota { max_keys: 1, max_bytes: 2 }));
     for command in [Command::Txn { txn, time_ms: -5 }, Command::Compact { revision: Revision(8) }] {
         assert_eq!(Command::decode(&command.encode(ticket())), Ok((ticket(), command)));
     }
@@ -39,6 +41,10 @@ fn bounds_are_checked() {
     assert_eq!(check(Txn::new("a").put("k", "v").delete("k")), Err(InvalidTxn::Twice("k".into())));
     assert_eq!(check(Txn { request_id: String::new(), ..Txn::new("a") }), Err(InvalidTxn::RequestId));
     assert_eq!(check(Txn::new("a".repeat(MAX_ACTOR + 1))), Err(InvalidTxn::Audit));
+    assert_eq!(check(Txn::new("a").origin("a".repeat(MAX_ORIGIN + 1))), Err(InvalidTxn::Audit));
+    for (key, value) in [("quotas/a/", "\u{0}"), ("quotas/a", ""), ("quotas/", ""), ("quotas//", "\u{8}")] {
+        assert_eq!(check(Txn::new("a").put(key, value)), Err(InvalidTxn::Quota(key.into())), "{key}");
+    }
     let many = (0..=MAX_OPS).fold(Txn::new("a"), |txn, i| txn.delete(format!("k{i}")));
     assert_eq!(check(many), Err(InvalidTxn::Ops));
     let large = (0..6).fold(Txn::new("a"), |txn, i| txn.put(format!("k{i}"), vec![0; MAX_VALUE]));
@@ -48,7 +54,7 @@ fn bounds_are_checked() {
 #[test]
 fn a_fingerprint_is_of_the_change_and_not_of_its_audit() {
     let one = Txn::new("ada").put("a", "1");
-    assert_eq!(one.fingerprint(), Txn::new("bob").put("a", "1").note("again").fingerprint());
+    assert_eq!(one.fingerprint(), Txn::new("bob").put("a", "1").note("again").origin("x").fingerprint());
     for other in [
         Txn::new("ada").put("a", "2"),
         Txn::new("ada").put("a1", ""),
