@@ -16,8 +16,8 @@ use tonic::{
 
 use crate::{
     admin::{
-        cluster_client::ClusterClient, objects_client::ObjectsClient, secrets_client::SecretsClient,
-        tenants_client::TenantsClient, workers_client::WorkersClient,
+        audit_client::AuditClient, cluster_client::ClusterClient, objects_client::ObjectsClient,
+        secrets_client::SecretsClient, tenants_client::TenantsClient, workers_client::WorkersClient,
     },
     feed::feed_client::FeedClient,
     kv::kv_client::KvClient,
@@ -150,8 +150,10 @@ pub type Authorized = InterceptedService<AnyServer, Bearer>;
 pub struct Admin {
     /// Tenants and their tokens.
     pub tenants: TenantsClient<Authorized>,
-    /// Objects: apply, get, list, delete, watch, explain.
+    /// Objects: apply, get, list, delete, watch, history, rollback, explain.
     pub objects: ObjectsClient<Authorized>,
+    /// Who changed what.
+    pub audit: AuditClient<Authorized>,
     /// Workers and what happened to them.
     pub workers: WorkersClient<Authorized>,
     /// The store's members.
@@ -198,6 +200,7 @@ impl Admin {
             objects: ObjectsClient::new(channel.clone())
                 .max_decoding_message_size(limits::MAX_SNAPSHOT)
                 .max_encoding_message_size(limits::MAX_APPLY),
+            audit: AuditClient::new(channel.clone()),
             workers: WorkersClient::new(channel.clone()),
             secrets: SecretsClient::new(channel.clone()),
             cluster: ClusterClient::new(channel.clone()),

@@ -1,11 +1,14 @@
 //! `weir.admin.v1`: what users and operators ask.
 
 mod apply;
+mod audit;
 mod cluster;
 mod conditions;
 mod explain;
+mod history;
 mod objects;
 mod read;
+mod resync;
 mod secrets;
 pub(crate) mod status;
 pub(crate) mod tenants;
@@ -16,7 +19,7 @@ use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use api::{admin as wire, pki::Ca, process};
 use dialect::{Kind, ObjectKey, PoolSpec};
-use model::{Revision, TenantId};
+use model::{Epoch, Revision, TenantId};
 use store::{Entry, Handle, Read, seal::Sealer};
 use tokio::{sync::watch as channel, task::spawn_blocking, time::timeout};
 use tonic::Status;
@@ -60,6 +63,77 @@ impl Admin {
         }
     }
 
+    /// The life of the store, as it is told.
+    fn epoch(&self) -> Option<wire::Epoch> {
+        let Epoch { counter, id } = self.store.epoch();
+        Some(wire::Epoch { counter, id })
+    }
+
+    /// That revisions of a caller's epoch mean here what the caller means by them.
+    fn same_epoch(&self, callers: Option<&wire::Epoch>) -> Result<(), Status> {
+        let now = self.store.epoch();
+        match callers {
+            None | Some(wire::Epoch { counter: 0, id: 0 }) => Ok(()),
+            Some(wire::Epoch { counter, id }) if (*counter, *id) == (now.counter, now.id) => Ok(()),
+            Some(wire::Epoch { counter, id }) => Err(Status::failed_precondition(format!(
+                "the store was restored: epoch {} has ended, and {now} gives revisions anew; list again",
+                Epoch { counter: *counter, id: *id }
+            ))),
+        }
+    }
+
+    /// That the revision was given already, on whatever server.
+    async fn reached(&self, revision: Revision) -> Result<(), Status> {
+        if revision <= self.store.status().revision {
+            return Ok(());
+        }
+        let (_, last) =
+            self.store.get_with_revision(keys::CA, Read::Linearizable).await.map_err(status::of_read)?;
+        match revision <= last {
+            true => Ok(()),
+            false => {
+                Err(Status::out_of_range(format!("revision {revision} is still to come; the last is {last}")))
+            }
+        }
+    }
+
+    /// When the tenant was made, which is never for the platform: what is older is of another tenant of that name.
+    async fn created(&self, tenant: &TenantId) -> Result<Revision, Status> {
+        if tenant.is_platform() {
+            return Ok(Revision(0));
+        }
+        Ok(self.existing(tenant, Read::Linearizable).await?.create_revision)
+    }
+
+    /// How fresh a read has to be: as it was at `revision`, or not older than `at_least`, or linearizable.
+    async fn freshness(
+        &self,
+        tenant: Option<&TenantId>,
+        at_least: u64,
+        revision: u64,
+        epoch: Option<&wire::Epoch>,
+    ) -> Result<Read, Status> {
+        self.same_epoch(epoch)?;
+        match (at_least, Revision(revision)) {
+            (0, Revision(0)) => Ok(Read::Linearizable),
+            (at_least, Revision(0)) => Ok(Read::AtLeast(Revision(at_least))),
+            (0, revision) => {
+                self.reached(revision).await?;
+                let created = match tenant {
+                    Some(tenant) => self.created(tenant).await?,
+                    None => Revision(0),
+                };
+                match revision < created {
+                    true => {
+                        Err(Status::out_of_range(format!("the tenant was created at revision {created}")))
+                    }
+                    false => Ok(Read::At(revision)),
+                }
+            }
+            _ => Err(Status::invalid_argument("say at_least or revision, not both")),
+        }
+    }
+
     /// That the tenant exists: its entry.
     async fn existing(&self, tenant: &TenantId, read: Read) -> Result<Entry, Status> {
         let entry = self.store.get(&keys::tenant(tenant), read).await.map_err(status::of_read)?;
@@ -84,13 +158,6 @@ fn no_tenant(tenant: &TenantId) -> Status {
 
 fn parse_tenant(name: &str) -> Result<TenantId, Status> {
     name.parse().map_err(|e: model::InvalidName| Status::invalid_argument(e.to_string()))
-}
-
-fn freshness(at_least: u64) -> Read {
-    match at_least {
-        0 => Read::Linearizable,
-        revision => Read::AtLeast(Revision(revision)),
-    }
 }
 
 /// The tenant and object that a message's key names.

@@ -11,7 +11,7 @@ use std::fmt;
 
 use model::{Revision, TenantId};
 use serde::{Deserialize, Serialize};
-use store::{Handle, Read, WatchError};
+use store::{Handle, Read, Txn, WatchError};
 use tonic::{Request, Status};
 
 pub use layer::{AdminAuth, Admit, Guard, Guarded, PeerAuth};
@@ -58,6 +58,8 @@ pub struct Principal {
     pub role: Role,
     /// For the audit: the role, and which token or certificate it came from.
     pub actor: String,
+    /// For the audit: the address that the call came from.
+    pub origin: String,
     /// Where the store has the token that it came from; `None`: it came from a certificate.
     pub token: Option<String>,
 }
@@ -70,6 +72,12 @@ impl Principal {
     /// `UNAUTHENTICATED` if nobody checked: a handler outside the authenticating layer serves nobody.
     pub fn of<T>(request: &Request<T>) -> Result<Self, Status> {
         request.extensions().get().cloned().ok_or_else(|| Status::unauthenticated("who calls is not known"))
+    }
+
+    /// A transaction of the caller's.
+    #[must_use]
+    pub fn txn(&self) -> Txn {
+        Txn::new(&self.actor).origin(&self.origin)
     }
 
     /// Whether the caller may read in `tenant`.

@@ -9,8 +9,8 @@ use std::{
 use api::{
     acks::acks_server::AcksServer,
     admin::{
-        cluster_server::ClusterServer, objects_server::ObjectsServer, secrets_server::SecretsServer,
-        tenants_server::TenantsServer, workers_server::WorkersServer,
+        audit_server::AuditServer, cluster_server::ClusterServer, objects_server::ObjectsServer,
+        secrets_server::SecretsServer, tenants_server::TenantsServer, workers_server::WorkersServer,
     },
     kv::kv_server::KvServer,
     limits::{MAX_APPLY, MAX_SNAPSHOT},
@@ -263,6 +263,7 @@ impl Controller {
             .layer(Guard(AdminAuth::new(self.admin.store.clone())))
             .add_service(TenantsServer::new(self.admin.clone()))
             .add_service(ObjectsServer::new(self.admin.clone()).max_decoding_message_size(MAX_APPLY))
+            .add_service(AuditServer::new(self.admin.clone()))
             .add_service(WorkersServer::new(self.admin.clone()))
             .add_service(ClusterServer::new(self.admin.clone()))
             .add_service(SecretsServer::new(self.admin.clone()))

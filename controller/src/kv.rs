@@ -54,7 +54,7 @@ impl kv_server::Kv for Kv {
     async fn txn(&self, request: Request<wire::TxnRequest>) -> Result<Response<wire::TxnResponse>, Status> {
         let principal = Principal::of(&request)?;
         principal.is_platform_admin()?;
-        let txn = transaction(principal.actor, request.into_inner())?;
+        let txn = transaction(principal.txn(), request.into_inner())?;
         match self.store.txn(txn).await {
             Ok(committed) => Ok(Response::new(wire::TxnResponse {
                 revision: committed.revision.0,
@@ -139,9 +139,9 @@ impl kv_server::Kv for Kv {
     }
 }
 
-fn transaction(actor: String, request: wire::TxnRequest) -> Result<Txn, Status> {
+fn transaction(txn: Txn, request: wire::TxnRequest) -> Result<Txn, Status> {
     let wire::TxnRequest { request_id, compares, puts, deletes, note, seen_revision } = request;
-    let mut txn = Txn::new(actor).note(note);
+    let mut txn = txn.note(note);
     txn.seen = Revision(seen_revision);
     if !request_id.is_empty() {
         txn.request_id = request_id;

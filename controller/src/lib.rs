@@ -31,6 +31,7 @@ mod objects;
 mod others;
 mod peers;
 mod platform;
+mod quotas;
 mod rollout;
 mod sealing;
 mod snapshots;

@@ -10,6 +10,7 @@ use dialect::{Kind, Object, ObjectKey, Source};
 use model::{Generation, Revision, TenantId};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use sha2::{Digest as _, Sha256};
 use store::{Entry, seal::Sealer};
 
 use crate::keys;
@@ -43,8 +44,6 @@ pub(crate) struct Stored {
     pub(crate) revision: Revision,
     /// Verbatim, or redacted.
     pub(crate) json: Value,
-    /// What it takes in the store, bytes.
-    pub(crate) size: usize,
     sealed: Option<String>,
 }
 
@@ -70,7 +69,6 @@ impl Stored {
             created: entry.create_revision,
             revision: entry.mod_revision,
             json: record.json,
-            size: entry.key.len() + entry.value.len(),
             sealed: record.sealed,
         })
     }
@@ -112,12 +110,24 @@ impl Stored {
     }
 }
 
-/// What an apply does to an object.
+/// Names one version of an object, whatever life the store is in: its value with its revision, of which only the hash
+/// leaves.
+pub(crate) fn digest(entry: &Entry) -> Vec<u8> {
+    let mut hash = Sha256::new();
+    hash.update((entry.key.len() as u64).to_be_bytes());
+    hash.update(entry.key.as_bytes());
+    hash.update(entry.mod_revision.0.to_be_bytes());
+    hash.update(&entry.value);
+    hash.finalize()[..16].to_vec()
+}
+
+/// What a change does to an object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Outcome {
     Created,
     Configured,
     Unchanged,
+    Deleted,
 }
 
 impl Outcome {
@@ -126,6 +136,7 @@ impl Outcome {
             Self::Created => "created",
             Self::Configured => "configured",
             Self::Unchanged => "unchanged",
+            Self::Deleted => "deleted",
         }
     }
 }

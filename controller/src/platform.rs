@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use dialect::{Environment, Mistake, Object, PoolSpec, Spec};
+use dialect::{Environment, Mistake, Object, PoolSpec, Spec, TenantQuotas};
 use model::{HostIndex, HostPattern, PoolName, TenantId};
 
 /// The installation's tenants, hosts and pools.
@@ -12,6 +12,8 @@ pub(crate) struct Platform {
     pub(crate) tenants: BTreeSet<TenantId>,
     /// Hosts that Tenant objects grant.
     pub(crate) grants: BTreeMap<TenantId, Vec<HostPattern>>,
+    /// How much Tenant objects let them store.
+    pub(crate) quotas: BTreeMap<TenantId, TenantQuotas>,
     /// The default pool is always among them.
     pub(crate) pools: BTreeMap<PoolName, PoolSpec>,
 }
@@ -44,6 +46,7 @@ impl Platform {
                 }
                 Spec::Tenant(spec) => {
                     if let Ok(tenant) = object.key.name.parse() {
+                        platform.quotas.insert(TenantId::clone(&tenant), spec.quotas);
                         platform.grants.insert(tenant, spec.hostnames.clone());
                     }
                 }

@@ -16,7 +16,7 @@ pub use grant::{GrantFrom, GrantTo, ReferenceGrantSpec};
 pub use pool::{Listen, PoolSpec};
 pub use route::{BackendRef, BackendTarget, HttpRouteSpec, ParentRef, RouteMatch, RouteRule, RuleAction};
 pub use secret::TlsSecretSpec;
-pub use tenant::TenantSpec;
+pub use tenant::{TenantQuotas, TenantSpec};
 
 use crate::{
     Kind,

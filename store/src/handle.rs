@@ -228,6 +228,12 @@ impl Handle {
         (machine.usage(prefix), machine.quota(prefix))
     }
 
+    /// The quota of a prefix, if it has one.
+    #[must_use]
+    pub fn quota(&self, prefix: &str) -> Option<Quota> {
+        self.shared.machine().quota(prefix)
+    }
+
     /// Whether operations would keep all quotas, as things are now. Applying them decides.
     ///
     /// # Errors

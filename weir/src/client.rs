@@ -1,15 +1,20 @@
 //! The commands that talk to the admin API.
 
 pub(crate) mod apply;
+pub(crate) mod audit;
 pub(crate) mod cluster;
 pub(crate) mod delete;
 pub(crate) mod describe;
+pub(crate) mod diff;
 pub(crate) mod events;
 pub(crate) mod explain;
 pub(crate) mod get;
+pub(crate) mod history;
+pub(crate) mod rollback;
 pub(crate) mod secrets;
 pub(crate) mod tenant;
 pub(crate) mod top;
+pub(crate) mod watch;
 pub(crate) mod workers;
 
 use std::{future::Future, path::PathBuf};

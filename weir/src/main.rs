@@ -49,6 +49,14 @@ enum Command {
     Describe(client::describe::Args),
     /// Delete objects
     Delete(client::delete::Args),
+    /// Revisions that changed a tenant's objects: who, when, what, from where
+    History(client::history::Args),
+    /// What changed in one object between two revisions
+    Diff(client::diff::Args),
+    /// Put a tenant's objects back as they were at a revision
+    Rollback(client::rollback::Args),
+    /// Who changed what, when and from where
+    Audit(client::audit::Args),
     /// Say which route answers a URL, from which object, and why
     Explain(client::explain::Args),
     /// Create, list and delete tenants, make tokens
@@ -88,6 +96,10 @@ fn main() -> ExitCode {
         Command::Get(args) => client::run(client::get::run(args)),
         Command::Describe(args) => client::run(client::describe::run(args)),
         Command::Delete(args) => client::run(client::delete::run(args)),
+        Command::History(args) => client::run(client::history::run(args)),
+        Command::Diff(args) => client::run(client::diff::run(args)),
+        Command::Rollback(args) => client::run(client::rollback::run(args)),
+        Command::Audit(args) => client::run(client::audit::run(args)),
         Command::Explain(args) => client::run(client::explain::run(args)),
         Command::Tenant(command) => client::run(client::tenant::run(command)),
         Command::Secrets(command) => client::run(client::secrets::run(command)),

@@ -5,7 +5,7 @@
 
 mod guard;
 mod plan;
-mod quota;
+pub(super) mod rollback;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -24,9 +24,11 @@ use crate::{
     auth::Principal,
     keys,
     objects::{Outcome, Stored},
+    platform::Platform,
+    quotas,
 };
 
-pub(super) use guard::{Guard, guards};
+pub(super) use guard::{Guard, Guards, guards};
 
 use guard::RequestName;
 
@@ -48,6 +50,7 @@ pub(super) async fn apply(
 ) -> Result<wire::ApplyResponse, Status> {
     let tenant = parse_tenant(&request.tenant)?;
     principal.may_write(&tenant)?;
+    admin.same_epoch(request.epoch.as_ref())?;
     if request.files.len() > MAX_FILES {
         return Err(Status::invalid_argument(format!("an apply has at most {MAX_FILES} files: split it")));
     }
@@ -60,7 +63,7 @@ pub(super) async fn apply(
         .await?
         .map_err(|mistakes| Status::invalid_argument(lines(&mistakes)))?;
     let objects = Arc::new(objects);
-    let change = Change { tenant, actor: &principal.actor, name, dry_run: request.dry_run };
+    let change = Change { tenant, principal, name, dry_run: request.dry_run };
     for _ in 0..ATTEMPTS {
         match change.attempt(admin, objects.clone(), &expects).await? {
             Some(response) => return Ok(response),
@@ -86,7 +89,7 @@ fn expectations(tenant: &TenantId, expects: &[wire::Expect]) -> Result<Vec<(Stri
 
 struct Change<'c> {
     tenant: TenantId,
-    actor: &'c str,
+    principal: &'c Principal,
     name: Option<RequestName>,
     dry_run: bool,
 }
@@ -116,28 +119,27 @@ impl Change<'_> {
                 )));
             }
         }
-        let mut plan = Plan::make(admin, &self.tenant, objects, stored).await?;
-        let applied: Vec<_> = plan
-            .outcomes
-            .iter()
-            .map(|(key, outcome)| wire::Applied {
-                key: Some(wire_key(&self.tenant, key)),
-                outcome: outcome.as_str().to_owned(),
-            })
-            .collect();
+        let mut plan = Plan::make(admin, &self.tenant, objects, BTreeSet::new(), stored).await?;
+        let applied =
+            plan.outcomes.iter().map(|(key, outcome)| applied(&self.tenant, key, *outcome)).collect();
         let warnings = std::mem::take(&mut plan.warnings);
-        let answer = |revision: Revision| wire::ApplyResponse { revision: revision.0, applied, warnings };
+        let epoch = admin.epoch();
+        let answer =
+            |revision: Revision| wire::ApplyResponse { revision: revision.0, applied, warnings, epoch };
         // A request that was applied before is answered as it was, not applied over what came after it.
-        if self.dry_run || plan.puts.is_empty() || seen {
+        if plan.ops.is_empty() || seen {
             return Ok(Some(answer(revision)));
         }
-        let changed = plan.puts.len();
-        let txn = Txn::new(self.actor).note(format!("apply {changed} objects to {}", self.tenant));
-        let mut txn = guards.guard(txn, self.name.as_ref())?;
-        txn.ops.extend(plan.puts);
+        let changed = plan.ops.len();
+        let txn = self.principal.txn().note(format!("apply {changed} objects to {}", self.tenant));
+        let txn = plan.transaction(admin, guards.guard(txn, self.name.as_ref())?);
+        if self.dry_run {
+            would_fit(admin, &txn)?;
+            return Ok(Some(answer(revision)));
+        }
         let committed = commit(admin, txn).await?;
         if let Some(revision) = committed {
-            info!(tenant = %self.tenant, actor = self.actor, %revision, changed, "objects applied");
+            info!(tenant = %self.tenant, actor = self.principal.actor, %revision, changed, "objects applied");
         }
         Ok(committed.map(answer))
     }
@@ -164,7 +166,7 @@ pub(super) async fn delete(
         let guards = guards(admin, &tenant).await?;
         let revision = admin.store.status().revision;
         if guards.has_seen(name.as_ref())? {
-            return Ok(wire::DeleteResponse { revision: revision.0 });
+            return Ok(wire::DeleteResponse { revision: revision.0, epoch: admin.epoch() });
         }
         let mut deletes = BTreeSet::new();
         for (_, key) in &keys {
@@ -175,17 +177,39 @@ pub(super) async fn delete(
             deletes.insert(name);
         }
         if request.dry_run {
-            return Ok(wire::DeleteResponse { revision: revision.0 });
+            return Ok(wire::DeleteResponse { revision: revision.0, epoch: admin.epoch() });
         }
-        let txn = Txn::new(&principal.actor).note(format!("delete {} objects of {tenant}", deletes.len()));
+        let txn = principal.txn().note(format!("delete {} objects of {tenant}", deletes.len()));
         let mut txn = guards.guard(txn, name.as_ref())?;
-        txn.ops.extend(deletes.into_iter().map(|key| Op::Delete { key: key.into() }));
+        txn.ops.extend(deletes.iter().map(|key| Op::Delete { key: key.as_str().into() }));
+        if tenant.is_platform() {
+            txn.ops.extend(shares_without(admin, &deletes).await?);
+        }
         if let Some(revision) = commit(admin, txn).await? {
             info!(%tenant, actor = principal.actor, %revision, "objects deleted");
-            return Ok(wire::DeleteResponse { revision: revision.0 });
+            return Ok(wire::DeleteResponse { revision: revision.0, epoch: admin.epoch() });
         }
     }
     Err(Status::aborted("others keep changing this tenant: try again"))
+}
+
+/// The tenants' shares of the store when these objects of the platform are gone.
+async fn shares_without(admin: &Admin, deletes: &BTreeSet<String>) -> Result<Vec<Op>, Status> {
+    let (entries, _) = admin.store.list(keys::TENANTS, Read::Local).await.map_err(status::of_read)?;
+    let tenants = entries.iter().filter_map(|entry| keys::parse_tenant(&entry.key));
+    let mut objects = stored(admin, &TenantId::platform()).await?;
+    objects.retain(|object| !deletes.contains(&keys::object(&object.tenant, &object.key)));
+    let objects: Vec<_> = objects.iter().filter_map(|o| o.object(&admin.sealer).ok()).collect();
+    Ok(quotas::ops(&admin.store, &Platform::new(tenants, &objects, &admin.default_pool)))
+}
+
+/// That a transaction which is not made would not exceed a quota.
+fn would_fit(admin: &Admin, txn: &Txn) -> Result<(), Status> {
+    admin.store.check_quotas(&txn.ops).map_err(|exceeded| status::of_quota(&exceeded))
+}
+
+fn applied(tenant: &TenantId, key: &dialect::ObjectKey, outcome: Outcome) -> wire::Applied {
+    wire::Applied { key: Some(wire_key(tenant, key)), outcome: outcome.as_str().to_owned() }
 }
 
 fn few(field: &str, count: usize) -> Result<(), Status> {
@@ -215,6 +239,16 @@ pub(super) async fn commit(admin: &Admin, txn: Txn) -> Result<Option<Revision>, 
         Ok(committed) => Ok(Some(committed.revision)),
         Err(TxnError::Conflict { .. }) => Ok(None),
         Err(error) => Err(status::of_txn(error)),
+    }
+}
+
+impl Plan {
+    /// The transaction that does it.
+    fn transaction(self, admin: &Admin, mut txn: Txn) -> Txn {
+        let shares = self.platform.map(|platform| quotas::ops(&admin.store, &platform));
+        txn.ops.extend(self.ops);
+        txn.ops.extend(shares.into_iter().flatten());
+        txn
     }
 }
 

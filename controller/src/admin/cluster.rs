@@ -8,7 +8,7 @@ use api::{
 };
 use bytes::Bytes;
 use futures_util::{Stream, stream};
-use store::{Addresses, Op, Read, Txn};
+use store::{Addresses, Op, Read};
 use tonic::{Request, Response, Status};
 use tracing::info;
 
@@ -123,9 +123,8 @@ impl cluster_server::Cluster for Admin {
         let ttl_ms = i64::try_from(ttl_s * 1000).unwrap_or(i64::MAX);
         let record = JoinRecord::new(&token, role, &principal.actor, now_ms, ttl_ms);
         let value = serde_json::to_vec(&record).map_err(|e| internal(e.to_string()))?;
-        let mut txn = Txn::new(&principal.actor)
-            .note(format!("create a join token: {role}"))
-            .put(keys::join(&token.id), value);
+        let mut txn =
+            principal.txn().note(format!("create a join token: {role}")).put(keys::join(&token.id), value);
         let tokens = self.join_tokens(Read::Linearizable).await?;
         let (over, kept): (Vec<_>, Vec<_>) =
             tokens.into_iter().partition(|(_, record)| record.expires_at_ms + KEPT_MS < now_ms);
@@ -164,7 +163,7 @@ impl cluster_server::Cluster for Admin {
         if self.store.get(&key, Read::Linearizable).await.map_err(status::of_read)?.is_none() {
             return Err(Status::not_found(format!("there is no join token {id}")));
         }
-        let txn = Txn::new(&principal.actor).note("revoke a join token").delete(key);
+        let txn = principal.txn().note("revoke a join token").delete(key);
         commit(self, txn).await?;
         info!(id, actor = principal.actor, "join token revoked");
         Ok(Response::new(wire::RevokeJoinTokenResponse {}))

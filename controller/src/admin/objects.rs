@@ -3,7 +3,7 @@
 use api::admin::{self as wire, objects_server};
 use tonic::{Request, Response, Status};
 
-use super::{Admin, apply, explain, read, watch};
+use super::{Admin, apply, explain, history, read, watch};
 use crate::auth::Principal;
 
 #[tonic::async_trait]
@@ -41,7 +41,23 @@ impl objects_server::Objects for Admin {
 
     async fn watch(&self, request: Request<wire::WatchRequest>) -> Result<Response<watch::Events>, Status> {
         let principal = Principal::of(&request)?;
-        watch::watch(self, &principal, &request.into_inner()).await.map(Response::new)
+        watch::watch(self, &principal, request.into_inner()).await.map(Response::new)
+    }
+
+    async fn history(
+        &self,
+        request: Request<wire::HistoryRequest>,
+    ) -> Result<Response<wire::HistoryResponse>, Status> {
+        let principal = Principal::of(&request)?;
+        history::history(self, &principal, request.into_inner()).await.map(Response::new)
+    }
+
+    async fn rollback(
+        &self,
+        request: Request<wire::RollbackRequest>,
+    ) -> Result<Response<wire::RollbackResponse>, Status> {
+        let principal = Principal::of(&request)?;
+        apply::rollback::rollback(self, &principal, request.into_inner()).await.map(Response::new)
     }
 
     async fn explain(

@@ -3,10 +3,17 @@
 use api::{admin as wire, limits::MAX_SNAPSHOT};
 use model::{Revision, TenantId};
 use prost::Message as _;
+use store::{Entry, Read};
 use tonic::Status;
 
-use super::{Admin, conditions::conditions, freshness, parse_key, parse_tenant, status, wire_key};
-use crate::{World, auth::Principal, keys, objects::Stored, others::Elsewhere};
+use super::{Admin, conditions::conditions, parse_key, parse_tenant, status, wire_key};
+use crate::{
+    World,
+    auth::Principal,
+    keys,
+    objects::{self, Stored},
+    others::Elsewhere,
+};
 
 /// The largest list, bytes: a little less than what clients take.
 const MAX_LIST: usize = MAX_SNAPSHOT - 1024 * 1024;
@@ -19,12 +26,23 @@ pub(super) async fn get(
     let (tenant, key) = parse_key(request.key)?;
     principal.may_read(&tenant)?;
     let name = keys::object(&tenant, &key);
-    let entry = admin.store.get(&name, freshness(request.at_least)).await.map_err(status::of_read)?;
-    let entry = entry.ok_or_else(|| Status::not_found(format!("tenant {tenant} has no {key}")))?;
+    let wire::GetRequest { at_least, revision, epoch, .. } = request;
+    let read = admin.freshness(Some(&tenant), at_least, revision, epoch.as_ref()).await?;
+    let (entry, revision) = admin.store.get_with_revision(&name, read).await.map_err(status::of_read)?;
+    let entry = entry.ok_or_else(|| match read {
+        Read::At(at) => Status::not_found(format!("tenant {tenant} had no {key} at revision {at}")),
+        _ => Status::not_found(format!("tenant {tenant} has no {key}")),
+    })?;
     let stored = Stored::read(&entry).map_err(|e| Status::data_loss(e.to_string()))?;
-    let world = admin.world_at(stored.revision.max(Revision(request.at_least))).await;
-    let elsewhere = admin.elsewhere(&world, [&tenant].into()).await;
-    Ok(wire::GetResponse { object: Some(object(admin, &world, &elsewhere, &stored)?) })
+    let object = match read {
+        Read::At(_) => object(admin, None, &entry, &stored)?,
+        _ => {
+            let world = admin.world_at(stored.revision.max(Revision(at_least))).await;
+            let elsewhere = admin.elsewhere(&world, [&tenant].into()).await;
+            object(admin, Some((&world, &elsewhere)), &entry, &stored)?
+        }
+    };
+    Ok(wire::GetResponse { object: Some(object), revision: revision.0, epoch: admin.epoch() })
 }
 
 pub(super) async fn list(
@@ -33,17 +51,28 @@ pub(super) async fn list(
     request: wire::ListRequest,
 ) -> Result<wire::ListResponse, Status> {
     let prefix = prefix(principal, &request.tenant, &request.kind)?;
-    let (entries, revision) =
-        admin.store.list(&prefix, freshness(request.at_least)).await.map_err(status::of_read)?;
-    let world = admin.world_at(revision).await;
+    let tenant = (!request.tenant.is_empty()).then(|| parse_tenant(&request.tenant)).transpose()?;
+    let wire::ListRequest { at_least, revision, epoch, .. } = request;
+    let read = admin.freshness(tenant.as_ref(), at_least, revision, epoch.as_ref()).await?;
+    let (entries, revision) = admin.store.list(&prefix, read).await.map_err(status::of_read)?;
     // One unreadable object must not hide the others; the feed reports it.
-    let stored = entries.iter().filter_map(|entry| Stored::read(entry).ok());
-    let wanted = |stored: &Stored| request.namespace.is_empty() || stored.key.namespace == request.namespace;
-    let stored: Vec<Stored> = stored.filter(wanted).collect();
-    let elsewhere = admin.elsewhere(&world, stored.iter().map(|stored| &stored.tenant).collect()).await;
+    let stored = entries.iter().filter_map(|entry| Some((entry, Stored::read(entry).ok()?)));
+    let wanted =
+        |(_, stored): &(_, Stored)| request.namespace.is_empty() || stored.key.namespace == request.namespace;
+    let stored: Vec<_> = stored.filter(wanted).collect();
+    let seen = match read {
+        Read::At(_) => None,
+        _ => {
+            let world = admin.world_at(revision).await;
+            let tenants = stored.iter().map(|(_, stored)| &stored.tenant).collect();
+            let elsewhere = admin.elsewhere(&world, tenants).await;
+            Some((world, elsewhere))
+        }
+    };
     let (mut objects, mut bytes) = (vec![], 0);
-    for stored in stored {
-        let object = object(admin, &world, &elsewhere, &stored)?;
+    for (entry, stored) in &stored {
+        let seen = seen.as_ref().map(|(world, elsewhere)| (&**world, elsewhere));
+        let object = object(admin, seen, entry, stored)?;
         bytes += object.encoded_len();
         if bytes > MAX_LIST {
             return Err(Status::resource_exhausted(format!(
@@ -52,7 +81,7 @@ pub(super) async fn list(
         }
         objects.push(object);
     }
-    Ok(wire::ListResponse { objects, revision: revision.0 })
+    Ok(wire::ListResponse { objects, revision: revision.0, epoch: admin.epoch() })
 }
 
 /// The prefix of what a list or watch asks for. An empty tenant is every tenant, for the platform's administrator.
@@ -75,11 +104,11 @@ pub(super) fn prefix(principal: &Principal, tenant: &str, kind: &str) -> Result<
     }
 }
 
-/// An object as readers see it.
+/// An object as readers see it: with conditions as of the world and what other servers have heard, if that is told.
 pub(super) fn object(
     admin: &Admin,
-    world: &World,
-    elsewhere: &Elsewhere,
+    seen: Option<(&World, &Elsewhere)>,
+    entry: &Entry,
     stored: &Stored,
 ) -> Result<wire::Object, Status> {
     Ok(wire::Object {
@@ -88,6 +117,9 @@ pub(super) fn object(
         generation: stored.generation.0,
         revision: stored.revision.0,
         created_revision: stored.created.0,
-        conditions: conditions(world, &admin.acks, elsewhere, stored),
+        conditions: seen
+            .map(|(world, elsewhere)| conditions(world, &admin.acks, elsewhere, stored))
+            .unwrap_or_default(),
+        digest: objects::digest(entry),
     })
 }

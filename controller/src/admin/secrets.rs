@@ -2,7 +2,7 @@
 
 use api::admin::{self as wire, secrets_server};
 use model::TenantId;
-use store::{Read, Txn, seal::KeyId};
+use store::{Read, seal::KeyId};
 use tonic::{Request, Response, Status};
 use tracing::info;
 
@@ -114,7 +114,7 @@ impl Admin {
             let note = format!("seal secrets with key {name}, before with {before}");
             let value = serde_json::to_vec(&Chosen { key: name.clone() });
             let value = value.map_err(|e| Status::internal(e.to_string()))?;
-            let txn = Txn::new(&principal.actor).note(note).compare(keys::SEALING_KEY, revision);
+            let txn = principal.txn().note(note).compare(keys::SEALING_KEY, revision);
             let txn = guards.guard(txn.put(keys::SEALING_KEY, value), None)?;
             if commit(self, txn).await?.is_some() {
                 self.sealer.use_key(key);
@@ -130,7 +130,7 @@ impl Admin {
         for _ in 0..ATTEMPTS {
             let values = sealing::sealed(&self.store, Read::Linearizable).await.map_err(status::of_read)?;
             let others: Vec<_> = values.into_iter().filter(|value| value.key != Some(key)).collect();
-            let mut txn = Txn::new(&principal.actor);
+            let mut txn = principal.txn();
             let (mut resealed, mut bytes, mut failed) = (0, 0, vec![]);
             for value in &others {
                 if resealed >= BATCH || bytes >= BATCH_BYTES {
@@ -199,7 +199,7 @@ impl Admin {
             let chosen = chosen.unwrap_or(self.sealer.sealing_key());
             let value = serde_json::to_vec(&Chosen { key: chosen.to_string() });
             let value = value.map_err(|e| Status::internal(e.to_string()))?;
-            let txn = Txn::new(&principal.actor).note(format!("retire key {key}"));
+            let txn = principal.txn().note(format!("retire key {key}"));
             let txn = txn.compare(keys::SEALING_KEY, revision).put(keys::SEALING_KEY, value);
             if commit(self, guards.guard(txn, None)?).await?.is_some() {
                 info!(actor = principal.actor, %key, "a key was retired");

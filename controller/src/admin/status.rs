@@ -1,21 +1,13 @@
 //! Errors of the store as gRPC codes.
 
-use store::{ReadError, TxnError, WatchError};
+use store::{QuotaExceeded, ReadError, TxnError, WatchError};
 use tonic::Status;
 
-/// A tenant would have more than its share.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("the tenant would have {would} {what}; the most is {most}: delete what is not used")]
-pub(super) struct QuotaExceeded {
-    pub(super) what: &'static str,
-    pub(super) would: usize,
-    pub(super) most: usize,
-}
+use crate::quotas;
 
-impl From<QuotaExceeded> for Status {
-    fn from(exceeded: QuotaExceeded) -> Self {
-        Self::resource_exhausted(exceeded.to_string())
-    }
+/// A tenant would have more than its share.
+pub(crate) fn of_quota(exceeded: &QuotaExceeded) -> Status {
+    Status::resource_exhausted(quotas::refusal(exceeded))
 }
 
 pub(crate) fn of_read(error: ReadError) -> Status {
@@ -33,7 +25,8 @@ pub(crate) fn of_txn(error: TxnError) -> Status {
     match error {
         TxnError::Conflict { .. } => Status::aborted(text),
         TxnError::Invalid(_) | TxnError::RequestIdReused(_) => Status::invalid_argument(text),
-        TxnError::Full { .. } | TxnError::Quota(_) => Status::resource_exhausted(text),
+        TxnError::Quota(exceeded) => of_quota(&exceeded),
+        TxnError::Full { .. } => Status::resource_exhausted(text),
         TxnError::Busy | TxnError::NoLeader | TxnError::Unknown | TxnError::Stopped => {
             Status::unavailable(text)
         }

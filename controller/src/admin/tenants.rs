@@ -1,13 +1,10 @@
 //! `weir.admin.v1.Tenants`.
 
-use std::{
-    collections::BTreeMap,
-    time::{SystemTime, UNIX_EPOCH},
-};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use api::admin::{self as wire, tenants_server};
 use model::{HostIndex, Revision, TenantId};
-use store::{Op, Read, Txn};
+use store::{Op, Read};
 use tonic::{Request, Response, Status};
 use tracing::info;
 
@@ -20,6 +17,7 @@ use crate::{
     auth::{Principal, Role, Token, TokenRecord},
     keys,
     platform::Platform,
+    quotas,
 };
 
 /// Attempts before a change gives up to others that come between.
@@ -50,19 +48,13 @@ impl tenants_server::Tenants for Admin {
         Principal::of(&request)?.is_platform_admin()?;
         let (entries, _) =
             self.store.list(keys::TENANTS, Read::Linearizable).await.map_err(status::of_read)?;
-        let (objects, _) = self.store.list(keys::OBJECTS, Read::Local).await.map_err(status::of_read)?;
-        let mut counts: BTreeMap<TenantId, u32> = BTreeMap::new();
-        for (tenant, _) in objects.iter().filter_map(|entry| keys::parse_object(&entry.key)) {
-            *counts.entry(tenant).or_default() += 1;
-        }
         let tenants = entries
             .iter()
             .filter_map(|entry| Some((keys::parse_tenant(&entry.key)?, entry)))
             .filter(|(tenant, _)| !tenant.is_platform())
             .map(|(tenant, entry)| {
                 let created_at_ms = Guard::read(entry)?.created_at_ms;
-                let objects = counts.get(&tenant).copied().unwrap_or_default();
-                Ok(self.wire_tenant(&tenant, entry.create_revision, created_at_ms, objects))
+                Ok(self.wire_tenant(&tenant, entry.create_revision, created_at_ms))
             })
             .collect::<Result<_, Status>>()?;
         Ok(Response::new(wire::ListTenantsResponse { tenants }))
@@ -93,7 +85,7 @@ impl tenants_server::Tenants for Admin {
             (false, "viewer") => Role::TenantViewer(tenant.clone()),
             (false, _) => return Err(Status::invalid_argument("role is \"admin\" or \"viewer\"")),
         };
-        let mut txn = Txn::new(&principal.actor).note(format!("create a token: {role}"));
+        let mut txn = principal.txn().note(format!("create a token: {role}"));
         if !tenant.is_platform() {
             // The tenant must not be deleted in between: its tokens would outlive it.
             let guard = self.existing(&tenant, Read::Linearizable).await?;
@@ -126,7 +118,7 @@ impl tenants_server::Tenants for Admin {
         let tokens = self.tokens_of(&tenant).await?;
         let revoked = u32::try_from(tokens.len()).unwrap_or(u32::MAX);
         if !tokens.is_empty() {
-            let mut txn = Txn::new(&principal.actor).note(format!("revoke {revoked} tokens of {tenant}"));
+            let mut txn = principal.txn().note(format!("revoke {revoked} tokens of {tenant}"));
             txn.ops.extend(tokens.into_iter().map(|key| Op::Delete { key }));
             commit(self, txn).await?;
             info!(%tenant, actor = principal.actor, revoked, "tokens revoked");
@@ -136,19 +128,18 @@ impl tenants_server::Tenants for Admin {
 }
 
 impl Admin {
-    fn wire_tenant(
-        &self,
-        tenant: &TenantId,
-        created: Revision,
-        created_at_ms: i64,
-        objects: u32,
-    ) -> wire::Tenant {
+    fn wire_tenant(&self, tenant: &TenantId, created: Revision, created_at_ms: i64) -> wire::Tenant {
+        let (usage, quota) = self.store.usage(&keys::objects_of(tenant));
+        let quota = quota.unwrap_or(quotas::DEFAULT);
         wire::Tenant {
             name: tenant.to_string(),
             hostname: format!("{tenant}.{}", self.domain),
             created_revision: created.0,
             created_at: created_at_ms / 1000,
-            objects,
+            objects: u32::try_from(usage.keys).unwrap_or(u32::MAX),
+            bytes: usage.bytes,
+            max_objects: quota.max_keys,
+            max_bytes: quota.max_bytes,
         }
     }
 
@@ -167,18 +158,20 @@ impl Admin {
             if self.store.get(&key, Read::Local).await.map_err(status::of_read)?.is_some() {
                 return Err(Status::already_exists(format!("tenant {name} exists")));
             }
-            self.check_hosts(&name).await?;
+            let quota = quotas::of(&self.check_hosts(&name).await?, &name);
             let (token, created_at_ms) = (token()?, now_ms());
             let guard = Guard { created_at_ms, requests: vec![] };
-            let txn = Txn::new(&principal.actor)
+            let txn = principal
+                .txn()
                 .note(format!("create tenant {name}"))
                 .compare(key.as_str(), Revision(0))
                 .put(key.as_str(), guard.to_value()?)
-                .put(keys::token(&token.hash()), record(&token, Role::TenantAdmin(name.clone()))?);
+                .put(keys::token(&token.hash()), record(&token, Role::TenantAdmin(name.clone()))?)
+                .quota(&keys::objects_of(&name), Some(quota));
             let Some(revision) = commit(self, platform.guard(txn, None)?).await? else { continue };
             info!(tenant = %name, actor = principal.actor, %revision, "tenant created");
             return Ok(wire::CreateTenantResponse {
-                tenant: Some(self.wire_tenant(&name, revision, created_at_ms, 0)),
+                tenant: Some(self.wire_tenant(&name, revision, created_at_ms)),
                 token: token.reveal().to_owned(),
                 revision: revision.0,
             });
@@ -186,15 +179,15 @@ impl Admin {
         Err(Status::aborted("others keep changing the platform: try again"))
     }
 
-    /// That what the tenant would own by its name is nobody else's.
-    async fn check_hosts(&self, name: &TenantId) -> Result<(), Status> {
+    /// That what the tenant would own by its name is nobody else's: the platform as it would be.
+    async fn check_hosts(&self, name: &TenantId) -> Result<Platform, Status> {
         let (entries, _) = self.store.list(keys::TENANTS, Read::Local).await.map_err(status::of_read)?;
         let tenants = entries.iter().filter_map(|entry| keys::parse_tenant(&entry.key));
         let objects = stored(self, &TenantId::platform()).await?;
         let objects: Vec<_> = objects.iter().filter_map(|o| o.object(&self.sealer).ok()).collect();
         let platform = Platform::new(tenants.chain([name.clone()]), &objects, &self.default_pool);
         match HostIndex::new(platform.owners(&self.domain)) {
-            Ok(_) => Ok(()),
+            Ok(_) => Ok(platform),
             Err(conflict) => Err(Status::failed_precondition(format!("{conflict}: choose another name"))),
         }
     }
@@ -216,10 +209,12 @@ impl Admin {
             let granted = self.keys_below(&granted).await?.into_iter().filter(|key| **key == *granted);
             let tokens = self.tokens_of(name).await?;
             let count = first.saturating_add(u32::try_from(objects.len()).unwrap_or(u32::MAX));
-            let txn = Txn::new(&principal.actor)
+            let txn = principal
+                .txn()
                 .note(format!("delete tenant {name} with {count} objects"))
                 .compare(keys::tenant(name), entry.mod_revision)
-                .delete(keys::tenant(name));
+                .delete(keys::tenant(name))
+                .delete(quotas::key(name));
             let mut txn = platform.guard(txn, None)?;
             let doomed = objects.into_iter().chain(granted).chain(tokens);
             txn.ops.extend(doomed.map(|key| Op::Delete { key }));
@@ -241,8 +236,7 @@ impl Admin {
                 return Ok(deleted);
             };
             let part = excess.min(MAX_LAST);
-            let txn =
-                Txn::new(&principal.actor).note(format!("delete tenant {name}: its first {part} objects"));
+            let txn = principal.txn().note(format!("delete tenant {name}: its first {part} objects"));
             let mut txn = guard.guard(txn, None)?;
             txn.ops.extend(objects.into_iter().take(part).map(|key| Op::Delete { key }));
             match commit(self, txn).await? {

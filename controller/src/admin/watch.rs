@@ -8,15 +8,16 @@ use std::{
 
 use api::{admin as wire, process};
 use futures_util::Stream;
-use model::{Revision, TenantId};
-use store::{Read, WatchBatch, WatchError};
+use model::TenantId;
+use store::{Watch, WatchBatch, WatchError};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
 
 use super::{
-    Admin, parse_tenant,
+    Admin,
     read::{object, prefix},
+    resync::{self, Begin, Resync},
     status, wire_key,
 };
 use crate::{
@@ -75,10 +76,11 @@ pub(super) type Events = Pin<Box<dyn Stream<Item = Result<wire::WatchEvent, Stat
 pub(super) async fn watch(
     admin: &Admin,
     principal: &Principal,
-    request: &wire::WatchRequest,
+    request: wire::WatchRequest,
 ) -> Result<Events, Status> {
     let prefix = prefix(principal, &request.tenant, &request.kind)?;
-    let from = since(admin, &request.tenant, Revision(request.from_revision)).await?;
+    let Begin { from, mut resync } = resync::begin(admin, &prefix, &request).await?;
+    drop(request);
     let open = admin.watches.open(&principal.role)?;
     let mut changes = admin.store.watch(prefix, from);
     let (sender, events) = mpsc::channel(OUTBOX);
@@ -98,10 +100,14 @@ pub(super) async fn watch(
                 }
                 () = sender.closed() => return,
                 () = process::shut_down(&mut shutdown) => Err(WatchError::Stopped),
-                next = changes.next() => next,
+                next = next(&admin, &mut resync, &mut changes) => next,
             };
             let (event, last) = match next {
-                Ok(batch) => (event(&admin, batch), false),
+                Ok(Next::Part(part)) => {
+                    let failed = part.is_err();
+                    (part, failed)
+                }
+                Ok(Next::Batch(batch)) => (event(&admin, batch), false),
                 Err(error) => (Err(status::of_watch(error)), true),
             };
             if sender.send(event).await.is_err() || last {
@@ -112,16 +118,20 @@ pub(super) async fn watch(
     Ok(Box::pin(ReceiverStream::new(events)))
 }
 
-/// Where a watch from `from` begins: not before its tenant was made. An earlier tenant of that name was another one.
-async fn since(admin: &Admin, tenant: &str, from: Revision) -> Result<Revision, Status> {
-    if tenant.is_empty() || from.0 == 0 {
-        return Ok(from);
+/// What a watch tells next.
+enum Next {
+    /// Of what differed at its begin.
+    Part(Result<wire::WatchEvent, Status>),
+    /// A revision's changes.
+    Batch(WatchBatch),
+}
+
+/// Cancel-safe: a part is taken without waiting.
+async fn next(admin: &Admin, resync: &mut Option<Resync>, changes: &mut Watch) -> Result<Next, WatchError> {
+    match resync.as_mut().and_then(|resync| resync.next(admin)) {
+        Some(part) => Ok(Next::Part(part)),
+        None => changes.next().await.map(Next::Batch),
     }
-    let tenant = parse_tenant(tenant)?;
-    if tenant.is_platform() {
-        return Ok(from);
-    }
-    Ok(from.max(admin.existing(&tenant, Read::Linearizable).await?.create_revision))
 }
 
 fn event(admin: &Admin, batch: WatchBatch) -> Result<wire::WatchEvent, Status> {
@@ -129,12 +139,16 @@ fn event(admin: &Admin, batch: WatchBatch) -> Result<wire::WatchEvent, Status> {
     let mut changes = vec![];
     for event in batch.events {
         let Some((tenant, key)) = keys::parse_object(&event.key) else { continue };
-        let stored = event.entry.as_ref().map(Stored::read).transpose();
-        let stored = stored.map_err(|e| Status::data_loss(e.to_string()))?;
-        // At the change itself no worker can have it yet: what is here will do.
-        let elsewhere = Elsewhere::default();
-        let object = stored.map(|stored| object(admin, &world, &elsewhere, &stored)).transpose()?;
+        let object = match &event.entry {
+            Some(entry) => {
+                let stored = Stored::read(entry).map_err(|e| Status::data_loss(e.to_string()))?;
+                // At the change itself no worker can have it yet: what is here will do.
+                Some(object(admin, Some((&world, &Elsewhere::default())), entry, &stored)?)
+            }
+            None => None,
+        };
         changes.push(wire::ObjectChange { key: Some(wire_key(&tenant, &key)), object });
     }
-    Ok(wire::WatchEvent { revision: batch.revision.0, changes })
+    let (revision, epoch) = (batch.revision.0, admin.epoch());
+    Ok(wire::WatchEvent { revision, changes, resync: false, more: false, epoch })
 }

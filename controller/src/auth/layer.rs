@@ -15,7 +15,7 @@ use tonic::{
     transport::server::{TcpConnectInfo, TlsConnectInfo},
 };
 use tower::{Layer, Service};
-use tracing::{debug, warn};
+use tracing::{debug, info, warn};
 
 use super::{Need, Principal, Role, Token, TokenRecord, need_of};
 use crate::{keys, metric};
@@ -39,12 +39,13 @@ impl AdminAuth {
         Self { store }
     }
 
-    async fn principal(&self, credentials: Credentials) -> Result<Principal, Status> {
+    async fn principal(&self, credentials: Credentials, origin: String) -> Result<Principal, Status> {
         match credentials {
-            Credentials::Token(token) => self.of_token(&token).await,
+            Credentials::Token(token) => self.of_token(&token, origin).await,
             // A server holds the CA's key: it could make itself any token.
             Credentials::Certificate(role) if role.kind == RoleKind::Server => {
-                Ok(Principal { role: Role::PlatformAdmin, actor: format!("certificate {role}"), token: None })
+                let actor = format!("certificate {role}");
+                Ok(Principal { role: Role::PlatformAdmin, actor, origin, token: None })
             }
             Credentials::Certificate(_) | Credentials::None => {
                 Err(Status::unauthenticated("send a token: authorization: Bearer weir_..."))
@@ -53,7 +54,7 @@ impl AdminAuth {
         }
     }
 
-    async fn of_token(&self, token: &Token) -> Result<Principal, Status> {
+    async fn of_token(&self, token: &Token, origin: String) -> Result<Principal, Status> {
         let key = keys::token(&token.hash());
         let unavailable = |e: store::ReadError| Status::unavailable(e.to_string());
         let known = self.store.get(&key, Read::Local).await.map_err(unavailable)?;
@@ -73,7 +74,7 @@ impl AdminAuth {
             return Err(rejected());
         }
         let actor = record.label();
-        Ok(Principal { role: record.role, actor, token: Some(key) })
+        Ok(Principal { role: record.role, actor, origin, token: Some(key) })
     }
 }
 
@@ -88,7 +89,7 @@ impl Admit for AdminAuth {
             _ => {}
         }
         let credentials = Credentials::of(request);
-        let principal = self.principal(credentials).await?;
+        let principal = self.principal(credentials, origin(request)).await?;
         match (need, &principal.role) {
             (Need::PlatformAdmin, _) => principal.is_platform_admin()?,
             // Handlers check the tenant; that a viewer writes nowhere is known here.
@@ -154,6 +155,12 @@ fn bearer(headers: &HeaderMap) -> Option<&str> {
     scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
 }
 
+/// The connection's other end. Not what a header says: whoever calls can write one.
+fn origin(request: &Request<Body>) -> String {
+    let info = request.extensions().get::<TlsConnectInfo<TcpConnectInfo>>();
+    info.and_then(|info| info.get_ref().remote_addr()).map_or_else(String::new, |peer| peer.to_string())
+}
+
 fn peer_role(request: &Request<Body>) -> Option<pki::Role> {
     let info = request.extensions().get::<TlsConnectInfo<TcpConnectInfo>>()?;
     pki::role_of(info.peer_certs()?.first()?)
@@ -200,7 +207,14 @@ where
         Box::pin(async move {
             let (started, method) = (Instant::now(), method(request.uri().path()));
             let response = match admit.admit(&mut request).await {
-                Ok(()) => inner.call(request).await?,
+                Ok(()) => {
+                    let caller = request.extensions().get::<Principal>().cloned();
+                    let response = inner.call(request).await?;
+                    if let Some(caller) = caller {
+                        note_refusal(method, &caller, &response);
+                    }
+                    response
+                }
                 Err(status) => {
                     debug!(method, code = ?status.code(), reason = status.message(), "call refused");
                     status.into_http()
@@ -215,6 +229,22 @@ where
 /// The path as a metric's label: of methods that exist only, so that callers cannot make labels.
 fn method(path: &str) -> &'static str {
     super::RPCS.iter().find(|(known, _)| *known == path).map_or("other", |(known, _)| *known)
+}
+
+/// What was asked and not done, beside the audit of what was.
+fn note_refusal(method: &'static str, caller: &Principal, response: &Response<Body>) {
+    let Some(status) = Status::from_header_map(response.headers()).filter(|s| s.code() != Code::Ok) else {
+        return;
+    };
+    let Principal { actor, origin, .. } = caller;
+    // A mistake is told in lines, of which the first will do.
+    let reason = status.message().lines().next().unwrap_or_default();
+    match need_of(method) {
+        Some(Need::TenantWrite) => {
+            info!(method, actor, origin, code = ?status.code(), reason, "change refused")
+        }
+        _ => debug!(method, actor, origin, code = ?status.code(), reason, "call refused"),
+    }
 }
 
 fn record(method: &'static str, response: &Response<Body>, started: Instant) {

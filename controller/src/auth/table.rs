@@ -31,7 +31,10 @@ pub const RPCS: &[(&str, Need)] = &[
     ("/weir.admin.v1.Objects/List", Need::TenantRead),
     ("/weir.admin.v1.Objects/Delete", Need::TenantWrite),
     ("/weir.admin.v1.Objects/Watch", Need::TenantRead),
+    ("/weir.admin.v1.Objects/History", Need::TenantRead),
+    ("/weir.admin.v1.Objects/Rollback", Need::TenantWrite),
     ("/weir.admin.v1.Objects/Explain", Need::TenantRead),
+    ("/weir.admin.v1.Audit/ListRecords", Need::TenantRead),
     // Workers serve all tenants: who sees them sees the platform.
     ("/weir.admin.v1.Workers/ListWorkers", Need::PlatformAdmin),
     ("/weir.admin.v1.Workers/DrainWorker", Need::PlatformAdmin),

@@ -7,7 +7,7 @@ fn tenant(name: &str) -> TenantId {
 }
 
 fn principal(role: Role) -> Principal {
-    Principal { role, actor: "test".into(), token: None }
+    Principal { role, actor: "test".into(), origin: String::new(), token: None }
 }
 
 #[test]

@@ -186,7 +186,7 @@ pub(crate) fn key(tenant: &str, kind: &str, name: &str) -> ObjectKey {
 }
 
 pub(crate) async fn get(client: &Admin, key: ObjectKey) -> Result<Object, Status> {
-    let request = GetRequest { key: Some(key), at_least: 0 };
+    let request = GetRequest { key: Some(key), ..Default::default() };
     Ok(client.objects.clone().get(request).await?.into_inner().object.unwrap())
 }
 

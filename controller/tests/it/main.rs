@@ -4,9 +4,13 @@
 mod apply;
 mod feed;
 mod harness;
+mod history;
 mod isolation;
 mod kv;
+mod refusals;
 mod rotation;
 mod secrets;
 mod tenants;
+mod transactions;
+mod watch;
 mod waves;

@@ -35,7 +35,7 @@ pub(crate) async fn run(args: Args) -> Result<()> {
         dry_run: args.dry_run,
         // One id for the whole command: a retried call happens once.
         request_id: format!("{:032x}", rand::random::<u128>()),
-        expect: vec![],
+        ..ApplyRequest::default()
     };
     let response = client.objects.apply(request).await.map_err(refusal)?.into_inner();
     for warning in &response.warnings {

@@ -33,7 +33,7 @@ pub(crate) async fn run(args: Args) -> Result<()> {
         name: args.name,
     };
     let mut client = args.connect.client()?;
-    let request = GetRequest { key: Some(key.clone()), at_least: 0 };
+    let request = GetRequest { key: Some(key.clone()), ..GetRequest::default() };
     let object = client.objects.get(request).await.map_err(refusal)?.into_inner().object.unwrap_or_default();
     if args.output != Format::Table {
         return output::print(args.output, &document(&object), || Table::new(&[]));

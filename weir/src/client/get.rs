@@ -3,7 +3,7 @@
 use anyhow::Result;
 use api::admin::{ListRequest, Object};
 
-use super::{Connect, kind, refusal};
+use super::{Connect, kind, refusal, watch};
 use crate::output::{self, Format, Table};
 
 #[derive(Debug, clap::Args)]
@@ -18,6 +18,12 @@ pub(crate) struct Args {
     /// Only this namespace
     #[arg(short, long, default_value = "")]
     namespace: String,
+    /// As it was at this revision (see weir history)
+    #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
+    revision: u64,
+    /// Go on with every change, each once, through lost connections and servers that restart
+    #[arg(short, long, conflicts_with = "revision")]
+    watch: bool,
     /// table, json or yaml
     #[arg(short, long, value_enum, default_value_t)]
     output: Format,
@@ -27,12 +33,18 @@ pub(crate) struct Args {
 
 pub(crate) async fn run(args: Args) -> Result<()> {
     let kind = args.kind.as_deref().map(kind).transpose()?.unwrap_or_default();
+    if args.watch {
+        let Args { name, tenant, namespace, output, connect, .. } = args;
+        let wanted = watch::Wanted { tenant, kind: kind.into(), namespace, name };
+        return watch::follow(connect.client()?, wanted, output).await;
+    }
     let mut client = args.connect.client()?;
     let request = ListRequest {
         tenant: args.tenant.clone(),
         kind: kind.into(),
         namespace: args.namespace.clone(),
-        at_least: 0,
+        revision: args.revision,
+        ..ListRequest::default()
     };
     let mut objects = client.objects.list(request).await.map_err(refusal)?.into_inner().objects;
     if let Some(name) = &args.name {
@@ -94,7 +106,7 @@ pub(super) fn document(object: &Object) -> serde_json::Value {
 }
 
 /// `Accepted Programmed`, and what is not true with its reason.
-fn summary(object: &Object) -> String {
+pub(super) fn summary(object: &Object) -> String {
     let mut words: Vec<String> = vec![];
     for condition in &object.conditions {
         let word = match condition.status.as_str() {

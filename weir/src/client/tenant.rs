@@ -71,12 +71,19 @@ pub(crate) async fn run(command: Command) -> Result<()> {
                 .tenants;
             let values: Vec<_> = tenants
                 .iter()
-                .map(|t| serde_json::json!({"name": t.name, "hostname": t.hostname, "objects": t.objects}))
+                .map(|t| {
+                    serde_json::json!({
+                        "name": t.name, "hostname": t.hostname, "objects": t.objects, "bytes": t.bytes,
+                        "quotas": {"objects": t.max_objects, "bytes": t.max_bytes},
+                    })
+                })
                 .collect();
             output::print(output, &values, || {
-                let mut table = Table::new(&["NAME", "HOSTNAME", "OBJECTS"]);
+                let mut table = Table::new(&["NAME", "HOSTNAME", "OBJECTS", "BYTES"]);
                 for t in tenants {
-                    table.row([t.name, t.hostname, t.objects.to_string()]);
+                    let objects = format!("{} of {}", t.objects, t.max_objects);
+                    let bytes = format!("{} of {}", t.bytes, t.max_bytes);
+                    table.row([t.name, t.hostname, objects, bytes]);
                 }
                 table
             })

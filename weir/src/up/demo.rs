@@ -100,7 +100,7 @@ async fn programmed(client: &mut Admin) -> Result<()> {
         name: "demo".into(),
     };
     loop {
-        let request = GetRequest { key: Some(key.clone()), at_least: 0 };
+        let request = GetRequest { key: Some(key.clone()), ..GetRequest::default() };
         let object =
             client.objects.get(request).await.map_err(refusal)?.into_inner().object.unwrap_or_default();
         if object.conditions.iter().any(|c| c.r#type == "Propagated" && c.status == "True") {

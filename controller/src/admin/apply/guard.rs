@@ -4,12 +4,12 @@ use api::convert;
 use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
 use model::{Revision, TenantId};
 use serde::{Deserialize, Serialize};
-use store::{Entry, Read, Txn};
+use store::{Entry, Op, Read, Txn};
 use tonic::Status;
 
 use crate::{
     admin::{Admin, no_tenant, status},
-    keys, sealing,
+    keys, quotas, sealing,
 };
 
 /// Request ids that are remembered for each tenant: a client retries within seconds.
@@ -66,6 +66,8 @@ pub(in crate::admin) struct Guards {
     revision: Revision,
     /// Of the platform, for a change of another tenant: read, not written.
     platform: Option<Revision>,
+    /// The tenant has no share of the store yet.
+    share: Option<Op>,
 }
 
 /// Reads the guards of a change to `tenant`. What is read after this is at least as fresh.
@@ -78,7 +80,7 @@ pub(in crate::admin) async fn guards(admin: &Admin, tenant: &TenantId) -> Result
     let key = keys::tenant(tenant);
     if tenant.is_platform() {
         let guard = platform.as_ref().map(Guard::read).transpose()?.unwrap_or_default();
-        return Ok(Guards { key, guard, revision: revision(&platform), platform: None });
+        return Ok(Guards { key, guard, revision: revision(&platform), platform: None, share: None });
     }
     let entry = admin.store.get(&key, Read::Local).await.map_err(status::of_read)?;
     let entry = entry.ok_or_else(|| no_tenant(tenant))?;
@@ -87,10 +89,16 @@ pub(in crate::admin) async fn guards(admin: &Admin, tenant: &TenantId) -> Result
         guard: Guard::read(&entry)?,
         revision: entry.mod_revision,
         platform: Some(revision(&platform)),
+        share: quotas::missing(&admin.store, tenant),
     })
 }
 
 impl Guards {
+    /// The last change of the tenant.
+    pub(in crate::admin) fn revision(&self) -> Revision {
+        self.revision
+    }
+
     /// Whether this very request was made before.
     pub(in crate::admin) fn has_seen(&self, name: Option<&RequestName>) -> Result<bool, Status> {
         let Some(name) = name else { return Ok(false) };
@@ -113,6 +121,7 @@ impl Guards {
             guard.requests.drain(..excess);
         }
         let mut txn = txn.compare(self.key.as_str(), self.revision).put(self.key.as_str(), guard.to_value()?);
+        txn.ops.extend(self.share.clone());
         if let Some(platform) = self.platform {
             txn = txn.compare(keys::tenant(&TenantId::platform()), platform);
         }

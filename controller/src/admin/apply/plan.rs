@@ -10,7 +10,7 @@ use model::{CompileLimits, RouteTable, TenantId};
 use store::{Op, Read, seal::Sealer};
 use tonic::Status;
 
-use super::{quota::Usage, stored};
+use super::stored;
 use crate::{
     admin::{Admin, apart, status},
     keys,
@@ -21,12 +21,14 @@ use crate::{
 /// Mistakes that one answer lists: gRPC carries them in a header of 16 KiB or so.
 const LISTED: usize = 50;
 
-/// What an apply would do.
+/// What a change would do.
 pub(super) struct Plan {
-    /// In the order of the files.
+    /// In the order of the files; what is deleted last.
     pub(super) outcomes: Vec<(ObjectKey, Outcome)>,
-    pub(super) puts: Vec<Op>,
+    pub(super) ops: Vec<Op>,
     pub(super) warnings: Vec<String>,
+    /// As it would be, of a change of the platform's objects.
+    pub(super) platform: Option<Platform>,
 }
 
 /// One line a mistake.
@@ -39,30 +41,31 @@ pub(super) fn lines(mistakes: &[Mistake]) -> String {
 }
 
 impl Plan {
-    /// Of `objects` applied over what is `stored`, or every mistake.
+    /// Of `objects` applied over what is `stored`, and `deleted` gone; or every mistake.
     pub(super) async fn make(
         admin: &Admin,
         tenant: &TenantId,
         objects: Arc<Vec<Object>>,
+        deleted: BTreeSet<ObjectKey>,
         stored: Vec<Stored>,
     ) -> Result<Self, Status> {
         let surroundings = surroundings(admin, tenant).await?;
         let (sealer, tenant) = (admin.sealer.clone(), tenant.clone());
         // Large configurations take seconds: not on the threads that answer others.
-        let draft = Draft { tenant, objects, stored, sealer };
+        let draft = Draft { tenant, objects, deleted, stored, sealer };
         apart("compiling the objects", move || draft.check(&surroundings)).await?
     }
 }
 
 /// What the objects are checked against.
-enum Surroundings {
+pub(super) enum Surroundings {
     /// Of a tenant.
     Tenant(Box<Environment>),
     /// The installation itself: its domain, its tenants, and the default pool.
     Platform { domain: String, tenants: BTreeSet<TenantId>, default_pool: dialect::PoolSpec },
 }
 
-async fn surroundings(admin: &Admin, tenant: &TenantId) -> Result<Surroundings, Status> {
+pub(super) async fn surroundings(admin: &Admin, tenant: &TenantId) -> Result<Surroundings, Status> {
     let (entries, _) = admin.store.list(keys::TENANTS, Read::Local).await.map_err(status::of_read)?;
     let tenants: BTreeSet<_> = entries.iter().filter_map(|entry| keys::parse_tenant(&entry.key)).collect();
     let (domain, default_pool) = (admin.domain.clone(), admin.default_pool.clone());
@@ -78,6 +81,7 @@ async fn surroundings(admin: &Admin, tenant: &TenantId) -> Result<Surroundings, 
 struct Draft {
     tenant: TenantId,
     objects: Arc<Vec<Object>>,
+    deleted: BTreeSet<ObjectKey>,
     stored: Vec<Stored>,
     sealer: Arc<Sealer>,
 }
@@ -85,19 +89,22 @@ struct Draft {
 impl Draft {
     fn check(self, surroundings: &Surroundings) -> Result<Plan, Status> {
         let mut mistakes = self.wrong_place();
-        let (found, warnings) = match surroundings {
-            Surroundings::Tenant(environment) => self.compiled(environment),
+        let (found, warnings, platform) = match surroundings {
+            Surroundings::Tenant(environment) => {
+                let (mistakes, warnings) = self.compiled(environment);
+                (mistakes, warnings, None)
+            }
             Surroundings::Platform { domain, tenants, default_pool } => {
                 let merged = self.merged();
                 let platform = Platform::new(tenants.iter().cloned(), &merged, default_pool);
-                (platform.mistakes(&merged, domain), vec![])
+                (platform.mistakes(&merged, domain), vec![], Some(platform))
             }
         };
         mistakes.extend(found);
         if !mistakes.is_empty() {
             return Err(Status::invalid_argument(lines(&mistakes)));
         }
-        self.writes(warnings)
+        self.writes(warnings, platform)
     }
 
     /// Objects that do not belong where they are applied to.
@@ -121,7 +128,7 @@ impl Draft {
     fn merged(&self) -> Vec<Object> {
         let applied: BTreeSet<_> = self.objects.iter().map(|o| &o.key).collect();
         let created: BTreeMap<_, _> = self.stored.iter().map(|s| (&s.key, s.created)).collect();
-        let kept = self.stored.iter().filter(|s| !applied.contains(&s.key));
+        let kept = self.stored.iter().filter(|s| !applied.contains(&s.key) && !self.deleted.contains(&s.key));
         let kept = kept.filter_map(|s| s.object(&self.sealer).ok());
         let new = self.objects.iter().map(|object| {
             let mut object = object.clone();
@@ -147,12 +154,9 @@ impl Draft {
         (mistakes, compiled.warnings.iter().map(ToString::to_string).collect())
     }
 
-    fn writes(self, warnings: Vec<String>) -> Result<Plan, Status> {
+    fn writes(self, warnings: Vec<String>, platform: Option<Platform>) -> Result<Plan, Status> {
         let old: BTreeMap<_, _> = self.stored.iter().map(|s| (&s.key, s)).collect();
-        let mut before = Usage::default();
-        self.stored.iter().for_each(|stored| before.add(stored.size));
-        let mut after = before;
-        let mut plan = Plan { outcomes: vec![], puts: vec![], warnings };
+        let mut plan = Plan { outcomes: vec![], ops: vec![], warnings, platform };
         for object in self.objects.iter() {
             let key = &object.key;
             let name = keys::object(&self.tenant, key);
@@ -164,14 +168,13 @@ impl Draft {
                     .map_err(|e| Status::internal(e.to_string()))?;
             plan.outcomes.push((key.clone(), outcome));
             if let Some(value) = value.filter(|_| outcome.is_change()) {
-                match old.get(key) {
-                    Some(old) => after.bytes = after.bytes - old.size + name.len() + value.len(),
-                    None => after.add(name.len() + value.len()),
-                }
-                plan.puts.push(Op::Put { key: name.into(), value: value.into() });
+                plan.ops.push(Op::Put { key: name.into(), value: value.into() });
             }
         }
-        after.check(before)?;
+        for key in self.deleted {
+            plan.ops.push(Op::Delete { key: keys::object(&self.tenant, &key).into() });
+            plan.outcomes.push((key, Outcome::Deleted));
+        }
         Ok(plan)
     }
 }

@@ -145,7 +145,7 @@ fn answers(weir: &Installation) -> Result<Vec<String>> {
             kind: "Secret".into(),
             name: "tls".into(),
         };
-        let one = client.objects.get(GetRequest { key: Some(key), at_least: 0 }).await?;
+        let one = client.objects.get(GetRequest { key: Some(key), ..GetRequest::default() }).await?;
         let all = ListRequest { tenant: "acme".into(), ..Default::default() };
         let all = client.objects.list(all).await?;
         answers.extend([format!("{one:?}"), format!("{all:?}")]);
