@@ -5,6 +5,7 @@ mod config;
 mod demo;
 mod examples;
 mod faults;
+mod history;
 mod scale;
 mod secrets;
 mod upstream;

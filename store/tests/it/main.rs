@@ -11,6 +11,7 @@ mod peers;
 mod rot;
 mod sim;
 mod single;
+mod transactions;
 mod watch;
 
 use std::{fs::File, io, path::Path, time::Duration};
