@@ -4,14 +4,16 @@
 //! that does not exist (yet) is accepted: a condition says so, a warning repeats it, and requests that would need it are
 //! answered with 500, as Gateway API has it.
 
+mod backends;
 mod gateways;
+mod policies;
 mod rank;
 mod routes;
 mod world;
 
-use model::{Backend, TenantConfig};
+use model::TenantConfig;
 
-use crate::{Environment, Mistake, Object, ObjectStatus, Spec};
+use crate::{Environment, Mistake, Object, ObjectStatus};
 use world::World;
 
 /// What a tenant's objects amount to.
@@ -19,7 +21,7 @@ use world::World;
 pub struct Compiled {
     /// What the edges are to serve. Complete and safe even when there are mistakes: what is mistaken is left out.
     pub config: TenantConfig,
-    /// One for each Gateway and HTTPRoute, by key.
+    /// One for each Gateway, HTTPRoute and BackendTLSPolicy, by key.
     pub statuses: Vec<ObjectStatus>,
     /// Reasons to refuse an apply that brings these objects.
     pub mistakes: Vec<Mistake>,
@@ -42,6 +44,7 @@ pub fn compile(objects: &[Object], environment: &Environment) -> Compiled {
     platform_objects(&objects, environment, &mut out);
     let listeners = gateways::compile(&world, &objects, &mut out);
     routes::compile(&world, &objects, &listeners, &mut out);
+    policies::compile(&world, &objects, &mut out);
     rank::assign(&mut out.config.routes, &world);
     out.statuses.sort_by(|a, b| a.key.cmp(&b.key));
     out
@@ -57,22 +60,6 @@ impl Output {
 
     fn warn(&mut self, object: &Object, field: &str, problem: impl Into<String>, fix: impl Into<String>) {
         self.warnings.push(Mistake::at(&object.source, &object.key, field).because(problem, fix));
-    }
-
-    /// Adds the backend that `object` is, once.
-    fn add_backend(&mut self, object: &Object) -> Option<model::BackendId> {
-        let Spec::Backend(spec) = &object.spec else { return None };
-        let id = model::BackendId(world::id_text(&object.key));
-        if let Err(at) = self.config.backends.binary_search_by(|known| known.id.cmp(&id)) {
-            let backend = Backend {
-                id: id.clone(),
-                origin: object.key.origin("spec"),
-                endpoints: spec.endpoints.clone(),
-                connect_timeout: spec.connect_timeout,
-            };
-            self.config.backends.insert(at, backend);
-        }
-        Some(id)
     }
 }
 

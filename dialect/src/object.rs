@@ -30,8 +30,13 @@ pub enum Kind {
     HttpRoute,
     /// `gateway.networking.k8s.io/v1beta1` ReferenceGrant: who may refer to this namespace's objects.
     ReferenceGrant,
+    /// `gateway.networking.k8s.io/v1` BackendTLSPolicy: TLS to Backends.
+    #[serde(rename = "BackendTLSPolicy")]
+    BackendTlsPolicy,
     /// `v1` Secret of type `kubernetes.io/tls`: a certificate and its key.
     Secret,
+    /// `v1` ConfigMap with the certificates of authorities.
+    ConfigMap,
     /// `weir.dev/v1` Backend: endpoints that answer the same requests.
     Backend,
     /// `weir.dev/v1` DirectResponse: a fixed reply, named by an `ExtensionRef` filter.
@@ -44,11 +49,13 @@ pub enum Kind {
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 10] = [
         Self::Gateway,
         Self::HttpRoute,
         Self::ReferenceGrant,
+        Self::BackendTlsPolicy,
         Self::Secret,
+        Self::ConfigMap,
         Self::Backend,
         Self::DirectResponse,
         Self::Pool,
@@ -62,7 +69,9 @@ impl Kind {
             Self::Gateway => "Gateway",
             Self::HttpRoute => "HTTPRoute",
             Self::ReferenceGrant => "ReferenceGrant",
+            Self::BackendTlsPolicy => "BackendTLSPolicy",
             Self::Secret => "Secret",
+            Self::ConfigMap => "ConfigMap",
             Self::Backend => "Backend",
             Self::DirectResponse => "DirectResponse",
             Self::Pool => "Pool",
@@ -84,7 +93,8 @@ impl Kind {
                 &["gateway.networking.k8s.io/v1", "gateway.networking.k8s.io/v1beta1"]
             }
             Self::ReferenceGrant => &["gateway.networking.k8s.io/v1beta1", "gateway.networking.k8s.io/v1"],
-            Self::Secret => &["v1"],
+            Self::BackendTlsPolicy => &["gateway.networking.k8s.io/v1", "gateway.networking.k8s.io/v1alpha3"],
+            Self::Secret | Self::ConfigMap => &["v1"],
             Self::Backend | Self::DirectResponse | Self::Pool | Self::Tenant => &["weir.dev/v1"],
         }
     }

@@ -1,6 +1,7 @@
 //! What each kind of object says, typed and checked: no field left to interpret.
 
 mod backend;
+mod config_map;
 mod direct_response;
 mod gateway;
 mod grant;
@@ -8,8 +9,10 @@ mod pool;
 mod route;
 mod secret;
 mod tenant;
+mod tls;
 
 pub use backend::BackendSpec;
+pub use config_map::ConfigMapSpec;
 pub use direct_response::DirectResponseSpec;
 pub use gateway::{CertificateRef, GatewayListener, GatewaySpec, RoutesFrom};
 pub use grant::{GrantFrom, GrantTo, ReferenceGrantSpec};
@@ -17,6 +20,7 @@ pub use pool::{Listen, PoolSpec};
 pub use route::{BackendRef, BackendTarget, HttpRouteSpec, ParentRef, RouteMatch, RouteRule, RuleAction};
 pub use secret::TlsSecretSpec;
 pub use tenant::{TenantQuotas, TenantSpec};
+pub use tls::{BackendTlsPolicySpec, BackendTlsSpec, RootsRef};
 
 use crate::{
     Kind,
@@ -32,8 +36,12 @@ pub enum Spec {
     HttpRoute(HttpRouteSpec),
     /// Of a ReferenceGrant.
     ReferenceGrant(ReferenceGrantSpec),
+    /// Of a BackendTLSPolicy.
+    BackendTlsPolicy(BackendTlsPolicySpec),
     /// Of a Secret.
     TlsSecret(TlsSecretSpec),
+    /// Of a ConfigMap.
+    ConfigMap(ConfigMapSpec),
     /// Of a Backend.
     Backend(BackendSpec),
     /// Of a DirectResponse.
@@ -54,7 +62,9 @@ impl Spec {
             Kind::Gateway => spec(fields, GatewaySpec::read).map(Self::Gateway),
             Kind::HttpRoute => spec(fields, HttpRouteSpec::read).map(Self::HttpRoute),
             Kind::ReferenceGrant => spec(fields, ReferenceGrantSpec::read).map(Self::ReferenceGrant),
+            Kind::BackendTlsPolicy => spec(fields, BackendTlsPolicySpec::read).map(Self::BackendTlsPolicy),
             Kind::Secret => TlsSecretSpec::read(fields).map(Self::TlsSecret),
+            Kind::ConfigMap => ConfigMapSpec::read(fields).map(Self::ConfigMap),
             Kind::Backend => spec(fields, BackendSpec::read).map(Self::Backend),
             Kind::DirectResponse => spec(fields, DirectResponseSpec::read).map(Self::DirectResponse),
             // All of their fields have defaults.

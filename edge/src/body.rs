@@ -93,15 +93,53 @@ impl RequestBody<'_> {
 pub(crate) struct Outbox {
     pub(crate) bytes: Vec<u8>,
     written: usize,
-    chunked: bool,
+    framing: Framing,
+    /// The trailers of a body that has ended, where they are kept apart.
+    trailers: Fields,
     /// All is written, but not flushed: TLS keeps records back when the socket is full.
     unflushed: bool,
 }
 
+/// How a body stands among the bytes of an outbox.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+enum Framing {
+    /// As it is; trailers are lost.
+    #[default]
+    Plain,
+    /// In chunks.
+    Chunked,
+    /// As it is, with its trailers beside it: HTTP/2 frames them itself.
+    Apart,
+}
+
 impl Outbox {
+    /// One for a protocol that frames bodies itself.
+    pub(crate) fn apart() -> Self {
+        Self { framing: Framing::Apart, ..Self::default() }
+    }
+
+    /// What waits.
+    pub(crate) fn waiting(&self) -> &[u8] {
+        &self.bytes[self.written..]
+    }
+
+    /// The first `count` bytes of what waits are on their way.
+    pub(crate) fn sent(&mut self, count: usize) {
+        self.written = (self.written + count).min(self.bytes.len());
+        if self.written == self.bytes.len() {
+            self.bytes.clear();
+            self.written = 0;
+        }
+    }
+
+    /// The trailers that were kept apart.
+    pub(crate) fn take_trailers(&mut self) -> Fields {
+        std::mem::take(&mut self.trailers)
+    }
+
     /// How bodies are framed from now on.
     pub(crate) fn frame(&mut self, length: BodyLength) {
-        self.chunked = length == BodyLength::Chunked;
+        self.framing = if length == BodyLength::Chunked { Framing::Chunked } else { Framing::Plain };
     }
 
     /// Bytes not yet written.
@@ -116,7 +154,7 @@ impl Outbox {
 
     /// Whether body bytes go out as they are.
     pub(crate) fn is_plain(&self) -> bool {
-        !self.chunked
+        self.framing == Framing::Plain
     }
 
     /// Something was written past the box: a flush is due.
@@ -126,7 +164,7 @@ impl Outbox {
 
     /// Appends body bytes.
     pub(crate) fn data(&mut self, data: &[u8]) {
-        if self.chunked {
+        if self.framing == Framing::Chunked {
             write_chunk(&mut self.bytes, data);
         } else {
             self.bytes.extend_from_slice(data);
@@ -135,8 +173,10 @@ impl Outbox {
 
     /// Appends the end of the body.
     pub(crate) fn end(&mut self, trailers: &Fields) {
-        if self.chunked {
-            write_last_chunk(&mut self.bytes, trailers);
+        match self.framing {
+            Framing::Plain => {}
+            Framing::Chunked => write_last_chunk(&mut self.bytes, trailers),
+            Framing::Apart => self.trailers = trailers.clone(),
         }
     }
 

@@ -8,7 +8,10 @@ use model::{
 };
 use rustls::sign::CertifiedKey;
 
-use crate::tls::certificates::{TenantCertificates, certified_key};
+use crate::{
+    tls::certificates::{TenantCertificates, certified_key},
+    upstream::transport::ClientTls,
+};
 
 /// All that a worker serves at one revision.
 #[derive(Debug)]
@@ -75,6 +78,8 @@ pub struct TenantTable {
     pub backends: HashMap<BackendId, Arc<Backend>>,
     /// Which certificate answers a handshake.
     pub certificates: TenantCertificates,
+    /// TLS towards those backends that ask for it.
+    pub upstream_tls: HashMap<BackendId, Arc<ClientTls>>,
 }
 
 /// Why a tenant's configuration is not served.
@@ -115,12 +120,13 @@ impl TenantTable {
         routes: Result<RouteTable, Vec<CompileError>>,
     ) -> Result<Self, Vec<Rejected>> {
         let backends = config.backends.iter().map(|b| (b.id.clone(), Arc::new(b.clone()))).collect();
-        match (routes, TenantCertificates::load(config, pool)) {
-            (Ok(routes), Ok(certificates)) => {
-                Ok(Self { tenant: config.tenant.clone(), routes, backends, certificates })
+        match (routes, TenantCertificates::load(config, pool), upstream_tls(config)) {
+            (Ok(routes), Ok(certificates), Ok(upstream_tls)) => {
+                Ok(Self { tenant: config.tenant.clone(), routes, backends, certificates, upstream_tls })
             }
-            (routes, certificates) => {
+            (routes, certificates, upstream_tls) => {
                 let mut rejected = certificates.err().unwrap_or_default();
+                rejected.extend(upstream_tls.err().unwrap_or_default());
                 let errors = routes.err().unwrap_or_default();
                 rejected
                     .extend(errors.into_iter().map(|e| Rejected { origin: e.origin, problem: e.problem }));
@@ -128,6 +134,21 @@ impl TenantTable {
             }
         }
     }
+}
+
+/// TLS towards the backends that ask for it.
+fn upstream_tls(config: &TenantConfig) -> Result<HashMap<BackendId, Arc<ClientTls>>, Vec<Rejected>> {
+    let (mut loaded, mut rejected) = (HashMap::new(), Vec::new());
+    for backend in &config.backends {
+        let Some(tls) = &backend.tls else { continue };
+        match ClientTls::load(tls, backend.protocol, &config.certificates) {
+            Ok(tls) => {
+                loaded.insert(backend.id.clone(), Arc::new(tls));
+            }
+            Err(problem) => rejected.push(Rejected { origin: tls.origin.clone(), problem }),
+        }
+    }
+    if rejected.is_empty() { Ok(loaded) } else { Err(rejected) }
 }
 
 /// A certificate chain and its key, PEM, ready to sign: for [`Config::default_certificate`].

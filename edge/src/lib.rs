@@ -18,6 +18,7 @@ pub mod control;
 mod date;
 mod downstream;
 mod drain;
+mod gather;
 pub mod h1;
 pub mod limits;
 mod listen;

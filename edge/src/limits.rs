@@ -131,6 +131,17 @@ pub const UPSTREAM_IDLE_TIME: Duration = Duration::from_secs(50);
 /// An upstream connection is not used again beyond this age, so that DNS changes and balancing take effect.
 pub const UPSTREAM_AGE: Duration = Duration::from_secs(600);
 
+/// Requests at once on one HTTP/2 connection to an upstream, at most what the upstream allows: as many as we allow our
+/// clients, and what servers commonly do.
+pub const UPSTREAM_H2_STREAMS: usize = 100;
+
+/// The largest HTTP/2 frame that an upstream may send: the least that there is, so that one stream's data does not hold
+/// up the others'.
+pub const UPSTREAM_H2_FRAME: u32 = 16 * 1024;
+
+/// TLS sessions kept for each backend, to resume them: endpoints of one name share them.
+pub const UPSTREAM_SESSIONS: usize = 256;
+
 /// An endpoint that could not be connected to is passed over for this long, unless none is left.
 pub const ENDPOINT_REST: Duration = Duration::from_secs(5);
 

@@ -115,6 +115,10 @@ counters! {
     upstream_connect_errors: Counter = "weir_edge_upstream_failed_connects_total",
     /// Connections to upstreams that are open.
     upstream_connections: Gauge = "weir_edge_upstream_connections",
+    /// TLS handshakes with upstreams that succeeded.
+    upstream_handshakes: Counter = "weir_edge_upstream_tls_handshakes_total",
+    /// TLS handshakes with upstreams that failed or took too long.
+    upstream_handshake_errors: Counter = "weir_edge_upstream_tls_failed_handshakes_total",
     /// Requests that were tried again on another connection.
     retries: Counter = "weir_edge_retries_total",
     /// Retries that the budget did not allow.

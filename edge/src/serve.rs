@@ -17,7 +17,7 @@ use tokio::time::{Instant, timeout_at};
 use crate::{
     admit::Overload,
     body::{Outbox, RequestBody},
-    config::Config,
+    config::{Config, TenantTable},
     date,
     downstream::Client,
     h1::{
@@ -27,9 +27,10 @@ use crate::{
     limits::LIMITS,
     retry::{self, Failed},
     upstream::{
-        Balancer,
-        exchange::{Exchange, ExchangeError},
-        pool::Connection,
+        Balancer, Endpoint, Occupied,
+        connect::{self, Way, Wish},
+        exchange::{self, Exchange, ExchangeError, H1Exchange, H2Exchange},
+        links::Slot,
     },
     worker::Thread,
 };
@@ -138,6 +139,7 @@ fn refuse<'c>(refusal: &Refusal, request: &RequestHead, mut record: Record) -> R
 /// Where a request belongs.
 struct Place<'t> {
     tenant: &'t TenantId,
+    table: &'t TenantTable,
     found: Found<'t>,
     /// In canonical form: for the route, every policy and the upstream alike.
     path: String,
@@ -151,7 +153,7 @@ fn find<'t>(config: &'t Config, client: &Client, head: &RequestHead) -> Result<P
     let table = config.tenants.get(tenant).ok_or(Refusal::UnknownHost)?;
     let request = Lookup { head, port: client.port, path: &path };
     let found = table.routes.find(&request).map_err(Refusal::NoRoute)?;
-    Ok(Place { tenant, found, path: path.into_owned() })
+    Ok(Place { tenant, table, found, path: path.into_owned() })
 }
 
 /// What answers, before the request's body is handed over to it.
@@ -271,7 +273,7 @@ async fn forward(
     record: &mut Record,
 ) -> Result<(ResponseHead, Answer), Refusal> {
     let backend = to.variant.backend.as_ref().ok_or(Refusal::NoBackend)?;
-    let balancer = thread.upstreams.balancer(thread, to.place.tenant, backend);
+    let balancer = thread.upstreams.balancer(thread, to.place.table, backend);
     prepare(thread, client, incoming, to);
     let method = incoming.head.method();
     thread.retries.borrow_mut().earn();
@@ -280,8 +282,7 @@ async fn forward(
     let mut tries = 0;
     loop {
         tries += 1;
-        let outbox = outgoing(incoming, to);
-        let failure = match attempt(thread, &balancer, incoming, outbox, to, record).await {
+        let failure = match attempt(thread, &balancer, incoming, to, record).await {
             Ok(answered) => return Ok(answered),
             Err(failure) => failure,
         };
@@ -316,7 +317,6 @@ async fn attempt(
     thread: &Rc<Thread>,
     balancer: &Balancer,
     incoming: &mut Incoming<'_>,
-    outbox: Outbox,
     to: &Destination<'_>,
     record: &mut Record,
 ) -> Result<(ResponseHead, Answer), Failure> {
@@ -325,17 +325,20 @@ async fn attempt(
     let occupied = endpoint.occupy();
     record.tries(endpoint.address);
 
-    // The second try goes by a new connection: another idle one may be as dead as the first.
-    let reused = if record.retries() == 0 { Connection::reuse(&endpoint) } else { None };
-    let connection = match reused {
-        Some(connection) => connection,
-        None => {
-            let limit = until(to.deadline, balancer.backend.connect_timeout);
-            Connection::open(thread, &endpoint, limit).await.map_err(|error| unsent(error.into()))?
-        }
+    let wish = Wish {
+        fresh: record.retries() > 0,
+        upgrade: incoming.upgrade.is_some(),
+        limit: until(to.deadline, balancer.backend.connect_timeout),
     };
-
-    let mut exchange = Exchange::new(connection, occupied, incoming.head.method(), outbox, &thread.limits);
+    let way = connect::connect(thread, &endpoint, wish).await.map_err(|error| unsent(error.into()))?;
+    let mut exchange = match way {
+        Way::H1(connection) => {
+            let outbox = outgoing(incoming, to);
+            let method = incoming.head.method();
+            Exchange::H1(H1Exchange::new(connection, occupied, method, outbox, &thread.limits))
+        }
+        Way::H2(slot) => begin_stream(thread, &endpoint, slot, occupied, incoming, to).map_err(unsent)?,
+    };
     exchange.set_deadline(to.deadline);
     let waiting = exchange.response(&mut incoming.body);
     let result = match to.place.found.rule.timeouts.backend_request {
@@ -382,9 +385,41 @@ fn prepare(thread: &Thread, client: &Client, incoming: &mut Incoming<'_>, to: &D
     }
 }
 
-/// The request's head as it goes out, with the rewrites that the route asks for.
+/// The request's head as it goes out by HTTP/1.1, with the rewrites that the route asks for.
 fn outgoing(incoming: &Incoming<'_>, to: &Destination<'_>) -> Outbox {
     let head = &incoming.head;
+    let (host, path) = rewritten(head, to);
+    let persistence = if incoming.upgrade.is_some() { Persistence::Upgrade } else { Persistence::Default };
+    let body = incoming.body.length();
+    let mut outbox = Outbox::default();
+    let target = RequestTarget { path: &path, query: head.query(), host: &host };
+    write_request(&mut outbox.bytes, head, &target, Outgoing { body, persistence });
+    outbox.frame(body);
+    outbox
+}
+
+/// Sends the request's head by a stream of an HTTP/2 connection. An `Upgrade` is not passed on: HTTP/2 has none, and
+/// whoever asks for one must be ready for an answer without it (RFC 9110 section 7.8).
+fn begin_stream(
+    thread: &Thread,
+    endpoint: &Endpoint,
+    slot: Slot,
+    occupied: Occupied,
+    incoming: &Incoming<'_>,
+    to: &Destination<'_>,
+) -> Result<Exchange, Refusal> {
+    let head = &incoming.head;
+    let (host, path) = rewritten(head, to);
+    let target = RequestTarget { path: &path, query: head.query(), host: &host };
+    let request = exchange::request(head, &target, endpoint.scheme(), incoming.body.length())
+        .map_err(|exchange::Unsayable| Refusal::Unsayable)?;
+    let begun = H2Exchange::begin(thread, slot, occupied, request, head.method(), &incoming.body);
+    let gone = || Refusal::UpstreamClosed(std::io::ErrorKind::ConnectionAborted.into());
+    begun.map(|exchange| Exchange::H2(Box::new(exchange))).ok_or_else(gone)
+}
+
+/// Host and path as the upstream shall see them.
+fn rewritten<'i>(head: &'i RequestHead, to: &'i Destination<'_>) -> (Cow<'i, str>, Cow<'i, str>) {
     let mut host = edit::authority(head);
     let mut path = Cow::Borrowed(to.place.path.as_str());
     for filter in to.filters() {
@@ -397,13 +432,7 @@ fn outgoing(incoming: &Incoming<'_>, to: &Destination<'_>) -> Outbox {
             }
         }
     }
-    let persistence = if incoming.upgrade.is_some() { Persistence::Upgrade } else { Persistence::Default };
-    let body = incoming.body.length();
-    let mut outbox = Outbox::default();
-    let target = RequestTarget { path: &path, query: head.query(), host: &host };
-    write_request(&mut outbox.bytes, head, &target, Outgoing { body, persistence });
-    outbox.frame(body);
-    outbox
+    (host, path)
 }
 
 /// Whether the connection's TLS session may ask for a host of `tenant` (RFC 9110 section 15.5.20).

@@ -6,7 +6,7 @@ use criterion::{BenchmarkId, Criterion};
 use model::{
     Action, Backend, BackendId, CompileLimits, Endpoint, EndpointAddress, HostPattern, Listener, ListenerId,
     ListenerProtocol, Match, Origin, PathMatch, Rank, Request, Route, RouteId, RouteTable, Rule,
-    TenantConfig, Timeouts, WeightedBackend,
+    TenantConfig, Timeouts, UpstreamProtocol, WeightedBackend,
 };
 
 struct Get {
@@ -93,6 +93,8 @@ fn config(routes: u32, hosts: u32) -> TenantConfig {
             origin: origin("Backend", "b", ""),
             endpoints: vec![Endpoint { address: EndpointAddress::Ip(([127, 0, 0, 1], 1).into()), weight: 1 }],
             connect_timeout: Duration::from_secs(5),
+            protocol: UpstreamProtocol::Negotiated,
+            tls: None,
         }],
         certificates: vec![],
     }

@@ -77,11 +77,21 @@ pub enum Feature {
     HttpRewriting,
     /// TLS ended at the edge with certificates chosen by SNI.
     TlsTermination,
+    /// TLS to upstreams, verified.
+    UpstreamTls,
+    /// HTTP/2 to upstreams in cleartext.
+    UpstreamHttp2,
 }
 
 impl Feature {
     /// Every feature that this version serves.
-    pub const ALL: [Self; 3] = [Self::HttpRouting, Self::HttpRewriting, Self::TlsTermination];
+    pub const ALL: [Self; 5] = [
+        Self::HttpRouting,
+        Self::HttpRewriting,
+        Self::TlsTermination,
+        Self::UpstreamTls,
+        Self::UpstreamHttp2,
+    ];
 
     /// The feature's name on the wire.
     #[must_use]
@@ -90,6 +100,8 @@ impl Feature {
             Self::HttpRouting => "http-routing",
             Self::HttpRewriting => "http-rewriting",
             Self::TlsTermination => "tls-termination",
+            Self::UpstreamTls => "upstream-tls",
+            Self::UpstreamHttp2 => "upstream-http2",
         }
     }
 
@@ -138,6 +150,12 @@ impl TenantConfig {
         }
         if self.listeners.iter().any(|l| l.protocol == ListenerProtocol::Https) {
             needed.insert(Feature::TlsTermination);
+        }
+        if self.backends.iter().any(|b| b.tls.is_some()) {
+            needed.insert(Feature::UpstreamTls);
+        }
+        if self.backends.iter().any(|b| b.protocol == UpstreamProtocol::Http2) {
+            needed.insert(Feature::UpstreamHttp2);
         }
         needed
     }
@@ -383,8 +401,46 @@ pub struct Backend {
     pub origin: Origin,
     /// Never empty after validation.
     pub endpoints: Vec<Endpoint>,
-    /// To the end of the TCP handshake.
+    /// To the end of the TCP handshake, and of the TLS handshake where there is one.
     pub connect_timeout: Duration,
+    /// What is spoken to the endpoints.
+    pub protocol: UpstreamProtocol,
+    /// `None` is cleartext.
+    pub tls: Option<UpstreamTls>,
+}
+
+/// What is spoken to an endpoint.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
+pub enum UpstreamProtocol {
+    /// HTTP/1.1 in cleartext; in TLS whichever of HTTP/2 and HTTP/1.1 the endpoint chooses (ALPN).
+    #[default]
+    Negotiated,
+    /// HTTP/1.1 only.
+    Http1,
+    /// HTTP/2 only: with prior knowledge in cleartext, by ALPN in TLS.
+    Http2,
+}
+
+/// How the endpoints of a backend prove who they are, and who we say we are.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UpstreamTls {
+    /// The object and field that asks for it.
+    pub origin: Origin,
+    /// Sent as SNI; the endpoint's certificate must name it.
+    pub server_name: String,
+    /// Who may have signed the endpoint's certificate.
+    pub roots: UpstreamRoots,
+    /// Shown to endpoints that ask for a certificate: one of the tenant's.
+    pub client_certificate: Option<CertificateId>,
+}
+
+/// Who is trusted to vouch for an endpoint.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum UpstreamRoots {
+    /// Whoever the machine trusts.
+    System,
+    /// These certificates only, PEM.
+    Pem(String),
 }
 
 /// One place that answers requests.

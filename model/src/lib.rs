@@ -30,8 +30,8 @@ pub use id::{Epoch, Generation, InvalidName, PoolName, Revision, TenantId, Worke
 pub use ir::{
     Action, Backend, BackendId, Certificate, CertificateId, Endpoint, EndpointAddress, Feature, Filter,
     HeaderEdit, HostPattern, Listener, ListenerId, ListenerProtocol, Match, Origin, PathMatch, PathModifier,
-    Rank, Redirect, Respond, Rewrite, Route, RouteId, Rule, TenantConfig, Timeouts, ValueMatch, ValueMatcher,
-    WeightedBackend,
+    Rank, Redirect, Respond, Rewrite, Route, RouteId, Rule, TenantConfig, Timeouts, UpstreamProtocol,
+    UpstreamRoots, UpstreamTls, ValueMatch, ValueMatcher, WeightedBackend,
 };
 pub use limits::{CompileLimits, is_denied};
 pub use request::{Found, NotFound, Request};

@@ -117,7 +117,7 @@ pub(crate) fn refusal(status: Status) -> anyhow::Error {
 
 /// `HTTPRoute` for `httproute`, `httproutes`, `HTTPRoute`, or a short name.
 pub(crate) fn kind(name: &str) -> Result<&'static str> {
-    const KINDS: [(&str, &[&str]); 8] = [
+    const KINDS: [(&str, &[&str]); 10] = [
         ("Gateway", &["gateway", "gateways", "gtw"]),
         ("HTTPRoute", &["httproute", "httproutes", "route", "routes"]),
         ("Backend", &["backend", "backends"]),
@@ -126,6 +126,8 @@ pub(crate) fn kind(name: &str) -> Result<&'static str> {
         ("DirectResponse", &["directresponse", "directresponses"]),
         ("Secret", &["secret", "secrets"]),
         ("ReferenceGrant", &["referencegrant", "referencegrants", "grant", "grants"]),
+        ("BackendTLSPolicy", &["backendtlspolicy", "backendtlspolicies"]),
+        ("ConfigMap", &["configmap", "configmaps", "cm"]),
     ];
     let lower = name.to_ascii_lowercase();
     KINDS

@@ -191,11 +191,36 @@ impl<'t> Place<'t> {
     }
 
     fn backend(&self, backend: wire::Backend) -> Result<model::Backend> {
-        let place = self.at(backend.origin);
+        let place = self.at(backend.origin.clone());
+        let protocol = match wire::UpstreamProtocol::try_from(backend.protocol) {
+            Ok(wire::UpstreamProtocol::Negotiated) => model::UpstreamProtocol::Negotiated,
+            Ok(wire::UpstreamProtocol::Http1) => model::UpstreamProtocol::Http1,
+            Ok(wire::UpstreamProtocol::Http2) => model::UpstreamProtocol::Http2,
+            Err(_) => return Err(place.error(format_args!("protocol {} is unknown", backend.protocol))),
+        };
         Ok(model::Backend {
             id: model::BackendId(backend.id),
             endpoints: each(backend.endpoints, |e| place.endpoint(e))?,
             connect_timeout: Duration::from_millis(backend.connect_timeout_ms),
+            protocol,
+            tls: backend.tls.map(|tls| self.upstream_tls(tls)).transpose()?,
+            origin: place.origin,
+        })
+    }
+
+    fn upstream_tls(&self, tls: wire::UpstreamTls) -> Result<model::UpstreamTls> {
+        use wire::upstream_tls::Roots;
+        let place = self.at(tls.origin);
+        // Never a guess: roots that are missing must not become those of the machine.
+        let roots = match place.some(tls.roots, "roots")? {
+            Roots::System(_) => model::UpstreamRoots::System,
+            Roots::Pem(pem) => model::UpstreamRoots::Pem(pem),
+        };
+        let client = (!tls.client_certificate.is_empty()).then_some(tls.client_certificate);
+        Ok(model::UpstreamTls {
+            server_name: tls.server_name,
+            roots,
+            client_certificate: client.map(model::CertificateId),
             origin: place.origin,
         })
     }

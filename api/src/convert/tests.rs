@@ -3,8 +3,8 @@ use std::time::Duration;
 use model::{
     Action, Backend, BackendId, Certificate, CertificateId, Endpoint, EndpointAddress, Filter, HeaderEdit,
     HostPattern, Listener, ListenerId, ListenerProtocol, Match, Origin, PathMatch, PathModifier, Rank,
-    Redirect, Respond, Rewrite, Route, RouteId, Rule, TenantId, Timeouts, ValueMatch, ValueMatcher,
-    WeightedBackend,
+    Redirect, Respond, Rewrite, Route, RouteId, Rule, TenantId, Timeouts, UpstreamProtocol, UpstreamRoots,
+    UpstreamTls, ValueMatch, ValueMatcher, WeightedBackend,
 };
 use proptest::{collection::vec, option, prelude::*};
 
@@ -160,8 +160,27 @@ fn backend() -> impl Strategy<Value = Backend> {
         (label(), any::<u16>()).prop_map(|(host, port)| EndpointAddress::Dns { host, port }),
     ];
     let endpoint = (address, any::<u32>()).prop_map(|(address, weight)| Endpoint { address, weight });
-    (text(), origin(), vec(endpoint, 0..3), millis()).prop_map(|(id, origin, endpoints, connect_timeout)| {
-        Backend { id: BackendId(id), origin, endpoints, connect_timeout }
+    let protocol = prop_oneof![
+        Just(UpstreamProtocol::Negotiated),
+        Just(UpstreamProtocol::Http1),
+        Just(UpstreamProtocol::Http2),
+    ];
+    (text(), origin(), vec(endpoint, 0..3), millis(), protocol, option::of(upstream_tls())).prop_map(
+        |(id, origin, endpoints, connect_timeout, protocol, tls)| Backend {
+            id: BackendId(id),
+            origin,
+            endpoints,
+            connect_timeout,
+            protocol,
+            tls,
+        },
+    )
+}
+
+fn upstream_tls() -> impl Strategy<Value = UpstreamTls> {
+    let roots = prop_oneof![Just(UpstreamRoots::System), text().prop_map(UpstreamRoots::Pem)];
+    (origin(), text(), roots, option::of(label())).prop_map(|(origin, server_name, roots, client)| {
+        UpstreamTls { origin, server_name, roots, client_certificate: client.map(CertificateId) }
     })
 }
 

@@ -186,6 +186,35 @@ impl From<&model::Backend> for wire::Backend {
             origin: origin(&backend.origin),
             endpoints: all(&backend.endpoints),
             connect_timeout_ms: millis(backend.connect_timeout),
+            protocol: wire::UpstreamProtocol::from(backend.protocol).into(),
+            tls: backend.tls.as_ref().map(Into::into),
+        }
+    }
+}
+
+impl From<model::UpstreamProtocol> for wire::UpstreamProtocol {
+    fn from(protocol: model::UpstreamProtocol) -> Self {
+        match protocol {
+            model::UpstreamProtocol::Negotiated => Self::Negotiated,
+            model::UpstreamProtocol::Http1 => Self::Http1,
+            model::UpstreamProtocol::Http2 => Self::Http2,
+        }
+    }
+}
+
+impl From<&model::UpstreamTls> for wire::UpstreamTls {
+    fn from(tls: &model::UpstreamTls) -> Self {
+        use wire::upstream_tls::Roots;
+        let roots = match &tls.roots {
+            model::UpstreamRoots::System => Roots::System(true),
+            model::UpstreamRoots::Pem(pem) => Roots::Pem(pem.clone()),
+        };
+        let client = tls.client_certificate.as_ref();
+        Self {
+            origin: origin(&tls.origin),
+            server_name: tls.server_name.clone(),
+            roots: Some(roots),
+            client_certificate: client.map(|id| id.0.clone()).unwrap_or_default(),
         }
     }
 }

@@ -240,7 +240,7 @@ fn secrets<'a>(
     (usable, last)
 }
 
-fn certificate(secret: &Object) -> Option<(CertificateId, Certificate)> {
+pub(super) fn certificate(secret: &Object) -> Option<(CertificateId, Certificate)> {
     let Spec::TlsSecret(spec) = &secret.spec else { return None };
     let id = CertificateId(id_text(&secret.key));
     let certificate = Certificate {

@@ -3,7 +3,7 @@
 use model::{Action, HostPattern, ListenerId, Match, Rank, Route, RouteId, Rule, WeightedBackend};
 
 use super::{
-    Output,
+    Output, backends,
     gateways::{Attach, Attachable, foreign_host},
     world::{Unresolved, World, id_text},
 };
@@ -238,8 +238,12 @@ fn weighted(
     fault: &mut Option<Fault>,
     out: &mut Output,
 ) -> WeightedBackend {
-    let backend = match backend(world, object, reference) {
-        Ok(found) => out.add_backend(found),
+    let found = backend(world, object, reference).and_then(|found| {
+        let added = backends::add(world, found, out);
+        added.map_err(|fault| (Fault { reason: fault.reason, message: fault.message }, fault.fix))
+    });
+    let backend = match found {
+        Ok(added) => added,
         Err((found, fix)) => {
             out.warn(object, field, found.message.clone(), fix);
             fault.get_or_insert(found);

@@ -2,9 +2,12 @@
 
 use std::{borrow::Cow, collections::HashMap};
 
-use model::PoolName;
+use model::{PoolName, Revision};
 
-use crate::{Environment, Kind, Object, ObjectKey, PoolSpec, Spec, spec::ReferenceGrantSpec};
+use crate::{
+    Environment, Kind, Object, ObjectKey, PoolSpec, Spec,
+    spec::{BackendTlsPolicySpec, ReferenceGrantSpec},
+};
 
 /// The objects by name, the grants, and the surroundings.
 pub(super) struct World<'a> {
@@ -12,6 +15,8 @@ pub(super) struct World<'a> {
     by_name: HashMap<(Kind, &'a str, &'a str), &'a Object>,
     /// With the namespace that each is in.
     grants: Vec<(&'a str, &'a ReferenceGrantSpec)>,
+    /// By namespace and name of the Backend: the policy that holds for it.
+    tls_policies: HashMap<(&'a str, &'a str), (&'a Object, &'a BackendTlsPolicySpec)>,
 }
 
 /// A reference that leads nowhere.
@@ -36,7 +41,12 @@ impl<'a> World<'a> {
                 _ => None,
             })
             .collect();
-        Self { environment, by_name, grants }
+        Self { environment, by_name, grants, tls_policies: tls_policies(objects) }
+    }
+
+    /// The policy that holds for a Backend.
+    pub(super) fn tls_policy(&self, backend: &ObjectKey) -> Option<(&'a Object, &'a BackendTlsPolicySpec)> {
+        self.tls_policies.get(&(backend.namespace.as_str(), backend.name.as_str())).copied()
     }
 
     pub(super) fn object(&self, kind: Kind, namespace: &str, name: &str) -> Option<&'a Object> {
@@ -84,6 +94,28 @@ impl<'a> World<'a> {
         }
         self.environment.pools.get(name).map(Cow::Borrowed)
     }
+}
+
+/// Of several policies for one Backend the oldest holds, then the first by name (Gateway API, GEP-713).
+fn tls_policies<'a>(
+    objects: &[&'a Object],
+) -> HashMap<(&'a str, &'a str), (&'a Object, &'a BackendTlsPolicySpec)> {
+    let mut policies: Vec<_> = objects
+        .iter()
+        .filter_map(|object| match &object.spec {
+            Spec::BackendTlsPolicy(spec) => Some((*object, spec)),
+            _ => None,
+        })
+        .collect();
+    // What is not stored yet is newest.
+    policies.sort_by_key(|(object, _)| (object.created.unwrap_or(Revision(u64::MAX)), &object.key));
+    let mut found = HashMap::new();
+    for (object, spec) in policies {
+        for name in &spec.targets {
+            found.entry((object.key.namespace.as_str(), name.as_str())).or_insert((object, spec));
+        }
+    }
+    found
 }
 
 /// `namespace/name`, as the model's identifiers have it.

@@ -2,12 +2,12 @@
 
 use std::{net::SocketAddr, time::Duration};
 
-use model::{CompileLimits, Endpoint, EndpointAddress};
+use model::{CompileLimits, Endpoint, EndpointAddress, UpstreamProtocol};
 
-use super::precise_hostname;
+use super::{precise_hostname, tls::BackendTlsSpec};
 use crate::{name, read::Node};
 
-/// To the end of the TCP handshake: three lost packets of a near network, and a user still waits.
+/// To the end of the TCP and TLS handshakes: three lost packets of a near network, and a user still waits.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Endpoints that answer the same requests.
@@ -15,8 +15,12 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 pub struct BackendSpec {
     /// Never empty.
     pub endpoints: Vec<Endpoint>,
-    /// To the end of the TCP handshake.
+    /// To the end of the TCP handshake, and of the TLS handshake where there is one.
     pub connect_timeout: Duration,
+    /// What is spoken to the endpoints.
+    pub protocol: UpstreamProtocol,
+    /// `None` is cleartext, unless a BackendTLSPolicy says otherwise.
+    pub tls: Option<BackendTlsSpec>,
 }
 
 impl BackendSpec {
@@ -36,8 +40,46 @@ impl BackendSpec {
             Some(node) => name::positive_duration(&node),
             None => Some(CONNECT_TIMEOUT),
         };
+        let tls_node = fields.optional("tls");
+        let protocol_node = fields.optional("appProtocol");
         fields.finish();
-        Some(Self { endpoints: endpoints?, connect_timeout: connect_timeout? })
+        let has_tls = tls_node.is_some();
+        let tls = match tls_node {
+            Some(node) => BackendTlsSpec::read(&node).map(Some),
+            None => Some(None),
+        };
+        let protocol = match protocol_node {
+            Some(node) => read_protocol(&node, has_tls),
+            None => Some(UpstreamProtocol::Negotiated),
+        };
+        Some(Self {
+            endpoints: endpoints?,
+            connect_timeout: connect_timeout?,
+            protocol: protocol?,
+            tls: tls?,
+        })
+    }
+}
+
+fn read_protocol(node: &Node<'_>, has_tls: bool) -> Option<UpstreamProtocol> {
+    // `ws` is HTTP/1.1 that is upgraded.
+    let options = [
+        ("http", UpstreamProtocol::Http1),
+        ("kubernetes.io/ws", UpstreamProtocol::Http1),
+        ("kubernetes.io/h2c", UpstreamProtocol::Http2),
+        ("h2", UpstreamProtocol::Http2),
+    ];
+    let protocol = node.choice("a protocol of upstreams", &options)?;
+    match (node.raw().as_str(), has_tls) {
+        (Some("kubernetes.io/h2c"), true) => {
+            node.wrong("h2c is HTTP/2 without TLS, and there is tls", "write h2, or leave it to ALPN");
+            None
+        }
+        (Some("h2"), false) => {
+            node.wrong("h2 is HTTP/2 in TLS, and there is no tls", "write kubernetes.io/h2c, or add tls");
+            None
+        }
+        _ => Some(protocol),
     }
 }
 

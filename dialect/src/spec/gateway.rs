@@ -178,7 +178,7 @@ fn read_tls(node: &Node<'_>) -> Option<Vec<CertificateRef>> {
     certificates
 }
 
-fn read_certificate(node: &Node<'_>) -> Option<CertificateRef> {
+pub(super) fn read_certificate(node: &Node<'_>) -> Option<CertificateRef> {
     let mut fields = node.fields()?;
     if let Some(node) = fields.optional("group") {
         node.choice("the group of Secrets", &[("", ())])?;

@@ -14,7 +14,7 @@ use x509_parser::{extensions::GeneralName, prelude::FromDer};
 use crate::read::{Fields, Node};
 
 /// Chains are some KiB; this is what Kubernetes would take at most for the whole Secret.
-const MAX_PEM_BYTES: usize = 1 << 20;
+pub(super) const MAX_PEM_BYTES: usize = 1 << 20;
 
 /// A certificate chain and its key, known to belong together.
 #[derive(Clone, PartialEq, Eq)]

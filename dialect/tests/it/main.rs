@@ -7,3 +7,4 @@ mod malformed;
 mod property;
 mod secrets;
 mod set;
+mod upstream_tls;

@@ -3,8 +3,7 @@
 //! Each request is a task of its own on the thread and is served by the same [`serve_request`] as HTTP/1.
 
 mod body;
-mod gather;
-mod request;
+pub(crate) mod request;
 
 use std::{
     cell::Cell,
@@ -12,18 +11,18 @@ use std::{
     future::{Future, poll_fn},
     pin::pin,
     rc::Rc,
-    task::{Context, Poll},
+    task::Poll,
 };
 
 use hyper::{body::Incoming as HyperBody, server::conn::http2, service::service_fn};
 
 pub(crate) use body::{H2Body, H2Reply};
-use gather::Gather;
 
 use super::{Client, io::Io};
 use crate::{
     buffer::ReadBuffer,
     drain::{Seat, Verdict},
+    gather::Gather,
     h1::{ResponseHead, Version},
     serve::{Incoming, local, record, refusal::Refusal, serve_request},
     worker::Thread,
@@ -115,7 +114,7 @@ pub(super) async fn serve(thread: Rc<Thread>, io: Io, input: ReadBuffer, client:
     let mut ended = false;
     poll_fn(|cx| {
         if !ended {
-            ended = poll_connection(cx, &gather, connection.as_mut());
+            ended = gather.poll_connection(cx, connection.as_mut());
         }
         if ended {
             // What was gathered is written before the end, GOAWAY among it; a client that does not take it is
@@ -162,25 +161,6 @@ pub(super) async fn serve(thread: Rc<Thread>, io: Io, input: ReadBuffer, client:
         Poll::Pending
     })
     .await;
-}
-
-/// Drives the connection and writes what it gathered. Whether it has ended.
-fn poll_connection(
-    cx: &mut Context<'_>,
-    gather: &Gather,
-    mut connection: std::pin::Pin<&mut impl Future<Output = hyper::Result<()>>>,
-) -> bool {
-    loop {
-        let ended = connection.as_mut().poll(cx).is_ready();
-        let written = gather.poll_drain(cx);
-        match written {
-            _ if ended => return true,
-            Poll::Ready(Err(_)) => return true,
-            // It waits for room, and there is some again.
-            Poll::Ready(Ok(())) if gather.take_blocked() => {}
-            _ => return false,
-        }
-    }
 }
 
 async fn answer(

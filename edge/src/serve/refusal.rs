@@ -8,7 +8,7 @@ use crate::{
     admit::Overload,
     body::ClientError,
     h1::{RequestError, ResponseError},
-    upstream::{exchange::ExchangeError, pool::ConnectError},
+    upstream::{connect::ConnectError, exchange::ExchangeError},
 };
 
 /// Why a request is refused.
@@ -44,6 +44,15 @@ pub(crate) enum Refusal {
     /// The upstream cannot be reached in time.
     #[error("the upstream cannot be reached in time")]
     ConnectTimeout,
+    /// The upstream and we do not agree on TLS: a certificate is not trusted, or has another name.
+    #[error("no TLS connection to the upstream")]
+    UpstreamTls(#[source] io::Error),
+    /// The upstream was to speak HTTP/2 and does not.
+    #[error("the upstream does not speak HTTP/2")]
+    NotHttp2,
+    /// What HTTP/1 may say and HTTP/2 may not.
+    #[error("the request cannot be put into HTTP/2, which its upstream speaks")]
+    Unsayable,
     /// The upstream closed the connection before it answered.
     #[error("the upstream closed the connection before it answered")]
     UpstreamClosed(#[source] io::Error),
@@ -73,11 +82,16 @@ impl Refusal {
         match self {
             Self::Request(error) => error.status(),
             Self::HeadTimeout | Self::Client(ClientError::TooSlow) => 408,
-            Self::Path(_) | Self::Client(ClientError::Gone | ClientError::Malformed) => 400,
+            Self::Path(_) | Self::Unsayable | Self::Client(ClientError::Gone | ClientError::Malformed) => 400,
             Self::UnknownHost | Self::NoRoute(_) => 404,
             Self::Misdirected => 421,
             Self::NoBackend | Self::BadLocation => 500,
-            Self::Connect(_) | Self::UpstreamClosed(_) | Self::BadResponse(_) | Self::UnaskedUpgrade => 502,
+            Self::Connect(_)
+            | Self::UpstreamTls(_)
+            | Self::NotHttp2
+            | Self::UpstreamClosed(_)
+            | Self::BadResponse(_)
+            | Self::UnaskedUpgrade => 502,
             Self::Unresolved | Self::Overload(_) => 503,
             Self::ConnectTimeout | Self::UpstreamTimeout => 504,
         }
@@ -96,6 +110,9 @@ impl Refusal {
             Self::Unresolved => "unresolved",
             Self::Connect(_) => "connect",
             Self::ConnectTimeout => "connect_timeout",
+            Self::UpstreamTls(_) => "upstream_tls",
+            Self::NotHttp2 => "not_http2",
+            Self::Unsayable => "unsayable",
             Self::UpstreamClosed(_) => "upstream_closed",
             Self::BadResponse(_) => "bad_response",
             Self::UnaskedUpgrade => "unasked_upgrade",
@@ -115,7 +132,10 @@ impl Refusal {
 
     /// Whether another try at an upstream could end better.
     pub(crate) fn is_upstream(&self) -> bool {
-        matches!(self, Self::Connect(_) | Self::ConnectTimeout | Self::UpstreamClosed(_))
+        matches!(
+            self,
+            Self::Connect(_) | Self::ConnectTimeout | Self::UpstreamTls(_) | Self::UpstreamClosed(_)
+        )
     }
 
     /// Whether time ran out.
@@ -134,6 +154,8 @@ impl From<ConnectError> for Refusal {
         match error {
             ConnectError::Io(error) => Self::Connect(error),
             ConnectError::TimedOut => Self::ConnectTimeout,
+            ConnectError::Tls(error) => Self::UpstreamTls(error),
+            ConnectError::NotHttp2 => Self::NotHttp2,
         }
     }
 }

@@ -1,24 +1,23 @@
-//! One request and its response on an upstream connection, driven inline by whoever serves the request: no task,
-//! channel or lock. Dropping it before its end closes the connection.
+//! One request and its response on the way to an upstream and back, driven inline by whoever serves the request.
+//! Dropping it before its end closes the connection or resets the stream.
+
+mod h1;
+mod h2;
 
 use std::{
-    future::poll_fn,
     io,
-    pin::Pin,
-    task::{Context, Poll, ready},
-    time::Duration,
+    task::{Context, Poll},
 };
 
-use tokio::time::{Instant, Sleep};
+use tokio::time::Instant;
+
+pub(crate) use h1::H1Exchange;
+pub(crate) use h2::{H2Exchange, Unsayable, request};
 
 use super::{Occupied, pool::Connection};
 use crate::{
-    body::{ClientError, Outbox, RequestBody},
-    h1::{
-        self, BodyError, BodyLength, BodyReader, Fields, Method, ParsedResponse, ResponseError,
-        ResponseParser,
-    },
-    limits::{BUFFER, INTERIM_RESPONSES, LARGE_BUFFER},
+    body::{ClientError, RequestBody},
+    h1::{BodyError, Fields, ParsedResponse, ResponseError},
 };
 
 /// Why an exchange ended before its end.
@@ -41,95 +40,44 @@ pub(crate) enum ExchangeError {
     Client(#[from] ClientError),
 }
 
-/// How far the request has been sent.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Sending {
-    /// More of the body is to come.
-    Body,
-    /// All is in the outbox.
-    Last,
-    /// All is written.
-    Done,
-    /// The upstream takes no more; it may have answered before it stopped listening.
-    Broken,
-}
-
 /// A request on its way and the response that comes back.
-pub(crate) struct Exchange {
-    connection: Option<Connection>,
-    occupied: Occupied,
-    method: Method,
-    limits: h1::Limits,
-    /// How long nothing may move.
-    patience: Duration,
-    waiting: bool,
-    /// When the route's time is over.
-    deadline: Option<Pin<Box<Sleep>>>,
-    outbox: Outbox,
-    sending: Sending,
-    wrote: bool,
-    parser: ResponseParser,
-    /// 1xx responses so far.
-    interim: u32,
-    body: BodyReader,
-    keep_alive: bool,
-    /// Bytes at the front of the connection's input that are data of the body.
-    data: usize,
+#[expect(
+    clippy::large_enum_variant,
+    reason = "HTTP/1.1 is the hot path and is moved once, into the reply's box"
+)]
+pub(crate) enum Exchange {
+    /// By an HTTP/1.1 connection.
+    H1(H1Exchange),
+    /// By a stream of an HTTP/2 connection.
+    H2(Box<H2Exchange>),
 }
 
 impl Exchange {
-    /// An exchange that begins with `outbox`, the request's head, and goes on with its body.
-    pub(crate) fn new(
-        connection: Connection,
-        occupied: Occupied,
-        method: Method,
-        outbox: Outbox,
-        limits: &crate::limits::Limits,
-    ) -> Self {
-        let parse = h1::Limits {
-            head_bytes: limits.head_bytes.min(LARGE_BUFFER),
-            fields: limits.head_fields,
-            ..Default::default()
-        };
-        Self {
-            connection: Some(connection),
-            occupied,
-            method,
-            limits: parse,
-            patience: limits.stall,
-            waiting: false,
-            deadline: None,
-            outbox,
-            sending: Sending::Body,
-            wrote: false,
-            parser: ResponseParser::default(),
-            interim: 0,
-            body: BodyReader::new(BodyLength::None, &parse),
-            keep_alive: false,
-            data: 0,
-        }
-    }
-
     /// The route's time is over then.
     pub(crate) fn set_deadline(&mut self, at: Option<Instant>) {
-        match (at, &mut self.deadline) {
-            (None, deadline) => *deadline = None,
-            (Some(at), Some(deadline)) => deadline.as_mut().reset(at),
-            (Some(at), deadline) => *deadline = Some(Box::pin(tokio::time::sleep_until(at))),
+        match self {
+            Self::H1(exchange) => exchange.set_deadline(at),
+            Self::H2(exchange) => exchange.set_deadline(at),
         }
     }
 
     /// How long nothing may move from now on: longer for streams that say little.
-    pub(crate) fn set_patience(&mut self, patience: Duration) {
-        self.patience = patience;
+    pub(crate) fn set_patience(&mut self, patience: std::time::Duration) {
+        match self {
+            Self::H1(exchange) => exchange.set_patience(patience),
+            Self::H2(exchange) => exchange.set_patience(patience),
+        }
     }
 
-    /// Whether not a byte of the request was written.
+    /// Whether the upstream has surely done nothing for the request.
     pub(crate) fn is_unsent(&self) -> bool {
-        !self.wrote
+        match self {
+            Self::H1(exchange) => exchange.is_unsent(),
+            Self::H2(exchange) => exchange.is_unsent(),
+        }
     }
 
-    /// Sends the request and reads the head of its final response. Drop-safe: the connection is then closed.
+    /// Sends the request and reads the head of its final response. Drop-safe.
     ///
     /// # Errors
     /// [`ExchangeError`]; the exchange is of no further use.
@@ -137,100 +85,10 @@ impl Exchange {
         &mut self,
         request: &mut RequestBody<'_>,
     ) -> Result<ParsedResponse, ExchangeError> {
-        poll_fn(|cx| self.poll_response(cx, request)).await
-    }
-
-    fn poll_response(
-        &mut self,
-        cx: &mut Context<'_>,
-        request: &mut RequestBody<'_>,
-    ) -> Poll<Result<ParsedResponse, ExchangeError>> {
-        loop {
-            if let Poll::Ready(Err(error)) = self.poll_send(cx, request) {
-                return Poll::Ready(Err(error.into()));
-            }
-            let Some(connection) = &mut self.connection else { return Poll::Ready(Err(closed())) };
-            if !connection.input.is_empty()
-                && let Some(parsed) =
-                    self.parser.parse(connection.input.filled(), self.method, &self.limits)?
-            {
-                connection.input.consume(parsed.consumed);
-                if parsed.framing.interim {
-                    // Only 100 is passed on. 103 (early hints) is left out: a client of HTTP/1.1 need not expect it.
-                    self.interim += 1;
-                    if self.interim > INTERIM_RESPONSES {
-                        return Poll::Ready(Err(ResponseError::Status.into()));
-                    }
-                    if parsed.head.status() == 100 {
-                        request.wanted();
-                    }
-                    continue;
-                }
-                self.body = BodyReader::new(parsed.framing.body, &self.limits);
-                self.keep_alive = parsed.framing.keep_alive;
-                return Poll::Ready(Ok(parsed));
-            }
-            if ready!(self.poll_fill(cx, false))? == 0 {
-                return Poll::Ready(Err(closed()));
-            }
+        match self {
+            Self::H1(exchange) => exchange.response(request).await,
+            Self::H2(exchange) => exchange.response(request).await,
         }
-    }
-
-    /// Writes as much of the request as the upstream takes and the client has sent. Pending while more is to come.
-    fn poll_send(
-        &mut self,
-        cx: &mut Context<'_>,
-        request: &mut RequestBody<'_>,
-    ) -> Poll<Result<(), ClientError>> {
-        let Some(connection) = &mut self.connection else { return Poll::Ready(Ok(())) };
-        loop {
-            // A small body goes out with its head, in one write.
-            let mut starved = false;
-            while self.sending == Sending::Body && !starved && self.outbox.len() < BUFFER {
-                match request.poll_more(cx, &mut self.outbox) {
-                    Poll::Ready(Ok(true)) => self.sending = Sending::Last,
-                    Poll::Ready(Ok(false)) => {}
-                    Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
-                    Poll::Pending => starved = true,
-                }
-            }
-            match self.sending {
-                Sending::Done | Sending::Broken => return Poll::Ready(Ok(())),
-                Sending::Body if self.outbox.is_empty() => return Poll::Pending,
-                Sending::Body | Sending::Last => {}
-            }
-            let before = self.outbox.len();
-            let written = self.outbox.poll_write(cx, Pin::new(&mut connection.stream));
-            if self.outbox.len() < before {
-                self.wrote = true;
-                self.waiting = false;
-            }
-            match written {
-                Poll::Pending => return Poll::Pending,
-                Poll::Ready(Err(_)) => self.sending = Sending::Broken,
-                Poll::Ready(Ok(())) if self.sending == Sending::Last => self.sending = Sending::Done,
-                Poll::Ready(Ok(())) if starved => return Poll::Pending,
-                Poll::Ready(Ok(())) => {}
-            }
-        }
-    }
-
-    /// Reads once from the upstream, within its time.
-    fn poll_fill(&mut self, cx: &mut Context<'_>, large: bool) -> Poll<Result<usize, ExchangeError>> {
-        let Some(connection) = &mut self.connection else { return Poll::Ready(Ok(0)) };
-        if let Poll::Ready(count) = connection.input.poll_read(cx, Pin::new(&mut connection.stream), large) {
-            self.waiting = false;
-            return Poll::Ready(count.map_err(ExchangeError::Closed));
-        }
-        if !self.waiting {
-            self.waiting = true;
-            connection.timer.set(self.patience);
-        }
-        let over = self.deadline.as_mut().is_some_and(|deadline| deadline.as_mut().poll(cx).is_ready());
-        if over || connection.timer.poll(cx).is_ready() {
-            return Poll::Ready(Err(ExchangeError::TimedOut));
-        }
-        Poll::Pending
     }
 
     /// How many bytes of the response's body are there, in [`data`](Self::data): not zero. `None` at its end.
@@ -243,64 +101,41 @@ impl Exchange {
         cx: &mut Context<'_>,
         request: &mut RequestBody<'_>,
     ) -> Poll<Result<Option<usize>, ExchangeError>> {
-        if self.sending != Sending::Done
-            && let Poll::Ready(Err(error)) = self.poll_send(cx, request)
-        {
-            return Poll::Ready(Err(error.into()));
-        }
-        loop {
-            if self.data > 0 {
-                return Poll::Ready(Ok(Some(self.data)));
-            }
-            if self.body.is_done() {
-                self.give_back();
-                return Poll::Ready(Ok(None));
-            }
-            let Some(connection) = &mut self.connection else { return Poll::Ready(Ok(None)) };
-            let step = self.body.step(connection.input.filled())?;
-            connection.input.consume(step.skip);
-            self.data = step.data;
-            if step.data > 0 || self.body.is_done() {
-                continue;
-            }
-            let large = self.body.remaining().is_none_or(|left| left > BUFFER as u64);
-            if ready!(self.poll_fill(cx, large))? == 0 {
-                self.body.close()?;
-            }
+        match self {
+            Self::H1(exchange) => exchange.poll_data(cx, request),
+            Self::H2(exchange) => exchange.poll_data(cx, request),
         }
     }
 
     /// The data that [`poll_data`](Self::poll_data) found.
     pub(crate) fn data(&self) -> &[u8] {
-        self.connection.as_ref().map_or(&[], |c| &c.input.filled()[..self.data])
+        match self {
+            Self::H1(exchange) => exchange.data(),
+            Self::H2(exchange) => exchange.data(),
+        }
     }
 
     /// Forgets the first bytes of the data.
     pub(crate) fn consume(&mut self, count: usize) {
-        let count = count.min(self.data);
-        self.data -= count;
-        if let Some(connection) = &mut self.connection {
-            connection.input.consume(count);
+        match self {
+            Self::H1(exchange) => exchange.consume(count),
+            Self::H2(exchange) => exchange.consume(count),
         }
     }
 
     /// The trailers of a body that has ended.
     pub(crate) fn take_trailers(&mut self) -> Fields {
-        self.body.take_trailers()
+        match self {
+            Self::H1(exchange) => exchange.take_trailers(),
+            Self::H2(exchange) => exchange.take_trailers(),
+        }
     }
 
-    /// The connection after a 101, with what came after it.
-    pub(crate) fn into_tunnel(mut self) -> Option<(Connection, Occupied)> {
-        self.connection.take().map(|connection| (connection, self.occupied))
-    }
-
-    /// The response is read: another request may use the connection, if both sides are done and willing.
-    fn give_back(&mut self) {
-        if let Some(connection) = self.connection.take()
-            && self.keep_alive
-            && self.sending == Sending::Done
-        {
-            connection.give_back(self.occupied.endpoint());
+    /// The connection after a 101, with what came after it. HTTP/2 has no 101.
+    pub(crate) fn into_tunnel(self) -> Option<(Connection, Occupied)> {
+        match self {
+            Self::H1(exchange) => exchange.into_tunnel(),
+            Self::H2(_) => None,
         }
     }
 }

@@ -12,3 +12,4 @@ mod reload;
 mod routing;
 mod support;
 mod tls;
+mod upstreams;

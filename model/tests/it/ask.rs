@@ -5,7 +5,7 @@ use std::{borrow::Cow, time::Duration};
 use model::{
     Action, Backend, BackendId, Endpoint, EndpointAddress, HostPattern, Listener, ListenerId,
     ListenerProtocol, Match, Origin, PathMatch, Rank, Request, Route, RouteId, Rule, TenantConfig, Timeouts,
-    WeightedBackend,
+    UpstreamProtocol, WeightedBackend,
 };
 
 /// A request as a lookup sees it.
@@ -142,6 +142,8 @@ pub(crate) fn config(listeners: Vec<Listener>, routes: Vec<Route>) -> TenantConf
             origin: origin("Backend", "b", ""),
             endpoints: vec![Endpoint { address: EndpointAddress::Ip(([127, 0, 0, 1], 1).into()), weight: 1 }],
             connect_timeout: Duration::from_secs(5),
+            protocol: UpstreamProtocol::Negotiated,
+            tls: None,
         }],
         certificates: vec![],
     }

@@ -85,7 +85,7 @@ pub(super) fn body_length(ended: bool, declared: Option<u64>) -> BodyLength {
 }
 
 /// Copies what is not the connection's.
-pub(super) fn copy_fields(fields: &Fields, into: &mut HeaderMap) {
+pub(crate) fn copy_fields(fields: &Fields, into: &mut HeaderMap) {
     for field in fields.iter().filter(|field| !field.hop_by_hop) {
         // Ours were checked by the same rules; a value that http refuses all the same is left out.
         if let (Ok(name), Ok(value)) =
@@ -97,7 +97,7 @@ pub(super) fn copy_fields(fields: &Fields, into: &mut HeaderMap) {
 }
 
 /// Trailers as ours.
-pub(super) fn trailers(headers: &HeaderMap) -> Fields {
+pub(crate) fn trailers(headers: &HeaderMap) -> Fields {
     let mut fields = Fields::new();
     for (name, value) in headers {
         let framing = [header::CONTENT_LENGTH, header::TRANSFER_ENCODING, header::HOST, header::CONNECTION];

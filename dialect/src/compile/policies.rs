@@ -1,0 +1,64 @@
+//! What became of each BackendTLSPolicy.
+
+use super::{Output, backends, world::World};
+use crate::{
+    Condition, Kind, Object, ObjectKey, ObjectStatus, Scope, Spec,
+    spec::BackendTlsPolicySpec,
+    status::{ACCEPTED, RESOLVED_REFS},
+};
+
+pub(super) fn compile(world: &World<'_>, objects: &[&Object], out: &mut Output) {
+    for object in objects {
+        if let Spec::BackendTlsPolicy(spec) = &object.spec {
+            policy(world, object, spec, out);
+        }
+    }
+}
+
+fn policy(world: &World<'_>, object: &Object, spec: &BackendTlsPolicySpec, out: &mut Output) {
+    let mut fault = None;
+    for (index, name) in spec.targets.iter().enumerate() {
+        if let Some((reason, message, fix)) = target_fault(world, object, name) {
+            out.warn(object, &format!("spec.targetRefs[{index}]"), message.clone(), fix);
+            fault.get_or_insert((reason, message));
+        }
+    }
+    let accepted = condition(ACCEPTED, fault);
+    let unresolved = backends::roots(world, object, &spec.tls).err().map(|fault| {
+        out.warn(object, "spec.validation.caCertificateRefs", fault.message.clone(), fault.fix);
+        (fault.reason, fault.message)
+    });
+    let conditions = vec![accepted, condition(RESOLVED_REFS, unresolved)];
+    out.statuses.push(ObjectStatus { key: object.key.clone(), conditions });
+}
+
+/// Why the policy does not hold for a Backend of that name, and what to do.
+fn target_fault(
+    world: &World<'_>,
+    object: &Object,
+    name: &str,
+) -> Option<(&'static str, String, &'static str)> {
+    let key =
+        ObjectKey { kind: Kind::Backend, name: name.to_owned(), namespace: object.key.namespace.clone() };
+    let Some(target) = world.object(Kind::Backend, &key.namespace, name) else {
+        return Some(("TargetNotFound", format!("there is no {key}"), "create it, or name another"));
+    };
+    if matches!(&target.spec, Spec::Backend(spec) if spec.tls.is_some()) {
+        let message = format!("{key} has a tls of its own, which holds");
+        return Some(("Conflicted", message, "remove either"));
+    }
+    match world.tls_policy(&key) {
+        Some((holds, _)) if holds.key != object.key => {
+            let message = format!("{key} has an older policy, {}", holds.key.name);
+            Some(("Conflicted", message, "remove either"))
+        }
+        _ => None,
+    }
+}
+
+fn condition(kind: &str, fault: Option<(&'static str, String)>) -> Condition {
+    let status = fault.is_none();
+    let (reason, message) = fault.unwrap_or_default();
+    let reason = if status { kind } else { reason };
+    Condition { scope: Scope::Object, kind: kind.to_owned(), status, reason: reason.to_owned(), message }
+}

@@ -1,0 +1,162 @@
+//! From an endpoint to a connection that can carry a request: one that is there, or a new one.
+
+use std::{io, rc::Rc, sync::Arc, time::Duration};
+
+use model::UpstreamProtocol;
+use tokio::{
+    net::TcpStream,
+    time::{Instant, timeout_at},
+};
+use tokio_rustls::TlsConnector;
+
+use super::{
+    Endpoint,
+    io::UpstreamIo,
+    links::{self, Slot},
+    pool::Connection,
+};
+use crate::worker::Thread;
+
+/// Why there is no connection.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ConnectError {
+    #[error("connect")]
+    Io(#[source] io::Error),
+    #[error("connect timed out")]
+    TimedOut,
+    /// The TLS handshake failed: its certificate is not trusted, or it does not like ours.
+    #[error("TLS handshake")]
+    Tls(#[source] io::Error),
+    /// It was to speak HTTP/2 and does not.
+    #[error("it does not speak HTTP/2")]
+    NotHttp2,
+}
+
+/// What a request asks of its connection.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Wish {
+    /// A new one: another idle one may be as dead as the first.
+    pub(crate) fresh: bool,
+    /// One that can change protocols, which is HTTP/1.1.
+    pub(crate) upgrade: bool,
+    /// The time for all of it.
+    pub(crate) limit: Duration,
+}
+
+/// By which a request goes.
+pub(crate) enum Way {
+    /// An HTTP/1.1 connection of its own.
+    H1(Connection),
+    /// A stream of an HTTP/2 connection.
+    H2(Slot),
+}
+
+/// What an endpoint whose protocol is negotiated chose when it was last asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) enum Spoken {
+    #[default]
+    Unknown,
+    Http1,
+    Http2,
+}
+
+impl Endpoint {
+    /// Whether requests to it may share a connection.
+    fn may_share(&self, upgrade: bool) -> bool {
+        match self.transport.protocol {
+            UpstreamProtocol::Http1 => false,
+            UpstreamProtocol::Http2 => true,
+            UpstreamProtocol::Negotiated => {
+                self.transport.tls.is_some() && !upgrade && self.spoken.get() != Spoken::Http1
+            }
+        }
+    }
+}
+
+/// A way to the endpoint.
+///
+/// # Errors
+/// [`ConnectError`]; the upstream has seen nothing of the request.
+pub(crate) async fn connect(
+    thread: &Rc<Thread>,
+    endpoint: &Rc<Endpoint>,
+    wish: Wish,
+) -> Result<Way, ConnectError> {
+    if endpoint.may_share(wish.upgrade) {
+        return Box::pin(links::acquire(thread, endpoint, wish.limit)).await;
+    }
+    if !wish.fresh
+        && let Some(connection) = Connection::reuse(endpoint)
+    {
+        return Ok(Way::H1(connection));
+    }
+    if endpoint.transport.tls.is_some() {
+        return Box::pin(open(thread, endpoint, wish)).await;
+    }
+    let stream = tcp(thread, endpoint, wish.limit).await?;
+    Ok(Way::H1(Connection::new(thread, UpstreamIo::Plain(stream))))
+}
+
+/// A new connection: with whatever TLS and protocol the endpoint agrees to.
+pub(super) async fn open(
+    thread: &Rc<Thread>,
+    endpoint: &Rc<Endpoint>,
+    wish: Wish,
+) -> Result<Way, ConnectError> {
+    let ends = Instant::now() + wish.limit;
+    let stream = tcp(thread, endpoint, wish.limit).await?;
+    let wants_http2 = endpoint.transport.protocol == UpstreamProtocol::Http2;
+    let Some(tls) = &endpoint.transport.tls else {
+        let io = UpstreamIo::Plain(stream);
+        return if wants_http2 {
+            links::begin(thread, endpoint, io).await.map(Way::H2)
+        } else {
+            Ok(Way::H1(Connection::new(thread, io)))
+        };
+    };
+    let config = if wish.upgrade && !wants_http2 { &tls.http1 } else { &tls.any };
+    let handshake = TlsConnector::from(Arc::clone(config)).connect(tls.server_name.clone(), stream);
+    let result = match timeout_at(ends, handshake).await {
+        Ok(result) => result.map_err(ConnectError::Tls),
+        Err(_) => Err(ConnectError::TimedOut),
+    };
+    let stream = match result {
+        Ok(stream) => stream,
+        Err(error) => {
+            thread.counters.upstream_handshake_errors.add(1);
+            endpoint.rest(thread.clock.now_ms());
+            return Err(error);
+        }
+    };
+    thread.counters.upstream_handshakes.add(1);
+    let is_http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+    let io = UpstreamIo::Tls(Box::new(stream));
+    if is_http2 {
+        endpoint.spoken.set(Spoken::Http2);
+        return links::begin(thread, endpoint, io).await.map(Way::H2);
+    }
+    if wants_http2 {
+        endpoint.rest(thread.clock.now_ms());
+        return Err(ConnectError::NotHttp2);
+    }
+    if !wish.upgrade {
+        endpoint.spoken.set(Spoken::Http1);
+    }
+    Ok(Way::H1(Connection::new(thread, io)))
+}
+
+async fn tcp(thread: &Thread, endpoint: &Endpoint, limit: Duration) -> Result<TcpStream, ConnectError> {
+    let result = match tokio::time::timeout(limit, TcpStream::connect(endpoint.address)).await {
+        Ok(Ok(stream)) => stream.set_nodelay(true).map(|()| stream).map_err(ConnectError::Io),
+        Ok(Err(error)) => Err(ConnectError::Io(error)),
+        Err(_) => Err(ConnectError::TimedOut),
+    };
+    match &result {
+        Ok(_) => thread.counters.upstream_connects.add(1),
+        Err(_) => {
+            thread.counters.upstream_connect_errors.add(1);
+            endpoint.rest(thread.clock.now_ms());
+        }
+    }
+    result
+}

@@ -1,0 +1,231 @@
+//! HTTP/2 connections to an endpoint, shared by the requests of a thread.
+
+use std::{
+    cell::{Cell, RefCell},
+    pin::pin,
+    rc::Rc,
+    sync::Arc,
+    task::{Context, Poll, Waker},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use h2::client::SendRequest;
+use tokio::{
+    sync::Notify,
+    time::{Instant, timeout_at},
+};
+use tracing::debug;
+
+use super::{
+    Endpoint,
+    connect::{ConnectError, Way, Wish, open},
+    io::UpstreamIo,
+    pool::millis,
+};
+use crate::{
+    buffer::ReadBuffer,
+    gather::Gather,
+    limits::{UPSTREAM_AGE, UPSTREAM_H2_FRAME, UPSTREAM_H2_STREAMS, UPSTREAM_IDLE_TIME},
+    metrics::Counters,
+    worker::Thread,
+};
+
+/// The connections of one endpoint.
+#[derive(Default)]
+pub(super) struct Links {
+    list: RefCell<Vec<Rc<Link>>>,
+    /// One is being opened: whoever comes meanwhile shares it.
+    opening: Cell<bool>,
+    opened: Notify,
+}
+
+/// One connection, as its streams see it. When the last of them and the list have let go, it ends.
+struct Link {
+    sender: SendRequest<Bytes>,
+    streams: Cell<usize>,
+    /// It takes no new streams.
+    retired: Rc<Cell<bool>>,
+    born_ms: u64,
+    idle_since_ms: Cell<u64>,
+}
+
+impl Link {
+    fn has_room(&self, now_ms: u64) -> bool {
+        if self.retired.get() || now_ms.saturating_sub(self.born_ms) >= millis(UPSTREAM_AGE) {
+            return false;
+        }
+        // h2 knows of a GOAWAY or a broken connection before its task has come to an end.
+        let mut cx = Context::from_waker(Waker::noop());
+        if matches!(self.sender.clone().poll_ready(&mut cx), Poll::Ready(Err(_))) {
+            self.retired.set(true);
+            return false;
+        }
+        self.streams.get() < self.sender.current_max_send_streams().clamp(1, UPSTREAM_H2_STREAMS)
+    }
+}
+
+/// A stream's place on a connection; dropping it makes room for another.
+pub(crate) struct Slot(Rc<Link>);
+
+impl Slot {
+    fn on(link: &Rc<Link>) -> Self {
+        link.streams.set(link.streams.get() + 1);
+        Self(Rc::clone(link))
+    }
+
+    /// A handle to begin the stream with.
+    pub(super) fn sender(&self) -> SendRequest<Bytes> {
+        self.0.sender.clone()
+    }
+
+    /// The connection seems to be dead: it gets no new streams.
+    pub(super) fn retire(&self) {
+        self.0.retired.set(true);
+    }
+
+    /// The stream is over.
+    pub(super) fn release(self, now_ms: u64) {
+        self.0.idle_since_ms.set(now_ms);
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        self.0.streams.set(self.0.streams.get() - 1);
+    }
+}
+
+impl Links {
+    /// A place on the connection that has been open for longest: the others may then grow idle and go.
+    fn pick(&self, now_ms: u64) -> Option<Slot> {
+        let mut list = self.list.borrow_mut();
+        let found = list.iter().find(|link| link.has_room(now_ms)).map(Slot::on);
+        if found.is_none() {
+            list.retain(|link| !link.retired.get());
+        }
+        found
+    }
+
+    /// Lets go of connections that are over, too old, or were idle for too long.
+    pub(super) fn expire(&self, now_ms: u64) {
+        self.list.borrow_mut().retain(|link| {
+            let idle = link.streams.get() == 0
+                && now_ms.saturating_sub(link.idle_since_ms.get()) >= millis(UPSTREAM_IDLE_TIME);
+            let old = now_ms.saturating_sub(link.born_ms) >= millis(UPSTREAM_AGE);
+            !(idle || old || link.retired.get())
+        });
+    }
+}
+
+/// Lets the next one open when the one that does has ended, however it ended.
+struct Opening<'e>(&'e Links);
+
+impl Drop for Opening<'_> {
+    fn drop(&mut self) {
+        self.0.opening.set(false);
+        self.0.opened.notify_waiters();
+    }
+}
+
+/// A place on a connection: one that is open, one that somebody is opening, or one that we open. `H1` if the endpoint
+/// turns out to speak only that.
+pub(super) async fn acquire(
+    thread: &Rc<Thread>,
+    endpoint: &Rc<Endpoint>,
+    limit: Duration,
+) -> Result<Way, ConnectError> {
+    let ends = Instant::now() + limit;
+    let links = &endpoint.links;
+    loop {
+        if let Some(slot) = links.pick(thread.clock.now_ms()) {
+            return Ok(Way::H2(slot));
+        }
+        let left = ends.saturating_duration_since(Instant::now());
+        if links.opening.get() {
+            let opened = links.opened.notified();
+            timeout_at(ends, opened).await.map_err(|_| ConnectError::TimedOut)?;
+            // It may have found out that nothing can be shared.
+            if endpoint.spoken.get() == super::connect::Spoken::Http1 {
+                return open(thread, endpoint, Wish { fresh: true, upgrade: false, limit: left }).await;
+            }
+            continue;
+        }
+        links.opening.set(true);
+        let _opening = Opening(links);
+        return open(thread, endpoint, Wish { fresh: true, upgrade: false, limit: left }).await;
+    }
+}
+
+/// Begins HTTP/2 on a new connection, with a place for the one who opened it.
+pub(super) async fn begin(
+    thread: &Rc<Thread>,
+    endpoint: &Rc<Endpoint>,
+    io: UpstreamIo,
+) -> Result<Slot, ConnectError> {
+    let limits = &thread.limits;
+    let gather = Gather::new(io, ReadBuffer::default());
+    let handshake = h2::client::Builder::new()
+        .initial_window_size(limits.h2_stream_window)
+        .initial_connection_window_size(limits.h2_connection_window)
+        .max_frame_size(UPSTREAM_H2_FRAME)
+        .max_header_list_size(u32::try_from(limits.head_bytes).unwrap_or(u32::MAX))
+        .max_send_buffer_size(limits.h2_send_buffer)
+        .initial_max_send_streams(UPSTREAM_H2_STREAMS)
+        .enable_push(false)
+        .handshake::<_, Bytes>(gather.clone())
+        .await;
+    let (sender, connection) = handshake.map_err(|error| {
+        endpoint.rest(thread.clock.now_ms());
+        ConnectError::Io(std::io::Error::other(error))
+    })?;
+    let now = thread.clock.now_ms();
+    let retired = Rc::new(Cell::new(false));
+    let link = Rc::new(Link {
+        sender,
+        streams: Cell::new(0),
+        retired: Rc::clone(&retired),
+        born_ms: now,
+        idle_since_ms: Cell::new(now),
+    });
+    let (address, open) = (endpoint.address, Open::new(&thread.counters));
+    let closing = thread.clock.timer();
+    // Ends with the connection: when nobody holds it any more, or when the upstream has enough.
+    drop(tokio::task::spawn_local(async move {
+        let _open = open;
+        let mut connection = pin!(async move {
+            if let Err(error) = connection.await {
+                debug!(%address, %error, "HTTP/2 connection to an upstream ended");
+            }
+        });
+        std::future::poll_fn(|cx| {
+            if gather.poll_connection(cx, connection.as_mut()) { Poll::Ready(()) } else { Poll::Pending }
+        })
+        .await;
+        retired.set(true);
+        // What is left is a GOAWAY: an upstream that does not take it is not waited for.
+        let _late = closing.within(CLOSING, |cx| gather.poll_close(cx)).await;
+    }));
+    let slot = Slot::on(&link);
+    endpoint.links.list.borrow_mut().push(link);
+    Ok(slot)
+}
+
+/// How long an upstream is given to take our goodbye.
+const CLOSING: Duration = Duration::from_secs(2);
+
+/// Counts a connection until it has ended.
+struct Open(Arc<Counters>);
+
+impl Open {
+    fn new(counters: &Arc<Counters>) -> Self {
+        counters.upstream_connections.add(1);
+        Self(Arc::clone(counters))
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.upstream_connections.sub(1);
+    }
+}
