@@ -66,6 +66,8 @@ pub(super) struct Feed {
     /// Lent to a blocking thread while it compiles.
     assembler: Option<Assembler>,
     keeper: Keeper,
+    /// There was a last-known-good file.
+    started: bool,
 }
 
 impl Feed {
@@ -105,20 +107,33 @@ impl Feed {
                 }
             }
         }
-        let feed =
-            Self { worker, pool, servers, control, assembler: Some(assembler), keeper: keep::start(cache) };
+        let feed = Self {
+            worker,
+            pool,
+            servers,
+            control,
+            assembler: Some(assembler),
+            keeper: keep::start(cache),
+            started,
+        };
         (feed, started)
     }
 
     /// Follows the feed for ever. To be dropped when the worker ends.
     pub(super) async fn follow(mut self) {
         let (mut backoff, mut route) = (BACKOFF, Route::default());
+        let mut failed = 0;
         loop {
             route.learn(&self.servers.borrow().servers);
             let Some(server) = route.choose() else { return };
             let began = Instant::now();
             let Err(error) = self.stream(&server).await;
             warn!(%server, error = &error as &dyn std::error::Error, "feed lost, serving on with what is here");
+            failed += 1;
+            if self.started && failed >= self.servers.borrow().servers.len() {
+                // None of them answers, so nothing newer is about to come.
+                self.control.ready();
+            }
             if began.elapsed() > BACKOFF_MAX {
                 backoff = BACKOFF;
             }
@@ -161,6 +176,7 @@ impl Feed {
             revision: config.revision.0,
         };
         self.control.activate(config)?;
+        debug!(revision = ack.revision, current, "configuration active");
         if current {
             self.control.ready();
             self.keeper.changed(assembler);
