@@ -181,8 +181,8 @@ pub enum OpenError {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
     "{} is damaged at byte {offset}: {problem}. Do not start this server on it. With other servers: \
-     move the data directory away and join again; alone: restore a backup (moving the damaged file away loses \
-     what it holds)", file.display()
+     remove this one from the cluster (`weir cluster remove`), move its data directory away and join again under a new id; \
+     alone: restore a backup (`weir restore`; moving the damaged file away loses what it holds)", file.display()
 )]
 pub struct Damaged {
     /// The file.
