@@ -106,7 +106,9 @@ pub(crate) fn refusal(status: Status) -> anyhow::Error {
         Code::NotFound => anyhow!("not found: {message}"),
         Code::Aborted => anyhow!("someone else changed it meanwhile, try again: {message}"),
         Code::Unavailable => {
-            anyhow!("no server can be reached (is one running?), or none leads now; try again: {message}")
+            anyhow!(
+                "no server can be reached (is `weir up` or `weir server` running?), or none leads now; try again: {message}"
+            )
         }
         Code::DeadlineExceeded => {
             anyhow!("no answer in time; the change may or may not have happened: {message}")
