@@ -19,6 +19,7 @@ mod date;
 mod downstream;
 mod drain;
 mod gather;
+mod grpc;
 pub mod h1;
 pub mod limits;
 mod listen;

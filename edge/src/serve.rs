@@ -20,6 +20,7 @@ use crate::{
     config::{Config, TenantTable},
     date,
     downstream::Client,
+    grpc,
     h1::{
         Name, Outgoing, Persistence, RequestHead, RequestTarget, ResponseFraming, ResponseHead, Upgrade,
         write_request,
@@ -195,8 +196,11 @@ async fn answer(
         }
         CompiledAction::Forward(variants) => {
             let variant = pick_variant(variants, thread)?;
-            let deadline = place.found.rule.timeouts.request.map(|limit| Instant::now() + limit);
-            let to = Destination { place, variant, deadline };
+            let grpc = grpc::is_grpc(&incoming.head.fields);
+            let patience = if grpc { grpc::timeout(&incoming.head.fields) } else { None };
+            let limit = [place.found.rule.timeouts.request, patience].into_iter().flatten().min();
+            let deadline = limit.and_then(|limit| Instant::now().checked_add(limit));
+            let to = Destination { place, variant, deadline, grpc };
             let (mut head, answer) = forward(thread, client, incoming, &to, record).await?;
             edit::response(&mut head, &variant.filters);
             Ok((head, answer))
@@ -252,8 +256,10 @@ fn pick_variant<'t>(forward: &'t Forward, thread: &Thread) -> Result<&'t Variant
 struct Destination<'t> {
     place: &'t Place<'t>,
     variant: &'t Variant,
-    /// When the route's time is over.
+    /// When the route's time is over, or the client's.
     deadline: Option<Instant>,
+    /// It is a gRPC request.
+    grpc: bool,
 }
 
 impl Destination<'_> {
@@ -340,6 +346,10 @@ async fn attempt(
         Way::H2(slot) => begin_stream(thread, &endpoint, slot, occupied, incoming, to).map_err(unsent)?,
     };
     exchange.set_deadline(to.deadline);
+    if to.grpc {
+        // A server may wait for a client's messages before it says anything.
+        exchange.set_patience(LIMITS.tunnel_idle);
+    }
     let waiting = exchange.response(&mut incoming.body);
     let result = match to.place.found.rule.timeouts.backend_request {
         None => waiting.await,
@@ -372,7 +382,7 @@ fn until(deadline: Option<Instant>, limit: Duration) -> Duration {
 /// Streams that are right to say nothing for a while.
 fn is_slow_stream(head: &ResponseHead) -> bool {
     let kind = head.fields.known(Name::ContentType).unwrap_or_default();
-    kind.starts_with(b"text/event-stream") || kind.starts_with(b"application/grpc")
+    kind.starts_with(b"text/event-stream") || grpc::is_grpc(&head.fields)
 }
 
 /// Makes the request's fields what the upstream shall see.

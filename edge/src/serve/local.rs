@@ -8,11 +8,15 @@ use super::{edit, refusal::Refusal};
 use crate::{
     date,
     downstream::Client,
+    grpc,
     h1::{Method, Name, RequestHead, ResponseHead, Scheme, standard_reason},
 };
 
-/// The reply to a refused request: JSON for who asks for it, otherwise a line of text.
+/// The reply to a refused request: gRPC's for its clients, JSON for who asks for it, otherwise a line of text.
 pub(crate) fn refuse(refusal: &Refusal, request: &RequestHead) -> (ResponseHead, Cow<'static, [u8]>) {
+    if grpc::is_grpc(&request.fields) {
+        return (grpc::refuse(refusal), Cow::Borrowed(b""));
+    }
     let json = request
         .fields
         .known(Name::Accept)

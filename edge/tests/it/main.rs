@@ -6,6 +6,7 @@ mod attacks;
 mod bodies;
 mod drain;
 mod forwarding;
+mod grpc;
 mod h2;
 mod overload;
 mod reload;

@@ -80,16 +80,16 @@ impl Authority {
     }
 }
 
-type Answer = BoxFuture<'static, ()>;
+pub(crate) type Answer = BoxFuture<'static, ()>;
 type Serve = dyn Fn(Turn) -> Answer + Send + Sync;
 
 /// A request that an HTTP/2 upstream got.
-struct Turn {
+pub(crate) struct Turn {
     /// The number of its connection, and of the request on it, from 0.
     connection: usize,
     number: usize,
     request: Request<RecvStream>,
-    respond: SendResponse<Bytes>,
+    pub(crate) respond: SendResponse<Bytes>,
 }
 
 impl Turn {
@@ -100,7 +100,7 @@ impl Turn {
 }
 
 /// An HTTP/2 upstream, or an HTTP/1.1 upstream in TLS.
-struct Peer {
+pub(crate) struct Peer {
     address: SocketAddr,
     connections: Arc<AtomicUsize>,
     /// The server names that clients sent.
@@ -108,7 +108,7 @@ struct Peer {
 }
 
 #[derive(Clone, Default)]
-struct Manner {
+pub(crate) struct Manner {
     tls: Option<Arc<ServerConfig>>,
     /// Streams at once.
     streams: Option<u32>,
@@ -117,7 +117,7 @@ struct Manner {
 }
 
 impl Peer {
-    fn start(manner: Manner, serve: impl Fn(Turn) -> Answer + Send + Sync + 'static) -> Self {
+    pub(crate) fn start(manner: Manner, serve: impl Fn(Turn) -> Answer + Send + Sync + 'static) -> Self {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         listener.set_nonblocking(true).unwrap();
         let address = listener.local_addr().unwrap();
@@ -231,7 +231,7 @@ fn indent(pem: &str) -> String {
 }
 
 /// All goes to `peer`; `spec` says how.
-fn proxy(peer: &Peer, spec: &str) -> String {
+pub(crate) fn proxy(peer: &Peer, spec: &str) -> String {
     route(&forward("up"))
         + &format!(
             "---\napiVersion: weir.dev/v1\nkind: Backend\nmetadata: {{name: up}}\nspec:\n  \
@@ -240,7 +240,7 @@ fn proxy(peer: &Peer, spec: &str) -> String {
         )
 }
 
-const H2C: &str = "  appProtocol: kubernetes.io/h2c\n";
+pub(crate) const H2C: &str = "  appProtocol: kubernetes.io/h2c\n";
 
 /// TLS to `up.test`, whose authority is `authority`.
 fn in_tls(peer: &Peer, authority: &Authority, more: &str) -> String {

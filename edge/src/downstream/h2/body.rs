@@ -15,6 +15,7 @@ use super::{OpenStream, Streams, request};
 use crate::{
     body::{ClientError, Outbox, Pace, RequestBody},
     clock::Timer,
+    grpc,
     h1::{BodyLength, Fields, Method, Name, RequestHead, ResponseHead},
     limits::Limits,
     metrics::Outcome,
@@ -61,7 +62,7 @@ impl H2Body {
             pace: Pace::default(),
             timer,
             // A gRPC stream is right to say nothing for a while.
-            pauses: is_grpc(head),
+            pauses: grpc::is_grpc(&head.fields),
             streams: Rc::clone(&stream.0),
             limits: thread.limits,
         };
@@ -128,10 +129,6 @@ impl H2Body {
     }
 }
 
-fn is_grpc(head: &RequestHead) -> bool {
-    head.fields.known(Name::ContentType).is_some_and(|kind| kind.starts_with(b"application/grpc"))
-}
-
 /// A reply as hyper wants it: the body holds all that the request occupies until its end.
 pub(crate) struct H2Reply {
     head: ResponseHead,
@@ -151,6 +148,9 @@ impl H2Reply {
     ) -> Self {
         let Reply { mut head, body, mut record } = reply;
         let bodied = has_body(method, head.status());
+        // Then the head ends the stream, as gRPC demands of a reply that is only trailers.
+        let bodiless = matches!(&body, ReplyBody::Upstream(relay)
+            if matches!(relay.framing.body, BodyLength::None | BodyLength::Length(0)));
         let (body, length) = match body {
             ReplyBody::Local(bytes) => {
                 record.finished(Outcome::Answered);
@@ -171,13 +171,13 @@ impl H2Reply {
             ReplyBody::Tunnel(_) => (None, None),
         };
         head.fields.remove_known(Name::ContentLength);
-        let declares = head.status() >= 200 && head.status() != 204;
+        let declares = head.status() >= 200 && head.status() != 204 && !grpc::is_trailers_only(&head);
         if let Some(length) = length.filter(|_| declares) {
             // Digits are a valid value.
             let _valid =
                 head.fields.push_known(Name::ContentLength, itoa::Buffer::new().format(length).as_bytes());
         }
-        let length = if bodied { length } else { Some(0) };
+        let length = if bodied && !bodiless { length } else { Some(0) };
         let mut reply =
             Self { head, body, record: Some(record), length, stream, thread: Some(Rc::clone(thread)) };
         if reply.length == Some(0) {
@@ -232,6 +232,12 @@ impl H2Reply {
                     _ => Outcome::Truncated,
                 };
                 self.end(outcome);
+                // gRPC can say what happened; to other clients a reset says that this was not all.
+                if outcome == Outcome::Truncated && grpc::is_grpc(&self.head.fields) {
+                    let mut trailers = HeaderMap::new();
+                    request::copy_fields(&grpc::broken_off(&error), &mut trailers);
+                    return Poll::Ready(Some(Ok(Frame::trailers(trailers))));
+                }
                 Poll::Ready(Some(Err(error)))
             }
         }
