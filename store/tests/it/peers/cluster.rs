@@ -3,6 +3,10 @@
 use std::{
     collections::BTreeMap,
     net::Ipv4Addr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, SystemTime},
 };
 
@@ -12,6 +16,7 @@ use api::{
 };
 use store::{
     Config, Handle, NodeId, OpenError, Start, Store,
+    fatal::{Fatal, OnFatal},
     transport::{self, LinkState, Links, LinksConfig, Observer},
 };
 use tempfile::TempDir;
@@ -69,6 +74,14 @@ pub(super) struct Cluster {
     ca: Ca,
     dir: TempDir,
     adjust: Adjust,
+    ending: Arc<AtomicBool>,
+}
+
+impl Drop for Cluster {
+    /// The directory goes while servers are still on their way out: that it fails them is no fault of theirs.
+    fn drop(&mut self) {
+        self.ending.store(true, Ordering::Relaxed);
+    }
 }
 
 impl Cluster {
@@ -79,6 +92,7 @@ impl Cluster {
             ca: Ca::create("test", SystemTime::now()).unwrap(),
             dir: tempfile::tempdir().unwrap(),
             adjust,
+            ending: Arc::default(),
         }
     }
 
@@ -101,6 +115,9 @@ impl Cluster {
         // What was forwarded to a leader that is gone is not waited for long.
         config.write_timeout = Duration::from_secs(1);
         config.read_timeout = Duration::from_secs(20);
+        let ending = self.ending.clone();
+        let fine = move |fatal: &Fatal| assert!(ending.load(Ordering::Relaxed), "server {node}: {fatal}");
+        config.on_fatal = OnFatal(Arc::new(fine));
         config.snapshot_entries = 20;
         config.snapshot_bytes = 64 << 10;
         let addresses = self.switches.iter().map(|(node, switch)| (*node, switch.address.to_string()));
