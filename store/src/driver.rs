@@ -376,7 +376,11 @@ impl Driver {
             // Before the messages: the first may be for the one that joins.
             self.publish_members();
         }
-        effects.messages.into_iter().for_each(|message| self.network.send(message));
+        // A leader's say only that the others may apply what it answers below; a leader waits for the others'.
+        let mut messages = effects.messages;
+        if !self.node.is_leader() {
+            messages.drain(..).for_each(|message| self.network.send(message));
+        }
         self.publish();
         for (ticket, outcome) in effects.answers {
             metrics::counter!(metric::PROPOSALS, "outcome" => label(&outcome)).increment(1);
@@ -391,6 +395,7 @@ impl Driver {
                 drop(read.reply.send(Ok(())));
             }
         }
+        messages.into_iter().for_each(|message| self.network.send(message));
         if effects.replaced {
             self.rebuild_state();
         } else {

@@ -325,6 +325,12 @@ impl Node {
         Leadership { leader: self.raw.raft.state == StateRole::Leader && applied == term, term }
     }
 
+    /// Whether this server has won an election; [`Node::leadership`] says whether it is ready to lead.
+    #[must_use]
+    pub fn is_leader(&self) -> bool {
+        self.raw.raft.state == StateRole::Leader
+    }
+
     /// Who leads, as far as this server knows.
     #[must_use]
     pub fn leader(&self) -> Option<NodeId> {
