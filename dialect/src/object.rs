@@ -28,6 +28,9 @@ pub enum Kind {
     /// `gateway.networking.k8s.io/v1` HTTPRoute: how requests are answered.
     #[serde(rename = "HTTPRoute")]
     HttpRoute,
+    /// `gateway.networking.k8s.io/v1` GRPCRoute: how gRPC requests are answered.
+    #[serde(rename = "GRPCRoute")]
+    GrpcRoute,
     /// `gateway.networking.k8s.io/v1beta1` ReferenceGrant: who may refer to this namespace's objects.
     ReferenceGrant,
     /// `gateway.networking.k8s.io/v1` BackendTLSPolicy: TLS to Backends.
@@ -49,9 +52,10 @@ pub enum Kind {
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Gateway,
         Self::HttpRoute,
+        Self::GrpcRoute,
         Self::ReferenceGrant,
         Self::BackendTlsPolicy,
         Self::Secret,
@@ -68,6 +72,7 @@ impl Kind {
         match self {
             Self::Gateway => "Gateway",
             Self::HttpRoute => "HTTPRoute",
+            Self::GrpcRoute => "GRPCRoute",
             Self::ReferenceGrant => "ReferenceGrant",
             Self::BackendTlsPolicy => "BackendTLSPolicy",
             Self::Secret => "Secret",
@@ -93,6 +98,7 @@ impl Kind {
                 &["gateway.networking.k8s.io/v1", "gateway.networking.k8s.io/v1beta1"]
             }
             Self::ReferenceGrant => &["gateway.networking.k8s.io/v1beta1", "gateway.networking.k8s.io/v1"],
+            Self::GrpcRoute => &["gateway.networking.k8s.io/v1"],
             Self::BackendTlsPolicy => &["gateway.networking.k8s.io/v1", "gateway.networking.k8s.io/v1alpha3"],
             Self::Secret | Self::ConfigMap => &["v1"],
             Self::Backend | Self::DirectResponse | Self::Pool | Self::Tenant => &["weir.dev/v1"],

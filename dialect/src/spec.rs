@@ -34,6 +34,8 @@ pub enum Spec {
     Gateway(GatewaySpec),
     /// Of an HTTPRoute.
     HttpRoute(HttpRouteSpec),
+    /// Of a GRPCRoute: gRPC's methods are paths.
+    GrpcRoute(HttpRouteSpec),
     /// Of a ReferenceGrant.
     ReferenceGrant(ReferenceGrantSpec),
     /// Of a BackendTLSPolicy.
@@ -61,6 +63,7 @@ impl Spec {
         match kind {
             Kind::Gateway => spec(fields, GatewaySpec::read).map(Self::Gateway),
             Kind::HttpRoute => spec(fields, HttpRouteSpec::read).map(Self::HttpRoute),
+            Kind::GrpcRoute => spec(fields, HttpRouteSpec::read_grpc).map(Self::GrpcRoute),
             Kind::ReferenceGrant => spec(fields, ReferenceGrantSpec::read).map(Self::ReferenceGrant),
             Kind::BackendTlsPolicy => spec(fields, BackendTlsPolicySpec::read).map(Self::BackendTlsPolicy),
             Kind::Secret => TlsSecretSpec::read(fields).map(Self::TlsSecret),

@@ -119,9 +119,10 @@ pub(crate) fn refusal(status: Status) -> anyhow::Error {
 
 /// `HTTPRoute` for `httproute`, `httproutes`, `HTTPRoute`, or a short name.
 pub(crate) fn kind(name: &str) -> Result<&'static str> {
-    const KINDS: [(&str, &[&str]); 10] = [
+    const KINDS: [(&str, &[&str]); 11] = [
         ("Gateway", &["gateway", "gateways", "gtw"]),
         ("HTTPRoute", &["httproute", "httproutes", "route", "routes"]),
+        ("GRPCRoute", &["grpcroute", "grpcroutes"]),
         ("Backend", &["backend", "backends"]),
         ("Pool", &["pool", "pools"]),
         ("Tenant", &["tenant", "tenants"]),

@@ -1,6 +1,6 @@
 //! Backends, with the TLS that they or their policies ask for.
 
-use model::{Backend, BackendId, CertificateId, UpstreamRoots, UpstreamTls};
+use model::{Backend, BackendId, CertificateId, UpstreamProtocol, UpstreamRoots, UpstreamTls};
 
 use super::{
     Output,
@@ -20,14 +20,18 @@ pub(super) struct TlsFault {
     pub(super) fix: &'static str,
 }
 
-/// Adds the backend that `object` is, once.
+/// Adds the backend that `object` is, once. For gRPC one that does not say what it speaks in cleartext speaks HTTP/2: that
+/// is a backend of its own, beside the one that other routes know.
 pub(super) fn add(
     world: &World<'_>,
     object: &Object,
+    grpc: bool,
     out: &mut Output,
 ) -> Result<Option<BackendId>, TlsFault> {
     let Spec::Backend(spec) = &object.spec else { return Ok(None) };
-    let id = BackendId(id_text(&object.key));
+    let in_tls = spec.tls.is_some() || world.tls_policy(&object.key).is_some();
+    let assumed = grpc && !in_tls && spec.protocol == UpstreamProtocol::Negotiated;
+    let id = BackendId(format!("{}{}", id_text(&object.key), if assumed { "/h2c" } else { "" }));
     let Err(at) = out.config.backends.binary_search_by(|known| known.id.cmp(&id)) else {
         return Ok(Some(id));
     };
@@ -37,7 +41,7 @@ pub(super) fn add(
         origin: object.key.origin("spec"),
         endpoints: spec.endpoints.clone(),
         connect_timeout: spec.connect_timeout,
-        protocol: spec.protocol,
+        protocol: if assumed { UpstreamProtocol::Http2 } else { spec.protocol },
         tls,
     };
     out.config.backends.insert(at, backend);

@@ -9,7 +9,7 @@ use super::{
     world::{Unresolved, World, id_text},
 };
 use crate::{
-    Condition, Kind, Object, ObjectStatus, PoolSpec, Scope, Spec,
+    Condition, Kind, Object, ObjectKey, ObjectStatus, PoolSpec, Scope, Spec,
     spec::{CertificateRef, GatewayListener, GatewaySpec, RoutesFrom},
     status::{ACCEPTED, RESOLVED_REFS},
 };
@@ -26,14 +26,14 @@ pub(super) struct Attach<'a> {
 }
 
 impl Attach<'_> {
-    /// Whether routes of `namespace` may attach to this listener of a Gateway in `own`.
-    pub(super) fn allows(&self, own: &str, namespace: &str) -> bool {
+    /// Whether `route` may attach to this listener of a Gateway in `own`.
+    pub(super) fn allows(&self, own: &str, route: &ObjectKey) -> bool {
         let from = match self.spec.routes_from {
-            RoutesFrom::Same => own == namespace,
+            RoutesFrom::Same => own == route.namespace,
             RoutesFrom::All => true,
             RoutesFrom::None => false,
         };
-        from && self.spec.allows_http_routes
+        from && self.spec.allowed_kinds.contains(&route.kind)
     }
 }
 

@@ -19,7 +19,8 @@ pub(super) fn assign(routes: &mut [Route], world: &World<'_>) {
         .iter()
         .map(|route| {
             let origin = &route.origin;
-            world.object(Kind::HttpRoute, &origin.namespace, &origin.name).and_then(|object| object.created)
+            let kind = Kind::parse(&origin.kind)?;
+            world.object(kind, &origin.namespace, &origin.name).and_then(|object| object.created)
         })
         .collect();
     let mut order = vec![];

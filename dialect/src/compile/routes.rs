@@ -1,4 +1,4 @@
-//! HTTPRoutes to routes.
+//! HTTPRoutes and GRPCRoutes to routes.
 
 use model::{Action, HostPattern, ListenerId, Match, Rank, Route, RouteId, Rule, WeightedBackend};
 
@@ -8,14 +8,14 @@ use super::{
     world::{Unresolved, World, id_text},
 };
 use crate::{
-    Condition, Kind, Object, ObjectStatus, Scope, Spec,
+    Condition, Kind, Object, ObjectKey, ObjectStatus, Scope, Spec,
     spec::{BackendRef, BackendTarget, HttpRouteSpec, ParentRef, RouteRule, RuleAction},
     status::{ACCEPTED, RESOLVED_REFS},
 };
 
 pub(super) fn compile(world: &World<'_>, objects: &[&Object], listeners: &Attachable<'_>, out: &mut Output) {
     for object in objects {
-        if let Spec::HttpRoute(spec) = &object.spec {
+        if let Spec::HttpRoute(spec) | Spec::GrpcRoute(spec) = &object.spec {
             route(world, object, spec, listeners, out);
         }
     }
@@ -76,12 +76,20 @@ fn route(
     let all_foreign = hostnames.is_empty() && !spec.hostnames.is_empty();
     if !attached.is_empty() && !all_foreign {
         out.config.routes.push(Route {
-            id: RouteId(id_text(&object.key)),
+            id: route_id(&object.key),
             origin: object.key.origin(""),
             listeners: attached,
             hostnames,
             rules,
         });
+    }
+}
+
+/// Unique among routes of all kinds: an HTTPRoute and a GRPCRoute may have one name.
+fn route_id(key: &ObjectKey) -> RouteId {
+    match key.kind {
+        Kind::HttpRoute => RouteId(id_text(key)),
+        kind => RouteId(format!("{kind}/{}", id_text(key))),
     }
 }
 
@@ -150,7 +158,7 @@ fn attach<'l, 'a>(
         let message = format!("Gateway {namespace}/{name} has no such listener");
         return fault("NoMatchingParent", message, "check sectionName and port");
     }
-    found.retain(|l| l.allows(namespace, &object.key.namespace));
+    found.retain(|l| l.allows(namespace, &object.key));
     if found.is_empty() {
         let message = format!("Gateway {namespace}/{name} does not let this route attach");
         return fault("NotAllowedByListeners", message, "check the listeners' allowedRoutes");
@@ -239,7 +247,7 @@ fn weighted(
     out: &mut Output,
 ) -> WeightedBackend {
     let found = backend(world, object, reference).and_then(|found| {
-        let added = backends::add(world, found, out);
+        let added = backends::add(world, found, object.key.kind == Kind::GrpcRoute, out);
         added.map_err(|fault| (Fault { reason: fault.reason, message: fault.message }, fault.fix))
     });
     let backend = match found {

@@ -39,8 +39,8 @@ pub struct GatewayListener {
     pub certificates: Vec<CertificateRef>,
     /// The namespaces whose routes may attach.
     pub routes_from: RoutesFrom,
-    /// Whether HTTPRoutes may attach.
-    pub allows_http_routes: bool,
+    /// The kinds of routes that may attach.
+    pub allowed_kinds: Vec<Kind>,
 }
 
 /// A Secret.
@@ -141,9 +141,10 @@ fn read_listener(node: &Node<'_>) -> Option<GatewayListener> {
     }
     let certificates = tls.map_or(Some(vec![]), |node| read_tls(&node));
     let allowed = fields.optional("allowedRoutes");
-    let allowed = allowed.map_or(Some((RoutesFrom::Same, true)), |node| read_allowed_routes(&node));
+    let allowed =
+        allowed.map_or(Some((RoutesFrom::Same, ROUTES.to_vec())), |node| read_allowed_routes(&node));
     fields.finish();
-    let (routes_from, allows_http_routes) = allowed?;
+    let (routes_from, allowed_kinds) = allowed?;
     Some(GatewayListener {
         name: name?,
         hostname: hostname?,
@@ -151,7 +152,7 @@ fn read_listener(node: &Node<'_>) -> Option<GatewayListener> {
         protocol: protocol?,
         certificates: certificates?,
         routes_from,
-        allows_http_routes,
+        allowed_kinds,
     })
 }
 
@@ -200,17 +201,24 @@ pub(super) fn read_reference(fields: &mut Fields<'_>) -> (Option<Option<String>>
     (namespace, fields.required("name").and_then(|node| name::name(&node)))
 }
 
-/// From which namespaces, and whether HTTPRoutes are among the kinds.
-fn read_allowed_routes(node: &Node<'_>) -> Option<(RoutesFrom, bool)> {
+/// What may attach to a listener of HTTP.
+const ROUTES: [Kind; 2] = [Kind::HttpRoute, Kind::GrpcRoute];
+
+/// From which namespaces, and of which kinds.
+fn read_allowed_routes(node: &Node<'_>) -> Option<(RoutesFrom, Vec<Kind>)> {
     let mut fields = node.fields()?;
     let from = fields.optional("namespaces").map_or(Some(RoutesFrom::Same), |node| read_namespaces(&node));
     let kinds = fields.optional("kinds").map(|node| node.items(8)).unwrap_or_default();
     fields.finish();
-    let mut http = kinds.is_empty();
-    for kind in &kinds {
-        http |= read_route_kind(kind)? == Kind::HttpRoute.as_str();
+    if kinds.is_empty() {
+        return Some((from?, ROUTES.to_vec()));
     }
-    Some((from?, http))
+    let mut allowed = vec![];
+    for kind in &kinds {
+        let kind = read_route_kind(kind)?;
+        allowed.extend(ROUTES.into_iter().filter(|route| route.as_str() == kind));
+    }
+    Some((from?, allowed))
 }
 
 fn read_namespaces(node: &Node<'_>) -> Option<RoutesFrom> {

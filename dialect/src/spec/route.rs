@@ -1,6 +1,7 @@
 //! `gateway.networking.k8s.io/v1` HTTPRoute.
 
 mod filters;
+mod grpc;
 mod matches;
 
 use std::{collections::HashSet, time::Duration};
@@ -8,7 +9,10 @@ use std::{collections::HashSet, time::Duration};
 use model::{Filter, HostPattern, Redirect, Timeouts};
 
 use super::{gateway::read_reference, hostname};
-use crate::{Kind, name, read::Node};
+use crate::{
+    Kind, name,
+    read::{Fields, Node},
+};
 
 pub use matches::RouteMatch;
 
@@ -105,9 +109,7 @@ pub enum BackendTarget {
 impl HttpRouteSpec {
     pub(super) fn read(node: &Node<'_>) -> Option<Self> {
         let mut fields = node.fields()?;
-        let parents = fields.list("parentRefs", MAX_PARENTS);
-        let parents: Vec<_> = parents.iter().filter_map(read_parent).collect();
-        let hostnames = fields.list("hostnames", MAX_HOSTNAMES).iter().filter_map(hostname).collect();
+        let (parents, hostnames) = read_place(&mut fields);
         let rules = fields.optional("rules");
         fields.unsupported(&["useDefaultGateways"]);
         let mut names = HashSet::new();
@@ -121,13 +123,34 @@ impl HttpRouteSpec {
                 vec![]
             }
         };
-        let all: usize = rules.iter().map(|rule| rule.matches.len()).sum();
-        if all > MAX_MATCHES_IN_ALL {
-            let problem = format!("its rules have {all} matches, more than {MAX_MATCHES_IN_ALL}");
-            fields.node.wrong(problem, "split the route into several");
-        }
+        bound_matches(&fields, &rules);
         fields.finish();
         Some(Self { parents, hostnames, rules })
+    }
+}
+
+/// Where the route attaches, and for which hosts.
+fn read_place(fields: &mut Fields<'_>) -> (Vec<ParentRef>, Vec<HostPattern>) {
+    let parents = fields.list("parentRefs", MAX_PARENTS).iter().filter_map(read_parent).collect();
+    let hostnames = fields.list("hostnames", MAX_HOSTNAMES).iter().filter_map(hostname).collect();
+    (parents, hostnames)
+}
+
+fn bound_matches(fields: &Fields<'_>, rules: &[RouteRule]) {
+    let all: usize = rules.iter().map(|rule| rule.matches.len()).sum();
+    if all > MAX_MATCHES_IN_ALL {
+        let problem = format!("its rules have {all} matches, more than {MAX_MATCHES_IN_ALL}");
+        fields.node.wrong(problem, "split the route into several");
+    }
+}
+
+/// The name of a rule, which nothing but people use.
+fn read_name(fields: &mut Fields<'_>, names: &mut HashSet<String>) {
+    if let Some(node) = fields.optional("name")
+        && let Some(name) = name::name(&node)
+        && !names.insert(name.clone())
+    {
+        node.wrong(format!("the name {name:?} is taken by a rule before it"), "use another");
     }
 }
 
@@ -154,12 +177,7 @@ fn read_parent(node: &Node<'_>) -> Option<ParentRef> {
 
 fn read_rule(node: &Node<'_>, names: &mut HashSet<String>) -> Option<RouteRule> {
     let mut fields = node.fields()?;
-    if let Some(node) = fields.optional("name")
-        && let Some(name) = name::name(&node)
-        && !names.insert(name.clone())
-    {
-        node.wrong(format!("the name {name:?} is taken by a rule before it"), "use another");
-    }
+    read_name(&mut fields, names);
     let mut matches: Vec<_> =
         fields.list("matches", MAX_MATCHES).iter().filter_map(matches::read_match).collect();
     if fields.optional("matches").is_none_or(|node| node.raw().as_array().is_some_and(Vec::is_empty)) {

@@ -63,3 +63,14 @@ fn a_static_proxy_compiles() {
 fn several_teams_compile() {
     check("teams", &[golden("teams")], &demo());
 }
+
+#[test]
+fn static_examples_compile_without_a_warning() {
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/static");
+    for name in ["proxy.yaml", "upstreams.yaml", "grpc.yaml"] {
+        let objects = dialect::parse(&[read(&directory.join(name))]).unwrap();
+        let compiled = dialect::compile(&objects, &Environment::standalone("static".parse().unwrap()));
+        assert_eq!((compiled.mistakes, compiled.warnings), (vec![], vec![]), "{name}");
+        assert!(!compiled.config.backends.is_empty(), "{name}");
+    }
+}

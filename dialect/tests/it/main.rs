@@ -3,6 +3,7 @@
 
 mod conditions;
 mod golden;
+mod grpc_route;
 mod malformed;
 mod property;
 mod secrets;

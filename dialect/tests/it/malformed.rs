@@ -32,7 +32,6 @@ fn documents() {
         ("apiVersion: v1\nkind: Service\n", &["Service kind: \"Service\"", "Backend of weir.dev/v1"]),
         ("apiVersion: v1\nkind: HttpRoute\n", &["kind: \"HttpRoute\"", "did you mean HTTPRoute?"]),
         ("apiVersion: v1\nkind: Potato\n", &["use Gateway, HTTPRoute,"]),
-        ("apiVersion: v1\nkind: GRPCRoute\n", &["use an HTTPRoute"]),
         (
             "apiVersion: v1\nkind: Gateway\nmetadata: {name: a}\nspec: {}",
             &["Gateway default/a apiVersion: \"v1\" has no kind Gateway", "use gateway.networking.k8s.io/v1"],

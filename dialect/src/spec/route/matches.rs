@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use model::{CompileLimits, PathMatch, ValueMatch, ValueMatcher, check_regex, path::canonical};
 
-use crate::read::Node;
+use crate::read::{Fields, Node};
 
 /// Gateway API's bounds.
 const MAX_VALUES: usize = 16;
@@ -45,12 +45,17 @@ pub(super) fn read_match(node: &Node<'_>) -> Option<RouteMatch> {
         }
         None => Some(None),
     };
-    let headers = read_values(&fields.list("headers", MAX_VALUES), MAX_HEADER_BYTES, read_header_name);
+    let headers = read_headers(&mut fields);
     let query = read_values(&fields.list("queryParams", MAX_VALUES), MAX_PARAMETER_BYTES, |node| {
         node.text_of(1..=256).map(str::to_owned)
     });
     fields.finish();
     Some(RouteMatch { path: path?, method: method?, headers: headers?, query: query? })
+}
+
+/// The `headers` of a match.
+pub(super) fn read_headers(fields: &mut Fields<'_>) -> Option<Vec<ValueMatch>> {
+    read_values(&fields.list("headers", MAX_VALUES), MAX_HEADER_BYTES, read_header_name)
 }
 
 #[derive(Clone, Copy)]
