@@ -22,6 +22,11 @@ const SILENT_TICKS: u32 = 2 * TICKS;
 #[expect(clippy::cast_possible_truncation, reason = "ten")]
 const TICKS: u32 = ELECTION_TICKS as u32;
 
+/// Ticks within which a voter must have been heard to count as there when a majority is asked for. A follower answers
+/// each tick: one that died a moment ago must not carry a change after which it is needed. One that only stood still for
+/// a moment costs a refusal, and the change is asked for again.
+const THERE_TICKS: u32 = 5;
+
 /// When the other servers were heard last, in ticks ago.
 #[derive(Debug, Default)]
 pub(super) struct Heard(BTreeMap<NodeId, u32>);
@@ -37,8 +42,8 @@ impl Heard {
         self.0.insert(node, 0);
     }
 
-    fn lately(&self, node: NodeId) -> bool {
-        self.0.contains_key(&node)
+    fn within(&self, node: NodeId, ticks: u32) -> bool {
+        self.0.get(&node).is_some_and(|ago| *ago <= ticks)
     }
 }
 
@@ -59,7 +64,7 @@ impl Node {
             MemberChange::AddLearner { .. } => {}
             MemberChange::Promote { .. } => {
                 let (entries, follows) = self.lacks(id);
-                let heard = self.heard.lately(id);
+                let heard = self.heard.within(id, SILENT_TICKS);
                 if entries > CAUGHT_UP || !follows || !heard {
                     return Err(MemberError::Behind { id, entries, heard });
                 }
@@ -115,7 +120,7 @@ impl Node {
     fn check_quorum(&self, change: impl FnOnce(&mut Vec<NodeId>)) -> Result<(), MemberError> {
         let mut voters = self.read_machine(|machine| machine.members().voters.clone());
         change(&mut voters);
-        let there = |id: &&NodeId| **id == self.config.id || self.heard.lately(**id);
+        let there = |id: &&NodeId| **id == self.config.id || self.heard.within(**id, THERE_TICKS);
         let healthy = voters.iter().filter(there).count();
         let (voters, needed) = (voters.len(), voters.len() / 2 + 1);
         if healthy < needed { Err(MemberError::Quorum { voters, healthy, needed }) } else { Ok(()) }

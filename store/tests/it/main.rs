@@ -14,15 +14,27 @@ mod single;
 mod transactions;
 mod watch;
 
-use std::{fs::File, io, path::Path, time::Duration};
+use std::{
+    fs::File,
+    io::{self, Write as _},
+    path::Path,
+    sync::Arc,
+    time::Duration,
+};
 
-use store::{Config, Handle, Store, files::FileSystem};
+use store::{Config, Handle, Store, fatal::OnFatal, files::FileSystem};
 
 /// Small files and a quick clock.
 fn config(dir: &Path) -> Config {
     let mut config = Config::new(dir);
     config.segment = 64 << 10;
     config.tick = Duration::from_millis(10);
+    // The default ends the whole run without a word.
+    config.on_fatal = OnFatal(Arc::new(|fatal| {
+        // Written past the test's capture, which an abort would take with it.
+        writeln!(io::stderr(), "a store of a test cannot go on: {fatal:?}").unwrap();
+        std::process::abort()
+    }));
     config
 }
 
