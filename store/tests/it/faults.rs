@@ -31,7 +31,7 @@ fn config(dir: &Path) -> Config {
     config.snapshot_entries = 9;
     config.keep_revisions = 12;
     // Said, and the test fails where it matters: an abort would take the others' words with it.
-    config.on_fatal = OnFatal(Arc::new(|error| println!("the store ends: {error}")));
+    config.on_fatal = OnFatal(Arc::new(crate::last_words));
     config
 }
 

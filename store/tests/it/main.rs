@@ -14,15 +14,13 @@ mod single;
 mod transactions;
 mod watch;
 
-use std::{
-    fs::File,
-    io::{self, Write as _},
-    path::Path,
-    sync::Arc,
-    time::Duration,
-};
+use std::{fs::File, io, path::Path, sync::Arc, time::Duration};
 
-use store::{Config, Handle, Store, fatal::OnFatal, files::FileSystem};
+use store::{
+    Config, Handle, Store,
+    fatal::{Fatal, OnFatal},
+    files::FileSystem,
+};
 
 /// Small files and a quick clock.
 fn config(dir: &Path) -> Config {
@@ -31,11 +29,16 @@ fn config(dir: &Path) -> Config {
     config.tick = Duration::from_millis(10);
     // The default ends the whole run without a word.
     config.on_fatal = OnFatal(Arc::new(|fatal| {
-        // Written past the test's capture, which an abort would take with it.
-        writeln!(io::stderr(), "a store of a test cannot go on: {fatal:?}").unwrap();
+        last_words(fatal);
         std::process::abort()
     }));
     config
+}
+
+/// What a store says that cannot go on.
+#[expect(clippy::print_stderr, reason = "a test's last words")]
+fn last_words(fatal: &Fatal) {
+    eprintln!("a store of a test cannot go on: {fatal:?}");
 }
 
 /// For tests that open thousands of directories.
