@@ -236,18 +236,20 @@ impl Snapshots for MemDisk {
 
 /// The log as it is found, before it is known which snapshot it follows.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub(crate) struct Log {
+pub struct Log {
     /// Without a gap.
-    pub(crate) entries: Vec<LogEntry>,
-    pub(crate) hard_state: HardState,
+    pub entries: Vec<LogEntry>,
+    /// The newest promises.
+    pub hard_state: HardState,
 }
 
 impl Log {
     /// The log after a snapshot. A snapshot of the leader's may be on the disk while the log that it replaces still
     /// is as well (the server ended in between): the log then does not contain the snapshot's last entry, and goes.
-    pub(crate) fn after(mut self, snapshot: Snapshot) -> Recovered {
+    #[must_use]
+    pub fn after(mut self, snapshot: Snapshot) -> Recovered {
         let at = snapshot.meta.at;
-        if self.follows(at) {
+        if self.follows(at) || planted!(ReplacedLogKept) {
             self.entries.retain(|entry| entry.at.index > at.index);
         } else {
             self.entries.clear();
@@ -263,7 +265,8 @@ impl Log {
     }
 
     /// Whether the log continues a snapshot that ends at `at`.
-    pub(crate) fn follows(&self, at: Position) -> bool {
+    #[must_use]
+    pub fn follows(&self, at: Position) -> bool {
         self.entries.first().is_none_or(|entry| entry.at.index == at.index + 1)
             || self.entries.iter().any(|entry| entry.at == at)
     }

@@ -23,6 +23,14 @@
 #![forbid(unsafe_code)]
 
 mod background;
+// First: the others use its macro.
+#[macro_use]
+#[cfg(feature = "planted")]
+pub mod planted;
+#[macro_use]
+#[cfg(not(feature = "planted"))]
+mod planted;
+
 mod config;
 pub mod disk;
 mod driver;
@@ -43,7 +51,7 @@ pub mod state;
 pub mod transport;
 pub mod txn;
 mod types;
-mod watch;
+pub mod watch;
 
 pub use config::{Config, Start};
 pub use error::{BackupError, Compacted, Damaged, OpenError, ReadError, TxnError, WatchError};

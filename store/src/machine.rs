@@ -17,7 +17,7 @@ use model::{Epoch, Revision};
 
 use crate::{
     Compacted, Entry, Event, History, Key, MemberError, QuotaExceeded, Record, StateHash, WatchBatch,
-    txn::{Command, InvalidTxn, Op, Txn},
+    txn::{Command, InvalidTxn, Op, Ticket, Txn},
 };
 
 pub mod items;
@@ -65,7 +65,8 @@ pub enum Outcome {
     },
     /// Another transaction had its request id.
     RequestIdReused,
-    /// It may have been applied so long ago that its request is forgotten: it is not applied.
+    /// It may have been applied so long ago that its request is forgotten, or is a copy of a proposal that was refused:
+    /// it is not applied.
     Expired,
     /// It breaks a bound.
     Invalid(InvalidTxn),
@@ -131,9 +132,11 @@ impl Machine {
     }
 
     /// Applies a command at its place in the log, and notes what changed.
-    pub fn apply(&mut self, at: Position, command: Command, delta: &mut Delta) -> Outcome {
+    ///
+    /// The ticket tells copies of a proposal apart from a request that its client makes again.
+    pub fn apply(&mut self, at: Position, ticket: Ticket, command: Command, delta: &mut Delta) -> Outcome {
         self.change(at, delta, |machine, delta| match command {
-            Command::Txn { txn, time_ms } => machine.transact(txn, time_ms, delta),
+            Command::Txn { txn, time_ms } => machine.transact(ticket, txn, time_ms, delta),
             Command::Compact { revision } => machine.compact(revision, delta),
             Command::Address { id, addresses } => machine.readdress(id, &addresses),
         })
@@ -161,13 +164,15 @@ impl Machine {
         outcome
     }
 
-    fn transact(&mut self, txn: Txn, time_ms: i64, delta: &mut Delta) -> Outcome {
+    fn transact(&mut self, ticket: Ticket, txn: Txn, mut time_ms: i64, delta: &mut Delta) -> Outcome {
+        planted!(ClockInApply, time_ms = crate::planted::clock());
+        planted!(RequestForgotten, self.request_index.clear());
         if let Err(problem) = txn.check() {
             return Outcome::Invalid(problem);
         }
         let fingerprint = txn.fingerprint();
         if let Some(request) = self.request(&txn.request_id) {
-            return if request.fingerprint == fingerprint {
+            return if request.fingerprint == fingerprint || planted!(FingerprintIgnored) {
                 Outcome::Duplicate(request.revision)
             } else {
                 Outcome::RequestIdReused
@@ -176,9 +181,19 @@ impl Machine {
         if txn.seen.0 > 0 && self.requests.front().is_some_and(|oldest| oldest.revision.0 > txn.seen.0 + 1) {
             return Outcome::Expired;
         }
-        for compare in txn.compares {
+        let refusal = refusal(ticket);
+        if self.request_index.contains_key(&refusal) {
+            return Outcome::Expired;
+        }
+        let compared = if planted!(OnlyFirstCompare) { 1 } else { txn.compares.len() };
+        for compare in txn.compares.into_iter().take(compared) {
             let actual = self.mod_revision(&compare.key);
             if actual != compare.mod_revision {
+                // What is there may be deleted before a copy of this proposal comes. No other compare that fails holds
+                // later.
+                if compare.mod_revision.0 == 0 && !planted!(RefusalForgotten) {
+                    self.remember(Request { id: refusal, fingerprint, revision: self.revision }, delta);
+                }
                 return Outcome::Conflict { key: compare.key, expected: compare.mod_revision, actual };
             }
         }
@@ -190,8 +205,9 @@ impl Machine {
             return Outcome::Quota(exceeded);
         }
         self.revision.0 += 1;
-        let keys = txn.ops.into_iter().filter_map(|op| self.write(op, delta)).collect::<Vec<Key>>();
+        let mut keys: Vec<Key> = txn.ops.into_iter().filter_map(|op| self.write(op, delta)).collect();
         self.follow_quotas(&keys);
+        planted!(HashOrder, keys = crate::planted::shuffle(keys));
         let request_id = Key::from(txn.request_id);
         let request = Request { id: request_id.clone(), fingerprint, revision: self.revision };
         self.remember(request, delta);
@@ -216,9 +232,13 @@ impl Machine {
             Op::Delete { key } => (key, None),
         };
         let revision = self.revision;
-        let last = self.keys.get(&key).and_then(|(_, all)| all.last()).filter(|v| v.value.is_some());
+        let last = self
+            .keys
+            .get(&key)
+            .and_then(|(_, all)| all.last())
+            .filter(|v| v.value.is_some() || planted!(VersionOutlivesDeletion));
         let version = match last {
-            None if value.is_none() => return None,
+            None if value.is_none() && !planted!(NothingDeleted) => return None,
             None => Version { revision, create_revision: revision, version: 1, value },
             Some(last) => {
                 Version { revision, create_revision: last.create_revision, version: last.version + 1, value }
@@ -270,7 +290,7 @@ impl Machine {
         let Some(versions) = self.keys.get_mut(key) else { return };
         let old = versions.partition_point(|version| version.revision <= through);
         // The newest of the old ones is what a reader at `through` sees, unless that is a deletion.
-        let keep = old > 0 && versions[old - 1].value.is_some();
+        let keep = old > 0 && versions[old - 1].value.is_some() && !planted!(CompactionDropsLive);
         let gone: Vec<Version> = versions.drain(..old - usize::from(keep)).collect();
         if versions.is_empty() {
             self.keys.remove(key);
@@ -286,9 +306,18 @@ impl Machine {
     }
 
     fn remove(&mut self, item: Item, delta: &mut Delta) {
-        self.sum.remove(&item);
+        if !planted!(HashKeepsTheGone) {
+            self.sum.remove(&item);
+        }
         delta.remove(item);
     }
+}
+
+/// The name under which a refused proposal is remembered among the requests. The store itself proposes a transaction
+/// again when a change of leader may have lost it; its proposer has been told then that it was refused, and a copy that
+/// comes later must not be applied. (A client that makes its request again gets another ticket.)
+fn refusal(ticket: Ticket) -> Key {
+    format!("\0refused/{:x}/{:x}", ticket.origin, ticket.number).into()
 }
 
 #[cfg(test)]

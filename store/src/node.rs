@@ -191,7 +191,9 @@ impl Node {
         }
         // What was applied was committed.
         let commit = recovered.hard_state.commit.max(applied);
-        let log = Log::new(recovered, HardState { commit, ..recovered.hard_state }, machine.members());
+        let mut kept = HardState { commit, ..recovered.hard_state };
+        planted!(VoteForgotten, kept.vote = 0);
+        let log = Log::new(recovered, kept, machine.members());
         let raw = RawNode::new(&raft_config(&config, applied), log, &logger::logger())?;
         Ok(Self {
             raw,
@@ -230,6 +232,7 @@ impl Node {
     /// raft sends a snapshot once, and nothing else to that server until it hears how that went. Messages get lost:
     /// after a while without an answer it is told to begin again.
     fn retry_snapshots(&mut self) {
+        planted!(SnapshotNotSentAgain, return);
         let progress = self.raw.raft.prs().iter();
         let sending = progress.filter(|(_, progress)| progress.state == ProgressState::Snapshot);
         let sending: Vec<NodeId> = sending.map(|(id, _)| *id).collect();
@@ -322,7 +325,10 @@ impl Node {
     pub fn leadership(&self) -> Leadership {
         let term = self.raw.raft.term;
         let applied = self.read_machine(|machine| machine.applied().term);
-        Leadership { leader: self.raw.raft.state == StateRole::Leader && applied == term, term }
+        Leadership {
+            leader: self.raw.raft.state == StateRole::Leader && (applied == term || planted!(LeadsTooEarly)),
+            term,
+        }
     }
 
     /// Whether this server has won an election; [`Node::leadership`] says whether it is ready to lead.
@@ -369,9 +375,11 @@ impl Node {
 
     /// The newest snapshot, for servers that are too far behind for the log. One that was taken before the last change
     /// of membership is of no use to a server that joined since, which finds itself not in it: then another is taken,
-    /// and raft asks again.
+    /// and raft asks again. So it is with one that the log does not continue: a newer one does not read any more.
     pub fn offer_snapshot(&mut self, snapshot: &Snapshot, members: &wire::Members) {
-        if self.read_machine(|machine| machine.members() == members) {
+        let is_continued = self.raw.store().continues(snapshot.meta.at.index);
+        let is_useful = is_continued || planted!(OldSnapshotOffered);
+        if is_useful && self.read_machine(|machine| machine.members() == members) {
             self.raw.mut_store().offer(snapshot_to_raft(snapshot, members));
         } else {
             self.snapshot_stale = true;
@@ -394,13 +402,19 @@ impl Node {
         let mut batch = Batch::default();
         if ready.must_sync() {
             batch.hard_state = self.unwritten.take();
+            planted!(
+                VoteNotWritten,
+                batch.hard_state = batch.hard_state.map(|kept| HardState { vote: 0, ..kept })
+            );
             batch.entries = ready.entries().iter().map(entry_from_raft).collect();
             if !ready.snapshot().is_empty() {
                 let snapshot = decode_data(ready.snapshot());
                 batch.snapshot = Some(snapshot.expect("read in step, before raft took it"));
             }
         }
-        let messages = self.outgoing(ready.take_messages());
+        let mut messages = ready.take_messages();
+        planted!(PromiseBeforeSync, messages.extend(ready.take_persisted_messages()));
+        let messages = self.outgoing(messages);
         Some(Turn { node: self, ready, batch, messages })
     }
 
@@ -430,7 +444,7 @@ impl Node {
                 EntryKind::Normal => {
                     let (ticket, command) = Command::decode(&payload)?;
                     effects.members |= matches!(command, Command::Address { .. });
-                    let outcome = machine.apply(at, command, &mut effects.delta);
+                    let outcome = machine.apply(at, ticket, command, &mut effects.delta);
                     self.writes.settle(ticket, self.config.origin);
                     effects.answers.push((ticket, outcome));
                 }

@@ -140,8 +140,9 @@ pub fn force_new(how: &Restore) -> Result<Forced, RestoreError> {
     let mut delta = Delta::default();
     for entry in &recovered.entries {
         if entry.kind == EntryKind::Normal && !entry.payload.is_empty() {
-            let command = Command::decode(&entry.payload).map_err(|error| unreadable(error.to_string()))?;
-            machine.apply(entry.at, command.1, &mut delta);
+            let (ticket, command) =
+                Command::decode(&entry.payload).map_err(|error| unreadable(error.to_string()))?;
+            machine.apply(entry.at, ticket, command, &mut delta);
         } else {
             // Members are all replaced below. Ids that were given are not given again.
             let change = change_of(entry).map_err(|error| unreadable(error.to_string()))?;

@@ -218,6 +218,9 @@ impl Machine {
         if machine.revision.0 != machine.compacted.0 + machine.records.len() as u64 {
             return Err(BadItem("revisions are missing from history".into()));
         }
+        let newest = machine.records.iter().rfind(|record| !record.keys.is_empty());
+        let newest = newest.map_or(machine.compacted, |record| record.revision);
+        planted!(RevisionOfNewestKey, machine.revision = newest);
         machine.live =
             machine.keys.iter().filter(|(_, v)| v.last().is_some_and(|v| v.value.is_some())).count() as u64;
         machine.read_quotas()?;

@@ -37,8 +37,13 @@ impl Fed {
     }
 
     fn command(&mut self, command: Command) -> Outcome {
+        let at = self.next();
+        self.proposed(Ticket { origin: 1, number: at.index }, command)
+    }
+
+    fn proposed(&mut self, ticket: Ticket, command: Command) -> Outcome {
         let mut delta = Delta::default();
-        let outcome = self.machine.apply(self.next(), command, &mut delta);
+        let outcome = self.machine.apply(self.next(), ticket, command, &mut delta);
         self.follow(delta);
         outcome
     }
@@ -157,6 +162,21 @@ fn a_refused_request_may_come_again() {
     assert!(matches!(fed.txn(txn.clone()), Outcome::Conflict { .. }));
     fed.txn(Txn::new("a").put("x", "1"));
     assert_eq!(fed.txn(txn), Outcome::Committed(Revision(2)));
+}
+
+#[test]
+fn a_copy_of_a_refused_proposal_is_not_applied() {
+    let mut fed = Fed::new();
+    fed.txn(Txn::new("a").put("k", "1"));
+    let create = Txn::new("a").compare("k", Revision(0)).put("k", "2");
+    let command = Command::Txn { txn: create, time_ms: 1 };
+    let ticket = Ticket { origin: 7, number: 1 };
+    assert!(matches!(fed.proposed(ticket, command.clone()), Outcome::Conflict { .. }));
+    fed.txn(Txn::new("a").delete("k"));
+    // The compare would hold now; but the proposer was told that it does not.
+    assert_eq!(fed.proposed(ticket, command.clone()), Outcome::Expired);
+    // Its client asks again.
+    assert_eq!(fed.proposed(Ticket { number: 2, ..ticket }, command), Outcome::Committed(Revision(3)));
 }
 
 #[test]

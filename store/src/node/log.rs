@@ -57,7 +57,7 @@ impl Log {
     pub(super) fn append(&mut self, entries: Vec<Entry>) {
         if let Some(first) = entries.first() {
             let keep = first.index.saturating_sub(self.base.index + 1);
-            while self.entries.len() as u64 > keep {
+            while self.entries.len() as u64 > keep && !planted!(TailKept) {
                 self.bytes -= self.entries.pop_back().map_or(0, |entry| size(&entry));
             }
         }
@@ -67,6 +67,7 @@ impl Log {
 
     /// Begins anew after a snapshot of the leader's.
     pub(super) fn reset(&mut self, at: Position) {
+        planted!(LogNotReset, return);
         self.entries.clear();
         self.bytes = 0;
         self.base = at;
@@ -96,6 +97,11 @@ impl Log {
     /// Whether a snapshot has been asked for and is not there; asked once.
     pub(super) fn take_wanted(&mut self) -> bool {
         std::mem::take(&mut self.sending.get_mut().wanted)
+    }
+
+    /// Whether it has all that follows a snapshot.
+    pub(super) fn continues(&self, snapshot: u64) -> bool {
+        self.base.index <= snapshot
     }
 
     pub(super) fn offer(&mut self, snapshot: Snapshot) {

@@ -79,7 +79,7 @@ impl Reads {
         if !any {
             return None;
         }
-        self.next_context += 1;
+        self.next_context += u64::from(!planted!(ReadContextReused));
         Some([self.origin.to_be_bytes(), context.to_be_bytes()].concat())
     }
 
@@ -97,16 +97,20 @@ impl Reads {
 
     /// The reads that may be answered.
     pub(super) fn reached(&mut self, applied: u64) -> Vec<ReadId> {
-        self.waiting
-            .extract_if(.., |w| matches!(w.stage, Stage::Confirmed { index } if index <= applied))
-            .map(|waiting| waiting.id)
-            .collect()
+        self.waiting.extract_if(.., |w| is_answerable(&w.stage, applied)).map(|waiting| waiting.id).collect()
     }
 
     fn context_of(&self, bytes: &[u8]) -> Option<u64> {
         let (origin, context) = bytes.split_first_chunk::<8>()?;
         let context = u64::from_be_bytes(context.try_into().ok()?);
-        (u64::from_be_bytes(*origin) == self.origin).then_some(context)
+        (u64::from_be_bytes(*origin) == self.origin || planted!(ReadOfAnotherRun)).then_some(context)
+    }
+}
+
+fn is_answerable(stage: &Stage, applied: u64) -> bool {
+    match *stage {
+        Stage::Confirmed { index } => index <= applied || planted!(ReadBeforeApplied),
+        Stage::New | Stage::Asked { .. } => planted!(ReadUnconfirmed),
     }
 }
 

@@ -110,6 +110,24 @@ fn snapshots_are_taken_by_the_bytes_applied_since_the_last_one() {
 }
 
 #[test]
+fn a_snapshot_that_the_log_does_not_continue_is_replaced() {
+    let mut disk = genesis(vec![1]);
+    let first = Snapshots::newest(&disk).unwrap();
+    let mut node = start(&disk);
+    node.campaign().unwrap();
+    let mut snapshots = 0;
+    while snapshots < 2 {
+        node.propose(&put(1000)).unwrap();
+        snapshots += run(&mut node, &mut disk).1;
+    }
+    // The newer ones do not read: a server that is behind must not be sent this one again and again.
+    let members = node.read_machine(|machine| machine.members().clone());
+    node.offer_snapshot(&first, &members);
+    node.propose(&put(1)).unwrap();
+    assert_eq!(run(&mut node, &mut disk).1, 1);
+}
+
+#[test]
 fn a_log_shorter_than_the_state_is_refused() {
     let disk = genesis(vec![1]);
     let recovered = disk.recover();

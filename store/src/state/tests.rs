@@ -2,7 +2,12 @@ use bytes::Bytes;
 use model::Revision;
 
 use super::*;
-use crate::{Txn, files::Os, machine::tests::busy_machine, txn::Command};
+use crate::{
+    Txn,
+    files::Os,
+    machine::tests::busy_machine,
+    txn::{Command, Ticket},
+};
 
 fn open(dir: &Path) -> (State, Option<Machine>) {
     State::open(dir.to_owned(), Arc::new(Os)).unwrap()
@@ -11,7 +16,7 @@ fn open(dir: &Path) -> (State, Option<Machine>) {
 fn apply(machine: &mut Machine, state: &mut State, command: Command) {
     let mut delta = Delta::default();
     let at = Position { index: machine.applied().index + 1, term: 1 };
-    machine.apply(at, command, &mut delta);
+    machine.apply(at, Ticket { origin: 1, number: at.index }, command, &mut delta);
     state.write(delta);
 }
 
