@@ -2,8 +2,8 @@
 //! files and processes by pidfd.
 //!
 //! The only crate that may hold unsafe code, and nearly none is needed: `rustix` and `socket2` do the rest. What is
-//! left are two socket options that neither offers, in [`reuseport`], tokio's registration in [`polled`], and the power
-//! cuts of tests in [`powercut`].
+//! left are a few socket options that neither offers, in [`reuseport`] and [`steer`], tokio's registration in [`polled`],
+//! and the power cuts of tests in [`powercut`].
 //!
 //! Deliberately absent: policy. Who gets which socket is decided in `node`.
 #![deny(unsafe_code)]
@@ -14,3 +14,4 @@ pub mod powercut;
 pub mod process;
 pub mod reuseport;
 pub mod seqpacket;
+pub mod steer;

@@ -1,0 +1,155 @@
+use std::{collections::BTreeMap, net::UdpSocket, os::fd::AsFd, time::Duration};
+
+use super::*;
+use crate::reuseport::{ReuseportOptions, bind_udp, local_address};
+
+const KEY: [u8; 8] = [0x12, 0x34, 0x56, 0x78, 0x9a, 0xbc, 0xde, 0xf0];
+
+fn key() -> CidKey {
+    CidKey::new(KEY)
+}
+
+/// What the kernel does with a program.
+fn run(program: &Program, packet: &[u8]) -> u32 {
+    let load = |at: u32, count: usize| -> Option<u32> {
+        let bytes = packet.get(at as usize..at as usize + count)?;
+        Some(bytes.iter().fold(0, |value, byte| value << 8 | u32::from(*byte)))
+    };
+    let (mut a, mut x, mut stored, mut at) = (0_u32, 0_u32, 0_u32, 0_usize);
+    loop {
+        let Instruction { code, jump_true, jump_false, operand } = program.0[at];
+        at += 1;
+        let jump = |taken: bool| usize::from(if taken { jump_true } else { jump_false });
+        match code {
+            LOAD_WORD | LOAD_HALF | LOAD_BYTE => {
+                let count = match code {
+                    LOAD_WORD => 4,
+                    LOAD_HALF => 2,
+                    _ => 1,
+                };
+                // A load behind the end returns zero: the first slot.
+                let Some(value) = load(operand, count) else { return 0 };
+                a = value;
+            }
+            LOAD_LENGTH => a = u32::try_from(packet.len()).unwrap(),
+            SUBTRACT => a = a.wrapping_sub(operand),
+            MULTIPLY => a = a.wrapping_mul(operand),
+            SHIFT_RIGHT => a >>= operand,
+            XOR_X => a ^= x,
+            TO_X => x = a,
+            STORE => stored = a,
+            LOAD_STORED => a = stored,
+            JUMP => at += operand as usize,
+            JUMP_EQUAL => at += jump(a == operand),
+            JUMP_EQUAL_X => at += jump(a == x),
+            JUMP_AT_LEAST => at += jump(a >= operand),
+            JUMP_SET => at += jump(a & operand != 0),
+            RETURN => return operand,
+            RETURN_A => return a,
+            other => panic!("{other:#x}"),
+        }
+    }
+}
+
+fn random(seed: u32) -> [u8; 7] {
+    let hash = (u64::from(seed) + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    let [a, b, c, d, e, f, g, _] = hash.to_be_bytes();
+    [a, b, c, d, e, f, g]
+}
+
+fn short(cid: &[u8]) -> Vec<u8> {
+    [&[0x40], cid, &[7; 30]].concat()
+}
+
+fn long(first: u8, cid: &[u8]) -> Vec<u8> {
+    let length = u8::try_from(cid.len()).unwrap();
+    [&[first, 0, 0, 0, 1, length], cid, &[7; 1200]].concat()
+}
+
+#[test]
+fn an_id_names_its_slot() {
+    for slot in [0, 1, 31, 255, 256, 1023, u16::MAX] {
+        for seed in 0..100 {
+            let cid = key().cid(slot, random(seed));
+            assert_eq!(key().slot(&cid), Some(slot));
+        }
+    }
+    let of_another = CidKey::new([7; 8]);
+    let found = (0..1000).filter(|seed| of_another.slot(&key().cid(3, random(*seed))).is_some()).count();
+    assert!(found <= 2, "{found} of 1000 foreign ids pass");
+    assert_eq!(key().slot(&[0; 10]), None);
+}
+
+#[test]
+fn packets_of_connections_go_to_their_slot_whether_it_is_active_or_not() {
+    let group = Group { first: 40, count: 300, active: &[41, 42] };
+    let program = Program::new(&group, key());
+    for slot in [40, 41, 99, 339] {
+        let cid = key().cid(slot, random(u32::from(slot)));
+        let index = u32::from(slot - 40);
+        assert_eq!(run(&program, &short(&cid)), index);
+        assert_eq!(run(&program, &long(0xe0, &cid)), index);
+        assert_eq!(run(&program, &long(0xa0, &cid)), index, "the fixed bit is greased");
+    }
+    for slot in [0, 39, 340, 5000] {
+        let cid = key().cid(slot, random(7));
+        assert_eq!(run(&program, &short(&cid)), MISS);
+        assert!(run(&program, &long(0xc0, &cid)) <= 2, "a new connection");
+    }
+    assert_eq!(run(&program, &short(&[9; 11])), MISS);
+    assert_eq!(run(&program, &[0x40; 17]), MISS);
+    assert_eq!(run(&program, &[]), MISS);
+}
+
+#[test]
+fn new_connections_are_spread_over_the_active_slots_and_only_those_of_a_leaver_move() {
+    let place = |active: &[u16]| -> Vec<u32> {
+        let program = Program::new(&Group { first: 0, count: 8, active }, key());
+        (0..4000).map(|seed| run(&program, &long(0xc0, &[&random(seed)[..], &[1]].concat()))).collect()
+    };
+    let all = place(&[0, 1, 2, 3, 4, 5, 6, 7]);
+    let mut counts = BTreeMap::<u32, u32>::new();
+    all.iter().for_each(|index| *counts.entry(*index).or_default() += 1);
+    assert!(counts.len() == 8 && counts.values().all(|count| (150..900).contains(count)), "{counts:?}");
+    let without = place(&[0, 1, 2, 4, 5, 6, 7]);
+    for (before, after) in all.iter().zip(&without) {
+        assert!(*after != 3 && (before == after || *before == 3));
+    }
+    assert!(place(&[]).iter().all(|index| *index == 0), "nobody is active");
+}
+
+#[test]
+fn a_program_of_many_slots_is_small_enough() {
+    let active: Vec<u16> = (0..512).collect();
+    let program = Program::new(&Group { first: 0, count: 512, active: &active }, key());
+    assert!(program.0.len() < 1000, "{}", program.0.len());
+}
+
+#[test]
+fn the_kernel_does_what_the_program_says() {
+    let first = bind_udp("127.0.0.1:0".parse().unwrap(), ReuseportOptions::default()).unwrap();
+    let address = local_address(first.as_fd()).unwrap();
+    let mut slots = vec![UdpSocket::from(first)];
+    for _ in 1..5 {
+        slots.push(bind_udp(address, ReuseportOptions::default()).unwrap().into());
+    }
+    for slot in &slots {
+        slot.set_nonblocking(false).unwrap();
+        slot.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        keep_datagrams_apart(slot.as_fd()).unwrap();
+    }
+    let client = UdpSocket::bind("127.0.0.1:0").unwrap();
+    for active in [&[0, 1, 2, 3, 4][..], &[3], &[0, 2]] {
+        let program = Program::new(&Group { first: 0, count: 5, active }, key());
+        attach(slots[0].as_fd(), &program).unwrap();
+        for seed in 0..40 {
+            let slot = u16::try_from(seed % 5).unwrap();
+            for packet in [short(&key().cid(slot, random(seed))), long(0xc0, &random(seed))] {
+                client.send_to(&packet, address).unwrap();
+                let mut buffer = [0; 2000];
+                let size = slots[run(&program, &packet) as usize].recv(&mut buffer).unwrap();
+                assert_eq!(buffer[..size], packet);
+            }
+        }
+    }
+}
