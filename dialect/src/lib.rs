@@ -21,5 +21,5 @@ pub use compile::{Compiled, compile};
 pub use environment::{DEFAULT_POOL, Environment};
 pub use object::{DEFAULT_NAMESPACE, Kind, Mistake, Object, ObjectKey, Source, SourceFile};
 pub use parse::{parse, parse_value};
-pub use spec::{Listen, PoolSpec, Spec, TenantQuotas, TenantSpec};
+pub use spec::{Http3, Listen, PoolSpec, Spec, TenantQuotas, TenantSpec};
 pub use status::{Condition, ObjectStatus, Scope};

@@ -16,7 +16,7 @@ pub use config_map::ConfigMapSpec;
 pub use direct_response::DirectResponseSpec;
 pub use gateway::{CertificateRef, GatewayListener, GatewaySpec, RoutesFrom};
 pub use grant::{GrantFrom, GrantTo, ReferenceGrantSpec};
-pub use pool::{Listen, PoolSpec};
+pub use pool::{Http3, Listen, PoolSpec};
 pub use route::{BackendRef, BackendTarget, HttpRouteSpec, ParentRef, RouteMatch, RouteRule, RuleAction};
 pub use secret::TlsSecretSpec;
 pub use tenant::{TenantQuotas, TenantSpec};

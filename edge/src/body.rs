@@ -10,7 +10,7 @@ use std::{
 use tokio::io::AsyncWrite;
 
 use crate::{
-    downstream::{h1::H1Body, h2::H2Body},
+    downstream::{h1::H1Body, h2::H2Body, h3::H3Body},
     h1::{BodyLength, Fields, write_chunk, write_last_chunk},
     limits::{BUFFER, Limits},
 };
@@ -37,6 +37,8 @@ pub(crate) enum RequestBody<'c> {
     H1(H1Body<'c>),
     /// An HTTP/2 stream.
     H2(Box<H2Body>),
+    /// An HTTP/3 stream.
+    H3(Box<H3Body>),
 }
 
 impl RequestBody<'_> {
@@ -46,6 +48,7 @@ impl RequestBody<'_> {
             Self::Empty => BodyLength::None,
             Self::H1(body) => body.length(),
             Self::H2(body) => body.length(),
+            Self::H3(body) => body.length(),
         }
     }
 
@@ -55,6 +58,7 @@ impl RequestBody<'_> {
             Self::Empty => false,
             Self::H1(body) => body.is_used(),
             Self::H2(body) => body.is_used(),
+            Self::H3(body) => body.is_used(),
         }
     }
 
@@ -64,6 +68,7 @@ impl RequestBody<'_> {
             Self::Empty => 0,
             Self::H1(body) => body.received(),
             Self::H2(body) => body.received(),
+            Self::H3(body) => body.received(),
         }
     }
 
@@ -77,6 +82,7 @@ impl RequestBody<'_> {
             Self::Empty => Poll::Ready(Ok(true)),
             Self::H1(body) => body.poll_more(cx, out),
             Self::H2(body) => body.poll_more(cx, out),
+            Self::H3(body) => body.poll_more(cx, out),
         }
     }
 

@@ -54,6 +54,8 @@ pub struct PoolSettings {
     pub drain_deadline: Duration,
     /// Connections are retired at this age, give or take a tenth; `None` is never.
     pub max_connection_age: Option<Duration>,
+    /// Whether responses by TLS say that HTTP/3 is served (`Alt-Svc`), where it is.
+    pub advertise_h3: bool,
 }
 
 impl PoolSettings {
@@ -63,7 +65,7 @@ impl PoolSettings {
     /// A pool with the default deadline and no maximum age.
     #[must_use]
     pub fn new(name: PoolName) -> Self {
-        Self { name, drain_deadline: Self::DRAIN_DEADLINE, max_connection_age: None }
+        Self { name, drain_deadline: Self::DRAIN_DEADLINE, max_connection_age: None, advertise_h3: true }
     }
 }
 

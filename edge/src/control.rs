@@ -25,6 +25,7 @@ use crate::{
     accesslog::{AccessLog, LAST_LINES, Sink},
     config::PoolSettings,
     limits::Limits,
+    quic::QuicSecret,
     shared::{Control, Phase},
     tls,
     worker::{Worker, WorkerSettings},
@@ -71,7 +72,8 @@ pub fn run_worker(args: WorkerArgs) -> Result<()> {
         let threads = usize::try_from(welcome.threads)?;
         let log = AccessLog::start(&args.access_log, args.worker.as_str())
             .with_context(|| format!("open the access log {}", args.access_log))?;
-        let settings = WorkerSettings { pool, threads, limits: Limits::default() };
+        let quic = QuicSecret::random();
+        let settings = WorkerSettings { pool, threads, limits: Limits::default(), quic };
         let worker =
             Worker::start_logging(&settings, &|| log.logger()).context("start the request threads")?;
         tls::warm_up().context("warm up TLS")?;

@@ -2,6 +2,7 @@
 
 pub(crate) mod h1;
 pub(crate) mod h2;
+pub(crate) mod h3;
 mod io;
 mod tunnel;
 
@@ -21,7 +22,7 @@ use crate::{
 use io::Io;
 
 /// Who is at the other end of a connection, and how it came.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Client {
     pub(crate) peer: SocketAddr,
     /// The peer's address as `X-Forwarded-For` has it.
@@ -33,6 +34,8 @@ pub(crate) struct Client {
     pub(crate) server_name: Option<String>,
     /// `TLSv1.3`
     pub(crate) tls_version: Option<&'static str>,
+    /// Whether it should learn that its address serves HTTP/3, too.
+    pub(crate) advertise_h3: bool,
 }
 
 /// Serves a connection to its end.
@@ -51,6 +54,7 @@ pub(crate) async fn serve(
         scheme: if listen.tls { Scheme::Https } else { Scheme::Http },
         server_name: None,
         tls_version: None,
+        advertise_h3: listen.tls && thread.shared.advertises_h3(listen.bind),
     };
     if !listen.tls {
         match h1::serve(&thread, Io::Plain(stream), &client, &seat).await {

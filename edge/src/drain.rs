@@ -12,7 +12,8 @@
 //! HTTP/1 cannot take a request back: closing an idle connection may meet a request that is on its way. So a
 //! retired connection answers its next request with `Connection: close`; one that stays idle is closed once it
 //! has been idle for longer than the `Keep-Alive: timeout` that we advertised, when a careful client no longer
-//! uses it. HTTP/2 says GOAWAY and finishes its streams. Tunnels have no such moment: they end at the deadline.
+//! uses it. HTTP/2 says GOAWAY and finishes its streams; HTTP/3, too, and goes on
+//! serving what was sent before the client heard of it. Tunnels have no such moment: they end at the deadline.
 
 use std::{
     cell::{Cell, RefCell},

@@ -62,6 +62,15 @@ pub struct Limits {
     pub h2_local_resets: usize,
     /// Streams reset by the client before they were answered (Rapid Reset, CVE-2023-44487).
     pub h2_pending_resets: usize,
+    /// HTTP/3 requests of one connection that the client takes back in one second; the streams and windows of HTTP/2
+    /// hold for HTTP/3, too.
+    pub h3_cancelled_per_s: u32,
+    /// Frames on the client's HTTP/3 control stream in one second: clients send three, and reprioritise now and then.
+    pub h3_control_frames_per_s: u32,
+    /// QUIC handshakes of a thread whose clients' addresses are not proved before further clients must prove theirs first
+    /// (Retry): more than an ordinary burst, and a hundredth of the connections that a flood of forged addresses could
+    /// otherwise hold for the time of a handshake.
+    pub quic_unproved: usize,
 }
 
 /// The default limits.
@@ -90,6 +99,9 @@ pub const LIMITS: Limits = Limits {
     h2_empty_frames: 100,
     h2_local_resets: 200,
     h2_pending_resets: 100,
+    h3_cancelled_per_s: 100,
+    h3_control_frames_per_s: 100,
+    quic_unproved: 100,
 };
 
 impl Default for Limits {
@@ -172,3 +184,33 @@ pub const INTERIM_RESPONSES: u32 = 16;
 /// The kernel asks a silent client whether it is still there after this, three times at this distance: a client that
 /// lost its network holds a connection for two minutes at most.
 pub const TCP_KEEPALIVE: Duration = Duration::from_secs(30);
+
+/// Unidirectional QUIC streams that a client may have open: HTTP/3 needs three, and some clients send one more that means
+/// nothing, to see that it is ignored.
+pub const QUIC_UNI_STREAMS: u32 = 8;
+
+/// Unidirectional QUIC streams of one connection, ever: those that mean nothing are free to open and must not be free to
+/// repeat.
+pub const H3_UNI_STREAMS_EVER: u32 = 100;
+
+/// Frames that mean nothing on one HTTP/3 request's stream, ever: clients send one, if any.
+pub const H3_FOREIGN_FRAMES: u32 = 100;
+
+/// Bytes of one frame on an HTTP/3 control stream that means something; SETTINGS are some dozen.
+pub const H3_CONTROL_FRAME: usize = 4096;
+
+/// QUIC connections of one thread that have begun and not been looked at: what one look at the socket can bring.
+pub const QUIC_INCOMING: usize = 1024;
+
+/// Bytes that wait for one of them: the packets of a hello in three datagrams, and what follows it at once.
+pub const QUIC_INCOMING_BYTES: u64 = 8 * 1024;
+
+/// No request may have come for this long, and for three round trips, before a retired HTTP/3 connection is closed: those
+/// that were sent before the client heard of it are here by then.
+pub const QUIC_QUIET: Duration = Duration::from_millis(300);
+
+/// How long a worker stays to tell its last clients that their connections have ended.
+pub const QUIC_FAREWELL: Duration = Duration::from_secs(1);
+
+/// How long clients may remember that HTTP/3 is served: a day, as everybody says. Who finds it gone comes back by TCP.
+pub const ALT_SVC_AGE_S: u32 = 86_400;

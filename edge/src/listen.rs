@@ -14,9 +14,10 @@ use std::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicUsize, Ordering},
     },
+    time::Duration,
 };
 
-use api::agent::{Listen, Slots};
+use api::agent::{Listen, Slots, Transport};
 use rustix::{
     io::Errno,
     net::{SocketFlags, acceptfrom_with, sockopt},
@@ -31,6 +32,7 @@ use tracing::{debug, warn};
 use crate::{
     downstream,
     limits::{ACCEPT_BATCH, ACCEPT_PAUSE, Limits, TCP_KEEPALIVE},
+    quic::Site,
     worker::Thread,
 };
 
@@ -45,9 +47,12 @@ pub enum TakeError {
         /// Sockets beside them.
         sockets: usize,
     },
-    /// UDP is not served.
-    #[error("this worker does not serve UDP")]
-    Transport,
+    /// More slots of a UDP address than threads: two readers of one thread gain nothing.
+    #[error("more than one UDP slot of an address for a thread")]
+    Crowded,
+    /// UDP without TLS; only HTTP/3 is served by UDP.
+    #[error("only HTTP/3 is served by UDP, which is never without TLS")]
+    Cleartext,
     /// Already held.
     #[error("slot {0} is held already")]
     Held(u32),
@@ -94,6 +99,9 @@ impl Listening {
         for (slot, socket) in slots.slots.iter().zip(copies) {
             let thread = (0..load.len()).min_by_key(|t| load[*t]).unwrap_or(0);
             load[thread] += 1;
+            if slots.listen.transport == Transport::Udp && load[thread] > 1 {
+                return Err(TakeError::Crowded);
+            }
             held.insert(*slot, Held { socket, thread });
             placed.push(thread);
         }
@@ -117,6 +125,12 @@ impl Listening {
             slots: held.keys().copied().collect(),
         };
         self.held.iter().map(slots).collect()
+    }
+
+    /// Addresses that serve HTTP/3.
+    pub(crate) fn quic_addresses(&self) -> Vec<SocketAddr> {
+        let udp = self.held.keys().filter(|listen| listen.transport == Transport::Udp);
+        udp.map(|listen| listen.bind).collect()
     }
 
     /// All slots with duplicates of their sockets.
@@ -168,7 +182,12 @@ pub(crate) struct Admitted {
 }
 
 impl Admitted {
-    fn new(thread: &Rc<Thread>, point: &Arc<Point>, peer: SocketAddr, limits: &Limits) -> Option<Self> {
+    pub(crate) fn new(
+        thread: &Rc<Thread>,
+        point: &Arc<Point>,
+        peer: SocketAddr,
+        limits: &Limits,
+    ) -> Option<Self> {
         if !thread.door.borrow().is_open() {
             return None;
         }
@@ -200,10 +219,13 @@ impl Drop for Admitted {
     }
 }
 
-struct Acceptor {
-    /// Says whether to accept what is queued before the socket is closed.
-    stop: oneshot::Sender<bool>,
-    task: JoinHandle<()>,
+enum Acceptor {
+    Tcp {
+        /// Says whether to accept what is queued before the socket is closed.
+        stop: oneshot::Sender<bool>,
+        task: JoinHandle<()>,
+    },
+    Quic(Site),
 }
 
 /// The sockets that one thread accepts from.
@@ -226,6 +248,12 @@ impl Acceptors {
                 BTreeMap::new(),
             )
         });
+        if slots.listen.transport == Transport::Udp {
+            for (slot, socket) in slots.slots.iter().zip(sockets) {
+                acceptors.insert(*slot, Acceptor::Quic(Site::open(thread, point, *slot, socket)?));
+            }
+            return Ok(());
+        }
         for (slot, socket) in slots.slots.iter().zip(sockets) {
             // What is accepted inherits it: one system call for all connections.
             sockopt::set_tcp_nodelay(&socket, true)?;
@@ -236,24 +264,38 @@ impl Acceptors {
             let listener = TcpListener::from_std(socket.into())?;
             let (stop, stopped) = oneshot::channel();
             let task = spawn_local(accept(Rc::clone(thread), listener, Arc::clone(point), stopped));
-            acceptors.insert(*slot, Acceptor { stop, task });
+            acceptors.insert(*slot, Acceptor::Tcp { stop, task });
         }
         Ok(())
     }
 
-    /// Whether nothing is accepted from.
+    /// Whether no TCP slot is accepted from. UDP slots stay to the end: connections live on them.
     pub(crate) fn is_empty(&self) -> bool {
-        self.points.is_empty()
+        self.points.keys().all(|listen| listen.transport == Transport::Udp)
     }
 
-    /// Stops to accept; returns when the sockets are closed.
-    pub(crate) async fn drop_slots(&mut self, slots: &Slots, empty: bool) {
+    /// Ends QUIC, when no connection is left.
+    pub(crate) async fn end_quic(self) {
+        let acceptors = self.points.into_values().flat_map(|(_, acceptors)| acceptors.into_values());
+        for acceptor in acceptors {
+            if let Acceptor::Quic(site) = acceptor {
+                site.say_goodbye().await;
+            }
+        }
+    }
+
+    /// Stops to accept; returns when the sockets are closed. A UDP slot's is closed when its last connection is gone.
+    pub(crate) async fn drop_slots(&mut self, slots: &Slots, empty: bool, deadline: Duration) {
         let Some((_, acceptors)) = self.points.get_mut(&slots.listen) else { return };
         for slot in &slots.slots {
-            if let Some(Acceptor { stop, task }) = acceptors.remove(slot) {
-                // Errors mean that the task has ended, by a panic: the socket is closed then, too.
-                let _ended = stop.send(empty);
-                let _panicked = task.await;
+            match acceptors.remove(slot) {
+                Some(Acceptor::Tcp { stop, task }) => {
+                    // Errors mean that the task has ended, by a panic: the socket is closed then, too.
+                    let _ended = stop.send(empty);
+                    let _panicked = task.await;
+                }
+                Some(Acceptor::Quic(site)) => drop(spawn_local(site.close(deadline))),
+                None => {}
             }
         }
         if acceptors.is_empty() {

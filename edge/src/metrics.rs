@@ -109,6 +109,10 @@ counters! {
     resumed: Counter = "weir_edge_tls_resumed_handshakes_total",
     /// TLS handshakes that failed or took too long.
     handshake_errors: Counter = "weir_edge_tls_failed_handshakes_total",
+    /// Client connections by QUIC whose handshake succeeded.
+    quic_connections: Counter = "weir_edge_quic_connections_total",
+    /// QUIC clients that had to prove their address first.
+    quic_retries: Counter = "weir_edge_quic_retries_total",
     /// Connections to upstreams that were opened.
     upstream_connects: Counter = "weir_edge_upstream_connects_total",
     /// Connections to upstreams that could not be opened.

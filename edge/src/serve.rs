@@ -89,8 +89,12 @@ pub(crate) async fn serve_request<'c>(
     client: &Client,
     incoming: Incoming<'c>,
 ) -> Reply<'c> {
+    let port = incoming.head.port();
     let mut reply = reply_to(thread, client, incoming).await;
     date::stamp(&mut reply.head);
+    if client.advertise_h3 {
+        edit::advertise_h3(&mut reply.head, port);
+    }
     reply
 }
 

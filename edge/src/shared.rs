@@ -3,6 +3,7 @@
 use std::{
     collections::HashMap,
     io,
+    net::SocketAddr,
     os::fd::OwnedFd,
     sync::{Arc, Mutex, PoisonError, atomic::AtomicUsize},
     time::{Duration, Instant},
@@ -17,6 +18,7 @@ use crate::{
     config::{Config, PoolSettings},
     listen::{ClientCounts, Listening, TakeError},
     metrics::{Counters, HistogramSample},
+    quic::QuicSecret,
     upstream::resolve::Resolved,
 };
 
@@ -44,6 +46,10 @@ pub(crate) struct Shared {
     pub(crate) threads: Vec<Seat>,
     pub(crate) listening: Mutex<Listening>,
     pub(crate) clients: ClientCounts,
+    /// What QUIC's keys are made from.
+    pub(crate) quic: QuicSecret,
+    /// Addresses that serve HTTP/3.
+    quic_addresses: ArcSwap<Vec<SocketAddr>>,
     pub(crate) resolved: ArcSwap<Resolved>,
     pub(crate) started: Instant,
     /// Request threads that have not drained yet.
@@ -89,7 +95,7 @@ pub(crate) enum Command {
 }
 
 impl Shared {
-    pub(crate) fn new(pool: PoolSettings, threads: Vec<Seat>) -> Arc<Self> {
+    pub(crate) fn new(pool: PoolSettings, threads: Vec<Seat>, quic: QuicSecret) -> Arc<Self> {
         let undrained = AtomicUsize::new(threads.len());
         let config = Arc::new(ArcSwap::from_pointee(Config::empty(pool)));
         Arc::new(Self {
@@ -100,11 +106,18 @@ impl Shared {
             threads,
             listening: Mutex::default(),
             clients: ClientCounts::default(),
+            quic,
+            quic_addresses: ArcSwap::default(),
             resolved: ArcSwap::default(),
             started: Instant::now(),
             undrained,
             activation: Mutex::default(),
         })
+    }
+
+    /// Whether clients of that TCP address should know that it serves HTTP/3.
+    pub(crate) fn advertises_h3(&self, bind: SocketAddr) -> bool {
+        self.config.load().pool.advertise_h3 && self.quic_addresses.load().contains(&bind)
     }
 
     /// Moves on to `phase`, never back.
@@ -204,7 +217,7 @@ impl Control {
     }
 
     /// Listens on these as well; returns when all of them are being accepted from. Each socket is put on one
-    /// thread.
+    /// thread; of a UDP address at most one on each, for the thread's life.
     ///
     /// # Errors
     /// [`TakeError`]; then none of these slots is listened on and all of these sockets are closed.
@@ -212,8 +225,8 @@ impl Control {
         if slots.slots.len() != sockets.len() {
             return Err(TakeError::Count { slots: slots.slots.len(), sockets: sockets.len() });
         }
-        if slots.listen.transport != Transport::Tcp {
-            return Err(TakeError::Transport);
+        if slots.listen.transport == Transport::Udp && !slots.listen.tls {
+            return Err(TakeError::Cleartext);
         }
         let placed = self.listening().place(&slots, &sockets, self.shared.threads.len())?;
         let mut shares: Vec<(Vec<u32>, Vec<OwnedFd>)> = Vec::new();
@@ -233,25 +246,34 @@ impl Control {
             self.unlisten(&slots).await;
             return Err(failed);
         }
+        self.note_quic();
         Ok(())
     }
 
+    fn note_quic(&self) {
+        let addresses = self.listening().quic_addresses();
+        self.shared.quic_addresses.store(Arc::new(addresses));
+    }
+
     /// Stops listening on these: they leave epoll first, then they are closed. Returns when that is done; slots
-    /// that are not held are ignored. Connections that are queued on them are left to whoever else holds them.
+    /// that are not held are ignored. Connections that are queued on them are left to whoever else holds them. UDP slots
+    /// are closed when their connections are finished, which this does not wait for.
     pub async fn unlisten(&self, slots: &Slots) {
         self.drop_slots(slots, false).await;
     }
 
-    /// Stops listening altogether where nobody else holds the sockets: accepts what is queued first.
+    /// Stops listening by TCP where nobody else holds the sockets: accepts what is queued first. UDP slots are served to
+    /// the end of the drain.
     pub async fn stop_listening(&self) {
         let held = self.listening().held();
-        for slots in held {
+        for slots in held.into_iter().filter(|slots| slots.listen.transport == Transport::Tcp) {
             self.drop_slots(&slots, true).await;
         }
     }
 
     async fn drop_slots(&self, slots: &Slots, empty: bool) {
         self.listening().forget(slots);
+        self.note_quic();
         for thread in &self.shared.threads {
             // None: the thread has ended, and its sockets with it.
             let _ended = thread.order(|done| Command::Drop { slots: slots.clone(), empty, done }).await;

@@ -9,6 +9,7 @@ use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     io,
     net::{Ipv4Addr, SocketAddr},
+    os::fd::{AsFd, OwnedFd},
     path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, Instant},
@@ -16,9 +17,13 @@ use std::{
 
 use anyhow::{Context, bail};
 use api::agent::{Listen, Slots, Transport};
-use dialect::{Environment, Object, PoolSpec, SourceFile, Spec};
+use dialect::{Environment, Http3, Object, PoolSpec, SourceFile, Spec};
 use model::{CompileLimits, Epoch, HostIndex, ListenerProtocol, PoolName, Revision, TenantConfig, TenantId};
 use rustls::sign::CertifiedKey;
+use sys::{
+    reuseport::{self, ReuseportOptions},
+    steer::{self, CidKey, Program},
+};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::{error, info, warn};
 
@@ -26,6 +31,7 @@ use crate::{
     accesslog::{AccessLog, LAST_LINES, Sink},
     config::{Config, PoolSettings, TenantTable, load_certificate},
     limits::Limits,
+    quic::QuicSecret,
     shared::Control,
     tls,
     worker::{Worker, WorkerSettings},
@@ -59,14 +65,20 @@ async fn serve(args: &StaticArgs) -> anyhow::Result<()> {
     let loaded = load(&args.file, Revision(1))?;
     let mut drain_deadline = loaded.config.pool.drain_deadline;
 
-    let settings =
-        WorkerSettings { pool: loaded.config.pool.clone(), threads: args.threads, limits: Limits::default() };
+    let quic = QuicSecret::random();
+    let cid_key = quic.cid_key();
+    let settings = WorkerSettings {
+        pool: loaded.config.pool.clone(),
+        threads: args.threads,
+        limits: Limits::default(),
+        quic,
+    };
     let log = AccessLog::start(&args.access_log, "static")
         .with_context(|| format!("open the access log {}", args.access_log))?;
     let worker = Worker::start_logging(&settings, &|| log.logger()).context("start the request threads")?;
     let control = worker.control();
     tls::warm_up()?;
-    let mut open = Open::default();
+    let mut open = Open { listen: BTreeSet::new(), cid_key };
     open.take(&control, loaded).await?;
     control.ready();
     if let Some(address) = args.metrics {
@@ -163,6 +175,7 @@ pub fn compile(file: SourceFile, revision: Revision) -> anyhow::Result<Loaded> {
             name: environment.default_pool.clone(),
             drain_deadline: pool.drain_deadline,
             max_connection_age: Some(pool.max_connection_age),
+            advertise_h3: pool.http3 == Http3::On,
         },
         default_certificate: default_certificate(&compiled.config)?,
     };
@@ -190,15 +203,20 @@ fn listen(config: &TenantConfig, pools: &BTreeMap<PoolName, PoolSpec>) -> BTreeS
         let mapped = pools.get(pool).and_then(|pool| pool.listen_for(port));
         mapped.map_or_else(|| SocketAddr::from((Ipv4Addr::LOCALHOST, port)), |listen| listen.bind)
     };
-    let listeners = config.listeners.iter();
-    listeners
-        .map(|listener| Listen {
+    let mut all = BTreeSet::new();
+    for listener in &config.listeners {
+        let tcp = Listen {
             bind: bind(&listener.pool, listener.port),
             port: listener.port,
             tls: listener.protocol == ListenerProtocol::Https,
             transport: Transport::Tcp,
-        })
-        .collect()
+        };
+        if tcp.tls && pools.get(&listener.pool).is_none_or(|pool| pool.http3 != Http3::Off) {
+            all.insert(Listen { transport: Transport::Udp, ..tcp.clone() });
+        }
+        all.insert(tcp);
+    }
+    all
 }
 
 /// For HTTPS listeners without a certificate, which nobody but a test should have: self-signed.
@@ -213,9 +231,10 @@ fn default_certificate(config: &TenantConfig) -> anyhow::Result<Option<Arc<Certi
 }
 
 /// The addresses that are listened on.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Open {
     listen: BTreeSet<Listen>,
+    cid_key: CidKey,
 }
 
 /// How long an address may be held by the instance before us, which is draining.
@@ -236,17 +255,18 @@ impl Open {
         let mut problems = Vec::new();
         for new in loaded.listen.difference(&self.listen.clone()) {
             let opened = async {
-                wait_until_free(new.bind).await?;
+                wait_until_free(new).await?;
                 let slots = slots(new)?;
-                let bind =
-                    |_| sys::reuseport::bind_tcp(new.bind, sys::reuseport::ReuseportOptions::default());
-                let sockets = slots.slots.iter().map(bind).collect::<io::Result<Vec<_>>>()?;
+                let sockets = slots.slots.iter().map(|_| bind(new)).collect::<io::Result<Vec<_>>>()?;
+                if new.transport == Transport::Udp {
+                    self.steer(&sockets)?;
+                }
                 control.listen(slots, sockets).await?;
                 anyhow::Ok(())
             };
             match opened.await {
                 Ok(()) => {
-                    info!(bind = %new.bind, port = new.port, tls = new.tls, "listening");
+                    info!(bind = %new.bind, port = new.port, tls = new.tls, transport = ?new.transport, "listening");
                     self.listen.insert(new.clone());
                 }
                 Err(error) => problems.push(format!("{error:#}")),
@@ -254,13 +274,36 @@ impl Open {
         }
         if problems.is_empty() { Ok(()) } else { bail!("{}", problems.join("; ")) }
     }
+
+    /// Leads the datagrams of a QUIC connection to the thread that has it, wherever its client sends them from.
+    fn steer(&self, sockets: &[OwnedFd]) -> anyhow::Result<()> {
+        let active = (0..u16::try_from(sockets.len())?).collect::<Vec<_>>();
+        let group = steer::Group { first: 0, count: u16::try_from(sockets.len())?, active: &active };
+        if let Some(first) = sockets.first() {
+            let program = Program::new(&group, self.cid_key);
+            steer::attach(first.as_fd(), &program).context("steer QUIC's datagrams")?;
+        }
+        Ok(())
+    }
+}
+
+fn bind(listen: &Listen) -> io::Result<OwnedFd> {
+    let options = ReuseportOptions::default();
+    match listen.transport {
+        Transport::Tcp => reuseport::bind_tcp(listen.bind, options),
+        Transport::Udp => reuseport::bind_udp(listen.bind, options),
+    }
 }
 
 /// Refuses to share an address with a stranger: the kernel would give each of us a part of the connections.
-async fn wait_until_free(address: SocketAddr) -> io::Result<()> {
+async fn wait_until_free(listen: &Listen) -> io::Result<()> {
     let began = Instant::now();
     loop {
-        match sys::reuseport::probe_tcp(address) {
+        let probed = match listen.transport {
+            Transport::Tcp => reuseport::probe_tcp(listen.bind),
+            Transport::Udp => reuseport::probe_udp(listen.bind),
+        };
+        match probed {
             Err(error) if error.kind() == io::ErrorKind::AddrInUse && began.elapsed() < TAKE_OVER => {
                 tokio::time::sleep(Duration::from_millis(100)).await;
             }

@@ -53,6 +53,7 @@ impl Agreed {
 pub(crate) struct Acceptor {
     config: Arc<ArcSwap<Config>>,
     ports: Mutex<HashMap<u16, TlsAcceptor>>,
+    quic: Mutex<HashMap<u16, Arc<ServerConfig>>>,
 }
 
 impl fmt::Debug for Acceptor {
@@ -63,13 +64,26 @@ impl fmt::Debug for Acceptor {
 
 impl Acceptor {
     pub(crate) fn new(config: Arc<ArcSwap<Config>>) -> Self {
-        Self { config, ports: Mutex::default() }
+        Self { config, ports: Mutex::default(), quic: Mutex::default() }
     }
 
     /// Does a handshake; the caller bounds its time. Dropping it closes the connection.
     pub(crate) async fn accept(&self, port: u16, stream: TcpStream) -> io::Result<TlsStream<TcpStream>> {
         let acceptor = self.acceptor(port).map_err(io::Error::other)?;
         acceptor.accept(stream).await
+    }
+
+    /// What QUIC on that port shows its clients.
+    pub(crate) fn quic(&self, port: u16) -> io::Result<Arc<ServerConfig>> {
+        let mut ports = self.quic.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = ports.get(&port) {
+            return Ok(Arc::clone(known));
+        }
+        let mut server = server_config(port, Arc::clone(&self.config)).map_err(io::Error::other)?;
+        server.alpn_protocols = vec![b"h3".to_vec()];
+        let server = Arc::new(server);
+        ports.insert(port, Arc::clone(&server));
+        Ok(server)
     }
 
     fn acceptor(&self, port: u16) -> Result<TlsAcceptor, rustls::Error> {

@@ -22,6 +22,7 @@ use crate::{
     limits::{COMMANDS, Limits, TICK},
     listen::Acceptors,
     metrics::Counters,
+    quic::QuicSecret,
     retry::RetryBudget,
     serve::record::RouteSeries,
     shared::{Command, Control, Phase, Seat, Shared, resident_bytes},
@@ -37,6 +38,8 @@ pub struct WorkerSettings {
     pub threads: usize,
     /// Bounds on what clients may do.
     pub limits: Limits,
+    /// What QUIC's keys are made from; shared by the workers that share addresses.
+    pub quic: QuicSecret,
 }
 
 /// The running threads.
@@ -67,7 +70,7 @@ impl Worker {
                 (Seat { commands, counters: Arc::default() }, inbox)
             })
             .unzip();
-        let shared = Shared::new(settings.pool.clone(), seats);
+        let shared = Shared::new(settings.pool.clone(), seats, settings.quic.clone());
         let mut threads = Vec::new();
         for (index, inbox) in inboxes.into_iter().enumerate() {
             let (shared, limits, logger) = (Arc::clone(&shared), settings.limits, logger());
@@ -115,6 +118,8 @@ pub(crate) struct Thread {
     pub(crate) upstreams: Upstreams,
     pub(crate) series: RouteSeries,
     pub(crate) retries: RefCell<RetryBudget>,
+    /// QUIC handshakes whose clients' addresses are not proved.
+    pub(crate) unproved: Cell<usize>,
     /// Whether requests are let in.
     pub(crate) door: RefCell<Door>,
     config: RefCell<Cache<Arc<ArcSwap<Config>>, Arc<Config>>>,
@@ -132,6 +137,7 @@ impl Thread {
             upstreams: Upstreams::default(),
             retries: RefCell::default(),
             door: RefCell::default(),
+            unproved: Cell::default(),
             series: RouteSeries::default(),
             config: RefCell::new(Cache::new(Arc::clone(&shared.config))),
             random: Cell::new(rand::random::<u64>() | 1),
@@ -178,7 +184,8 @@ async fn run(thread: Rc<Thread>, mut inbox: mpsc::Receiver<Command>) {
                     let _gone = done.send(acceptors.take(&thread, &slots, sockets));
                 }
                 Command::Drop { slots, empty, done } => {
-                    acceptors.drop_slots(&slots, empty).await;
+                    let deadline = thread.config().pool.drain_deadline;
+                    acceptors.drop_slots(&slots, empty, deadline).await;
                     let _gone = done.send(());
                 }
                 Command::Configured => {
@@ -200,6 +207,7 @@ async fn run(thread: Rc<Thread>, mut inbox: mpsc::Receiver<Command>) {
             break;
         }
     }
+    acceptors.end_quic().await;
     debug!("request thread drained");
     if thread.shared.undrained.fetch_sub(1, Ordering::AcqRel) == 1 {
         thread.shared.advance(Phase::Drained);

@@ -27,6 +27,20 @@ pub struct PoolSpec {
     pub drain_deadline: Duration,
     /// Threads of one worker.
     pub threads_per_worker: u32,
+    /// Whether ports that speak HTTPS speak HTTP/3, too.
+    pub http3: Http3,
+}
+
+/// HTTP/3 by UDP beside HTTPS by TCP, on the same port.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Http3 {
+    /// Served, and clients are told.
+    #[default]
+    On,
+    /// Served to those who know.
+    Unadvertised,
+    /// Not served.
+    Off,
 }
 
 impl Default for PoolSpec {
@@ -52,6 +66,8 @@ impl Default for PoolSpec {
             drain_deadline: Duration::from_secs(30),
             // More load is more workers.
             threads_per_worker: 1,
+            // As safe as HTTPS by TCP, and better for who is on the move.
+            http3: Http3::On,
         }
     }
 }
@@ -101,6 +117,12 @@ impl PoolSpec {
         let drain_deadline = time("drainDeadline", default.drain_deadline);
         let threads =
             read_or(fields.optional("threadsPerWorker"), default.threads_per_worker, |n| n.number(1..=256));
+        let http3 = read_or(fields.optional("http3"), default.http3, |node| {
+            node.choice(
+                "a choice",
+                &[("on", Http3::On), ("unadvertised", Http3::Unadvertised), ("off", Http3::Off)],
+            )
+        });
         fields.finish();
         Some(Self {
             listen: listen?,
@@ -112,6 +134,7 @@ impl PoolSpec {
             max_connection_age: max_connection_age?,
             drain_deadline: drain_deadline?,
             threads_per_worker: threads?,
+            http3: http3?,
         })
     }
 

@@ -1,12 +1,13 @@
 //! Changes to heads: who the client is, what the route's filters say.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, io::Write};
 
 use model::{CompiledMatch, Filter, HeaderEdit, PathModifier, path};
 
 use crate::{
     downstream::Client,
-    h1::{Fields, Name, RequestHead, ResponseHead},
+    h1::{Fields, Name, RequestHead, ResponseHead, Scheme},
+    limits::ALT_SVC_AGE_S,
     worker::Thread,
 };
 
@@ -31,6 +32,18 @@ pub(super) fn response(head: &mut ResponseHead, filters: &[Filter]) {
             apply(&mut head.fields, change);
         }
     }
+}
+
+/// Says that the same port serves HTTP/3 by UDP (RFC 7838). The port is the one that the client named: it may be mapped on
+/// its way to us.
+pub(super) fn advertise_h3(head: &mut ResponseHead, port: Option<u16>) {
+    let mut value = [0; 40];
+    let mut rest = &mut value[..];
+    let port = port.unwrap_or(Scheme::Https.default_port());
+    // 31 bytes at most; and printable ASCII is a valid value.
+    let _fits = write!(rest, "h3=\":{port}\"; ma={ALT_SVC_AGE_S}");
+    let left = rest.len();
+    let _valid = head.fields.set("alt-svc", &value[..value.len() - left]);
 }
 
 /// Says who the client is, in place of whatever the client said of itself.

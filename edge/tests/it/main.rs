@@ -8,6 +8,7 @@ mod drain;
 mod forwarding;
 mod grpc;
 mod h2;
+mod h3;
 mod overload;
 mod reload;
 mod routing;

@@ -3,16 +3,16 @@
 use std::{
     collections::HashMap,
     io::{ErrorKind, Read, Write},
-    net::{Shutdown, SocketAddr, TcpListener, TcpStream},
+    net::{Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket},
     os::fd::OwnedFd,
     sync::{Arc, Mutex, mpsc},
     thread,
     time::Duration,
 };
 
-use api::agent::Slots;
+use api::agent::{Slots, Transport};
 use dialect::SourceFile;
-use edge::{Control, Limits, Worker, WorkerSettings, static_config};
+use edge::{Control, Limits, QuicSecret, Worker, WorkerSettings, static_config};
 use model::Revision;
 
 /// Long enough for a loaded machine, short enough to see a hang.
@@ -23,6 +23,7 @@ pub(crate) struct Edge {
     pub(crate) control: Control,
     worker: Option<Worker>,
     ports: HashMap<u16, SocketAddr>,
+    udp_ports: HashMap<u16, SocketAddr>,
     /// All addresses, in the order in which they were given.
     pub(crate) bound: Vec<SocketAddr>,
     pub(crate) runtime: tokio::runtime::Runtime,
@@ -42,15 +43,27 @@ impl Edge {
     pub(crate) fn start_on(yaml: &str, limits: Limits, addresses: &[&str]) -> Self {
         let loaded = compile(yaml, 1);
         let threads = addresses.len();
-        let settings = WorkerSettings { pool: loaded.config.pool.clone(), threads, limits };
+        let settings = WorkerSettings {
+            pool: loaded.config.pool.clone(),
+            threads,
+            limits,
+            quic: QuicSecret::new([7; 32]),
+        };
         let worker = Worker::start(&settings).unwrap();
         let control = worker.control();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         control.activate(loaded.config).unwrap();
-        let (mut ports, mut bound) = (HashMap::new(), Vec::new());
+        let (mut ports, mut udp_ports, mut bound) = (HashMap::new(), HashMap::new(), Vec::new());
         for listen in loaded.listen {
             let mut sockets = Vec::new();
             for address in addresses {
+                if listen.transport == Transport::Udp {
+                    let socket = UdpSocket::bind(address).unwrap();
+                    socket.set_nonblocking(true).unwrap();
+                    udp_ports.insert(listen.port, socket.local_addr().unwrap());
+                    sockets.push(OwnedFd::from(socket));
+                    continue;
+                }
                 let listener = TcpListener::bind(address).unwrap();
                 listener.set_nonblocking(true).unwrap();
                 ports.insert(listen.port, listener.local_addr().unwrap());
@@ -61,7 +74,7 @@ impl Edge {
             runtime.block_on(control.listen(slots, sockets)).unwrap();
         }
         control.ready();
-        Self { control, worker: Some(worker), ports, bound, runtime, revision: 1 }
+        Self { control, worker: Some(worker), ports, udp_ports, bound, runtime, revision: 1 }
     }
 
     pub(crate) fn activate(&mut self, yaml: &str) {
@@ -72,6 +85,15 @@ impl Edge {
     /// Where a Gateway's port is.
     pub(crate) fn at(&self, port: u16) -> SocketAddr {
         self.ports[&port]
+    }
+
+    /// Where a Gateway's port is by UDP.
+    pub(crate) fn udp_at(&self, port: u16) -> SocketAddr {
+        self.udp_ports[&port]
+    }
+
+    pub(crate) fn has_udp(&self, port: u16) -> bool {
+        self.udp_ports.contains_key(&port)
     }
 
     pub(crate) fn connect(&self) -> Client {

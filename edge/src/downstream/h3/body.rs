@@ -1,0 +1,161 @@
+//! The body of a request that came by HTTP/3.
+
+use std::{
+    rc::Rc,
+    task::{Context, Poll, Waker, ready},
+};
+
+use super::{
+    Link,
+    frames::{Broken, Frames, Next},
+    request,
+};
+use crate::{
+    body::{ClientError, Outbox, Pace, RequestBody},
+    clock::Timer,
+    grpc,
+    h1::{BodyLength, Fields, RequestHead},
+    h3::Code,
+};
+
+/// The body of a request.
+pub(crate) struct H3Body {
+    frames: Frames,
+    /// What was read to see whether there is a body.
+    peeked: Option<Result<Next, Broken>>,
+    length: BodyLength,
+    /// Bytes that the head declares.
+    declared: Option<u64>,
+    trailers: Fields,
+    used: bool,
+    received: u64,
+    /// DATA frames without data since the last with some.
+    empty_frames: u32,
+    pace: Pace,
+    /// The rate does not count, only the time between two messages.
+    pauses: bool,
+    timer: Timer,
+    link: Rc<Link>,
+}
+
+impl H3Body {
+    pub(super) fn request(
+        link: &Rc<Link>,
+        mut frames: Frames,
+        head: &RequestHead,
+        declared: Option<u64>,
+    ) -> RequestBody<'static> {
+        // A request without a body ends with its head, in one packet.
+        let mut cx = Context::from_waker(Waker::noop());
+        let peeked = match frames.poll_next(&mut cx, &link.thread.limits) {
+            Poll::Ready(next) => Some(next),
+            Poll::Pending => None,
+        };
+        let ended = matches!(peeked, Some(Ok(Next::End)));
+        let length = request::body_length(ended, declared);
+        if length == BodyLength::None {
+            return RequestBody::Empty;
+        }
+        let body = Self {
+            frames,
+            peeked,
+            length,
+            declared,
+            trailers: Fields::new(),
+            used: false,
+            received: 0,
+            empty_frames: 0,
+            pace: Pace::default(),
+            // A gRPC stream is right to say nothing for a while.
+            pauses: grpc::is_grpc(&head.fields),
+            timer: link.thread.clock.timer(),
+            link: Rc::clone(link),
+        };
+        RequestBody::H3(Box::new(body))
+    }
+
+    pub(crate) fn length(&self) -> BodyLength {
+        self.length
+    }
+
+    pub(crate) fn received(&self) -> u64 {
+        self.received
+    }
+
+    pub(crate) fn is_used(&self) -> bool {
+        self.used
+    }
+
+    /// As [`RequestBody::poll_more`].
+    pub(crate) fn poll_more(
+        &mut self,
+        cx: &mut Context<'_>,
+        out: &mut Outbox,
+    ) -> Poll<Result<bool, ClientError>> {
+        match ready!(self.poll_next(cx))? {
+            Next::Nothing => {
+                self.used = true;
+                self.empty_frames += 1;
+                if self.empty_frames > self.link.thread.limits.h2_empty_frames {
+                    self.link.close(Code::ExcessiveLoad);
+                    return Poll::Ready(Err(ClientError::Malformed));
+                }
+                Poll::Ready(Ok(false))
+            }
+            Next::Data(count) => {
+                self.used = true;
+                self.empty_frames = 0;
+                self.received += count as u64;
+                if self.declared.is_some_and(|declared| self.received > declared) {
+                    return Poll::Ready(Err(ClientError::Malformed));
+                }
+                self.pace.came(count, self.timer.now_ms());
+                self.link.thread.counters.bytes_in.add(count as u64);
+                out.data(self.frames.data());
+                self.frames.consume();
+                Poll::Ready(Ok(false))
+            }
+            // The request is whole when its stream ends, and nothing may come in between.
+            Next::Trailers(lines) => match request::trailers(&lines) {
+                Some(trailers) => {
+                    self.trailers = trailers;
+                    self.poll_more(cx, out)
+                }
+                None => Poll::Ready(Err(ClientError::Malformed)),
+            },
+            Next::End => {
+                if self.declared.is_some_and(|declared| self.received != declared) {
+                    return Poll::Ready(Err(ClientError::Malformed));
+                }
+                out.end(&self.trailers);
+                Poll::Ready(Ok(true))
+            }
+        }
+    }
+
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<Next, ClientError>> {
+        let limits = &self.link.thread.limits;
+        let next = match self.peeked.take() {
+            Some(peeked) => Poll::Ready(peeked),
+            None => self.frames.poll_next(cx, limits),
+        };
+        match next {
+            Poll::Ready(Ok(next)) => Poll::Ready(Ok(next)),
+            Poll::Ready(Err(Broken::Gone)) => Poll::Ready(Err(ClientError::Gone)),
+            Poll::Ready(Err(Broken::Connection(code))) => {
+                self.link.close(code);
+                Poll::Ready(Err(ClientError::Malformed))
+            }
+            Poll::Ready(Err(Broken::Stream(_) | Broken::Head(_))) => Poll::Ready(Err(ClientError::Malformed)),
+            Poll::Pending => {
+                let now = self.timer.now_ms();
+                self.timer.set(if self.pauses {
+                    self.pace.silence(now, limits.tunnel_idle)
+                } else {
+                    self.pace.waits(now, limits)
+                });
+                self.timer.poll(cx).map(|()| Err(ClientError::TooSlow))
+            }
+        }
+    }
+}

@@ -1,0 +1,320 @@
+//! HTTP/3 heads to ours (RFC 9114 sections 4.2 and 4.3).
+
+use super::{Refused, VERSION};
+use crate::{
+    h1::{BodyLength, Fields, FramingError, HeadError, Name, RequestError, RequestHead, TargetError},
+    h3::qpack::FieldLines,
+    limits::Limits,
+    serve::refusal::Refusal,
+};
+
+/// Why a head is no request.
+#[derive(Debug)]
+pub(super) enum Fault {
+    /// It is malformed as RFC 9114 section 4.1.2 means it: the stream ends with `H3_MESSAGE_ERROR`.
+    Malformed(RequestError),
+    /// It is well-formed and refused.
+    Refused(Refusal),
+}
+
+impl From<RequestError> for Fault {
+    fn from(error: RequestError) -> Self {
+        Self::Refused(error.into())
+    }
+}
+
+const fn malformed(error: HeadError) -> Fault {
+    Fault::Malformed(RequestError::Head(error))
+}
+
+/// The pseudo-headers of a request.
+#[derive(Debug, Default)]
+struct Pseudo<'l> {
+    method: Option<&'l [u8]>,
+    scheme: Option<&'l [u8]>,
+    authority: Option<&'l [u8]>,
+    path: Option<&'l [u8]>,
+}
+
+impl<'l> Pseudo<'l> {
+    /// Takes one in; each may be there once.
+    fn set(&mut self, name: &[u8], value: &'l [u8]) -> Refused<()> {
+        let place = match name {
+            b":method" => &mut self.method,
+            b":scheme" => &mut self.scheme,
+            b":authority" => &mut self.authority,
+            b":path" => &mut self.path,
+            _ => return Err(malformed(HeadError::FieldName)),
+        };
+        match place.replace(value) {
+            None => Ok(()),
+            Some(_) => Err(malformed(HeadError::StartLine)),
+        }
+    }
+}
+
+/// The head of a request, checked as strictly as one that came by HTTP/1, and the length that it declares.
+///
+/// # Errors
+/// The fault.
+pub(super) fn convert(lines: &FieldLines, limits: &Limits) -> Refused<(RequestHead, Option<u64>)> {
+    let mut pseudo = Pseudo::default();
+    let (mut host, mut length) = (None, None);
+    let (mut ordinary, mut crumbs) = (0, 0);
+    for (name, value) in lines.iter() {
+        if name.first() == Some(&b':') {
+            if ordinary > 0 {
+                return Err(malformed(HeadError::StartLine));
+            }
+            pseudo.set(name, value)?;
+            continue;
+        }
+        ordinary += 1;
+        check_name(name)?;
+        match Name::of(name) {
+            Name::Host if host.replace(value).is_some() => return Err(RequestError::HostRepeated.into()),
+            Name::ContentLength if length.replace(value).is_some() => {
+                return Err(Fault::Malformed(FramingError::LengthRepeated.into()));
+            }
+            // Those of the connection (section 4.2).
+            Name::Connection
+            | Name::KeepAlive
+            | Name::ProxyConnection
+            | Name::TransferEncoding
+            | Name::Upgrade => return Err(Fault::Malformed(RequestError::Connection)),
+            Name::Te if !value.eq_ignore_ascii_case(b"trailers") => {
+                return Err(Fault::Malformed(RequestError::Connection));
+            }
+            Name::Cookie => crumbs += value.len() + 2,
+            _ => {}
+        }
+    }
+    if ordinary > limits.head_fields {
+        return Err(RequestError::Head(HeadError::TooManyFields).into());
+    }
+    let mut head = begin(&pseudo, host)?;
+    let mut cookie = Vec::with_capacity(crumbs);
+    for (name, value) in lines.iter().filter(|(name, _)| name.first() != Some(&b':')) {
+        match Name::of(name) {
+            Name::Host | Name::Expect => {}
+            // One field again; HTTP/1 has no crumbs.
+            Name::Cookie => {
+                if !cookie.is_empty() {
+                    cookie.extend_from_slice(b"; ");
+                }
+                cookie.extend_from_slice(value);
+            }
+            _ if name.contains(&b'_') => return Err(RequestError::Underscore.into()),
+            _ => push(&mut head.fields, name, value)?,
+        }
+    }
+    if !cookie.is_empty() {
+        push(&mut head.fields, Name::Cookie.as_str().as_bytes(), &cookie)?;
+    }
+    let length = length.map(parse_length).transpose()?;
+    Ok((head, length))
+}
+
+/// The head without its fields.
+fn begin(pseudo: &Pseudo<'_>, host: Option<&[u8]>) -> Refused<RequestHead> {
+    let method = pseudo.method.ok_or(malformed(HeadError::StartLine))?;
+    if method == b"CONNECT" {
+        return Err(RequestError::Connect.into());
+    }
+    let method = std::str::from_utf8(method).map_err(|_| Fault::Malformed(RequestError::Method))?;
+    let scheme = pseudo.scheme.ok_or(malformed(HeadError::StartLine))?;
+    if !scheme.eq_ignore_ascii_case(b"https") && !scheme.eq_ignore_ascii_case(b"http") {
+        return Err(RequestError::Target(TargetError::Form).into());
+    }
+    let path = pseudo.path.filter(|path| !path.is_empty()).ok_or(malformed(HeadError::StartLine))?;
+    if path != b"*" && !path.starts_with(b"/") {
+        return Err(RequestError::Target(TargetError::Form).into());
+    }
+    let path = std::str::from_utf8(path).map_err(|_| RequestError::Target(TargetError::Character))?;
+    if path.bytes().any(|byte| byte <= b' ' || byte == 0x7f) {
+        return Err(RequestError::Target(TargetError::Character).into());
+    }
+    let authority = match (pseudo.authority, host) {
+        (Some(authority), Some(host)) if !host.eq_ignore_ascii_case(authority) => {
+            return Err(RequestError::HostMismatch.into());
+        }
+        (Some(authority), _) => authority,
+        (None, Some(host)) => host,
+        (None, None) => return Err(RequestError::HostMissing.into()),
+    };
+    let authority = std::str::from_utf8(authority).map_err(|_| RequestError::HostMissing)?;
+    Ok(RequestHead::from_parts(method, authority, path, VERSION)?)
+}
+
+/// A field's name is a token in lowercase.
+fn check_name(name: &[u8]) -> Refused<()> {
+    if name.is_empty() || name.iter().any(u8::is_ascii_uppercase) {
+        return Err(malformed(HeadError::FieldName));
+    }
+    Ok(())
+}
+
+fn push(fields: &mut Fields, name: &[u8], value: &[u8]) -> Refused<()> {
+    let name = std::str::from_utf8(name).map_err(|_| malformed(HeadError::FieldName))?;
+    fields.push(name, value.trim_ascii()).map_err(|_| malformed(HeadError::Control))
+}
+
+fn parse_length(text: &[u8]) -> Refused<u64> {
+    let digits = std::str::from_utf8(text).ok().filter(|t| t.bytes().all(|b| b.is_ascii_digit()));
+    digits.and_then(|t| t.parse().ok()).ok_or(Fault::Malformed(FramingError::Length.into()))
+}
+
+/// How an HTTP/1 upstream is told where the body ends.
+pub(super) fn body_length(ended: bool, declared: Option<u64>) -> BodyLength {
+    match (ended, declared) {
+        (_, Some(length)) => BodyLength::Length(length),
+        (true, None) => BodyLength::None,
+        (false, None) => BodyLength::Chunked,
+    }
+}
+
+/// Trailers as ours. `None` if they are malformed.
+pub(super) fn trailers(lines: &FieldLines) -> Option<Fields> {
+    let mut fields = Fields::new();
+    for (name, value) in lines.iter() {
+        if name.first() == Some(&b':') || check_name(name).is_err() {
+            return None;
+        }
+        let framing = [Name::ContentLength, Name::TransferEncoding, Name::Host, Name::Connection];
+        if !framing.contains(&Name::of(name)) {
+            // What cannot be a field on HTTP/1 is left out.
+            let name = std::str::from_utf8(name).ok()?;
+            let _unfit = fields.push(name, value.trim_ascii());
+        }
+    }
+    Some(fields)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        h3::qpack::{SectionLimits, begin as begin_section, write_field},
+        limits::LIMITS,
+    };
+
+    const GET: &[(&str, &str)] =
+        &[(":method", "GET"), (":scheme", "https"), (":authority", "a.test"), (":path", "/p?q")];
+
+    fn lines(fields: &[(&str, &str)]) -> FieldLines {
+        let mut section = vec![];
+        begin_section(&mut section);
+        for (name, value) in fields {
+            if name.bytes().any(|b| b.is_ascii_uppercase()) {
+                section.push(0x20 | u8::try_from(name.len()).unwrap());
+                section.extend(name.bytes());
+                section.push(u8::try_from(value.len()).unwrap());
+                section.extend(value.bytes());
+            } else {
+                write_field(&mut section, name.as_bytes(), value.as_bytes());
+            }
+        }
+        FieldLines::decode(&section, SectionLimits { fields: 200, bytes: 1 << 20 }).unwrap()
+    }
+
+    /// The label of what is wrong with a request of these fields and more; `!` before it says that the stream is reset.
+    fn verdict(fields: &[(&str, &str)]) -> String {
+        match convert(&lines(fields), &LIMITS) {
+            Ok((head, length)) => format!("{} {} {length:?}", head.method_str(), head.path()),
+            Err(Fault::Malformed(error)) => format!("!{}", error.kind()),
+            Err(Fault::Refused(refusal)) => refusal.kind().to_owned(),
+        }
+    }
+
+    fn check(more: &[(&str, &str)], expect: &str) {
+        assert_eq!(verdict(&[GET, more].concat()), expect, "{more:?}");
+    }
+
+    #[test]
+    fn ordinary_requests_pass() {
+        check(&[], "GET /p None");
+        check(&[("host", "A.test"), ("te", "trailers"), ("content-length", "7")], "GET /p Some(7)");
+        let (head, _) =
+            convert(&lines(&[GET, &[("cookie", "a=1"), ("x", "y"), ("cookie", "b=2")]].concat()), &LIMITS)
+                .ok()
+                .unwrap();
+        assert_eq!(head.fields.known(Name::Cookie), Some(&b"a=1; b=2"[..]));
+        assert_eq!((head.host(), head.query()), ("a.test", Some("q")));
+    }
+
+    #[test]
+    fn what_the_standard_calls_malformed_resets_the_stream() {
+        for (more, expect) in [
+            (&[("Upper", "x")][..], "!field_name"),
+            (&[(":method", "GET")], "!start_line"),
+            (&[("x", "y"), (":path", "/")], "!start_line"),
+            (&[(":status", "200")], "!field_name"),
+            (&[(":protocol", "websocket")], "!field_name"),
+            (&[("connection", "x")], "!connection"),
+            (&[("keep-alive", "x")], "!connection"),
+            (&[("proxy-connection", "x")], "!connection"),
+            (&[("transfer-encoding", "chunked")], "!connection"),
+            (&[("upgrade", "x")], "!connection"),
+            (&[("te", "gzip")], "!connection"),
+            (&[("x", "a\r\nb")], "!control_character"),
+            (&[("x", "a\0b")], "!control_character"),
+            (&[("a b", "x")], "!control_character"),
+            (&[("content-length", "1"), ("content-length", "1")], "!content_length_repeated"),
+            (&[("content-length", "+1")], "!content_length"),
+            (&[("content-length", "1, 1")], "!content_length"),
+            (&[("content-length", "99999999999999999999")], "!content_length"),
+        ] {
+            check(more, expect);
+        }
+        for missing in 0..4 {
+            let rest: Vec<_> =
+                GET.iter().enumerate().filter(|(n, _)| *n != missing).map(|(_, f)| *f).collect();
+            let expect = if missing == 2 { "host_missing" } else { "!start_line" };
+            assert_eq!(verdict(&rest), expect, "{rest:?}");
+        }
+    }
+
+    #[test]
+    fn what_could_be_read_two_ways_is_refused_as_on_http_1() {
+        check(&[("host", "b.test")], "host_mismatch");
+        check(&[("host", "a.test"), ("host", "a.test")], "host_repeated");
+        check(&[("x_y", "1")], "underscore");
+        let with = |name: &str, value: &str| {
+            let fields: Vec<_> =
+                GET.iter().map(|(n, v)| if *n == name { (*n, value) } else { (*n, *v) }).collect();
+            verdict(&fields)
+        };
+        assert_eq!(with(":path", ""), "!start_line");
+        for (name, value, expect) in [
+            (":path", "http://b.test/", "target_form"),
+            (":path", "p", "target_form"),
+            (":path", "*", "target_asterisk"),
+            (":path", "/a b", "target_character"),
+            (":path", "/a\tb", "target_character"),
+            (":path", "/a\\b", "target_character"),
+            (":path", "/a#b", "target_fragment"),
+            (":scheme", "ftp", "target_form"),
+            (":method", "CONNECT", "connect"),
+            (":method", "G T", "method"),
+            (":authority", "user@a.test", "host"),
+            (":authority", "a.test:x", "host"),
+            (":authority", "", "host"),
+        ] {
+            assert_eq!(with(name, value), expect, "{name} {value}");
+        }
+    }
+
+    #[test]
+    fn fields_are_counted_before_crumbs_are_joined() {
+        let crumbs = vec![("cookie", "a=1"); 101];
+        check(&crumbs[..100], "GET /p None");
+        check(&crumbs, "too_many_fields");
+    }
+
+    #[test]
+    fn trailers_have_no_pseudo_headers() {
+        assert_eq!(trailers(&lines(&[("x", "1"), ("host", "b")])).unwrap().len(), 1);
+        assert!(trailers(&lines(&[(":path", "/")])).is_none());
+        assert!(trailers(&lines(&[("X", "1")])).is_none());
+    }
+}
