@@ -71,28 +71,34 @@ fn collect(from: impl Read + Send + 'static, into: Arc<Mutex<String>>) {
     });
 }
 
-/// Which of these processes has the socket that is bound to this local address.
+/// How often the kernel's table is read for a socket that must be in it.
+const READS: usize = 5;
+
+/// Which of these processes has a socket that is bound to this local address.
 pub(super) fn owner(address: SocketAddr, pids: impl Iterator<Item = u32>) -> Option<u32> {
-    let socket = format!("socket:[{}]", inode(address)?);
+    // The table is read in pieces while it changes, and a row may be missed between two of them.
+    let inodes = (0..READS).map(|_| inodes(address)).find(|inodes| !inodes.is_empty()).unwrap_or_default();
+    let sockets: Vec<String> = inodes.into_iter().map(|inode| format!("socket:[{inode}]")).collect();
     let has = |pid: &u32| {
         let descriptors = fs::read_dir(format!("/proc/{pid}/fd")).ok();
         let mut links =
             descriptors.into_iter().flatten().flatten().filter_map(|fd| fs::read_link(fd.path()).ok());
-        links.any(|link| link.as_os_str() == socket.as_str())
+        links.any(|link| sockets.iter().any(|socket| link.as_os_str() == socket.as_str()))
     };
     pids.into_iter().find(has)
 }
 
-/// The inode of the socket with this local address, from the kernel's table (`proc_net_tcp(5)`).
-fn inode(address: SocketAddr) -> Option<u64> {
-    let SocketAddr::V4(address) = address else { return None };
+/// The inodes of the sockets with this local address, from the kernel's table (`proc_net_tcp(5)`): a port may be used by
+/// several connections to different places, and by some that are over and belong to nobody.
+fn inodes(address: SocketAddr) -> Vec<u64> {
+    let SocketAddr::V4(address) = address else { return vec![] };
     // The address is printed as a number of the machine's byte order.
     let ip = u32::from_ne_bytes(address.ip().octets());
     let local = format!("{ip:08X}:{:04X}", address.port());
-    let table = fs::read_to_string("/proc/net/tcp").ok()?;
-    let mut rows = table.lines().skip(1).map(|row| row.split_ascii_whitespace().collect::<Vec<_>>());
-    let row = rows.find(|row| row.get(1) == Some(&local.as_str()))?;
-    row.get(9)?.parse().ok()
+    let table = fs::read_to_string("/proc/net/tcp").unwrap_or_default();
+    let rows = table.lines().skip(1).map(|row| row.split_ascii_whitespace().collect::<Vec<_>>());
+    let rows = rows.filter(|row| row.get(1) == Some(&local.as_str()));
+    rows.filter_map(|row| row.get(9)?.parse().ok()).filter(|inode| *inode != 0).collect()
 }
 
 #[cfg(test)]
