@@ -170,7 +170,7 @@ fn take_snapshots(directory: &Path) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
     runtime.block_on(async {
         let mut config = store::Config::new(directory);
-        config.snapshot_entries = 2;
+        config.snapshot_bytes = 1;
         let store = store::Store::open(config).await?;
         for n in 0..8 {
             store.txn(store::Txn::new("test").put("snapshots", n.to_string())).await?;
