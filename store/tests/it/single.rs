@@ -126,7 +126,9 @@ async fn large_values_and_many_writes_pass_snapshots_and_restarts() {
     }
     let files = |part: &str| std::fs::read_dir(dir.path().join(part)).unwrap().count();
     assert_eq!(files("snapshots"), 2);
-    assert!(files("wal") < 40, "old segments go: {}", files("wal"));
+    // Of some 130 that were written: two snapshots' spans stay, each of a quarter of the state at least, and as long as the
+    // snapshot before it took.
+    assert!(files("wal") < 100, "old segments go: {}", files("wal"));
 }
 
 #[tokio::test]
