@@ -8,7 +8,9 @@
 //! holds them for life and *lends* them. A TCP slot may be held by several workers for a moment (survivors take
 //! a leaver's slots before it drops them). A UDP slot belongs to one worker thread for that worker's life: two
 //! readers of one UDP socket steal each other's datagrams. So a UDP slot is lent once, is never asked back, stays
-//! with its worker while that drains, and is lent again only after the worker's process has ended.
+//! with its worker while that drains, and is lent again only after the worker's process has ended. The kernel leads the
+//! datagrams of a UDP group to its sockets by their count, so none of a group may close: each worker keeps all of them,
+//! for the next agent.
 //!
 //! # Moves
 //!
@@ -19,8 +21,10 @@
 //!                          <-    Recover            (a worker that an agent has welcomed before)
 //!                          <-    Renewed            (at any time after either: other servers, a new certificate)
 //!   Recovered + sockets    ->                       (one or more a listen address)
+//!   Kept + sockets         ->                       (UDP sockets that it does not read)
 //!   RecoveredAll           ->                       (then its state is as its Hello said)
 //!   Ready                  ->                       (configuration loaded, TLS warm; not after Recover if Hello said so)
+//!                          <-    Keep + sockets     (UDP sockets of other slots, not to be read; not answered)
 //!                          <-    Lend + sockets
 //!   Taken                  ->                       (the sockets are in epoll)
 //!                          <-    Return             (only after other workers said Taken)
@@ -95,6 +99,8 @@ pub enum ToWorker {
     Recover,
     /// Listen on these as well. The sockets come beside the message.
     Lend(Slots),
+    /// Hold these UDP sockets without reading them. Only to workers that said that they know this.
+    Keep(Slots),
     /// Accept what waits on these, then stop listening on them.
     Return(Slots),
     /// Finish what you have and exit within the deadline.
@@ -125,9 +131,14 @@ pub enum ToAgent {
         /// Whether it knows `Renewed`.
         #[serde(default)]
         renews: bool,
+        /// Whether it knows `Keep`, and serves UDP.
+        #[serde(default)]
+        keeps: bool,
     },
     /// The sockets of one listen address that the worker holds; they come beside the message.
     Recovered(Slots),
+    /// UDP sockets that it keeps and does not read; they come beside the message.
+    Kept(Slots),
     /// All that there was to recover has been sent.
     RecoveredAll,
     /// The worker can serve.
@@ -226,6 +237,9 @@ pub struct Welcome {
     pub threads: u32,
     /// Connections at the drain deadline are closed; milliseconds.
     pub drain_deadline_ms: u64,
+    /// See [`QuicSecret`](crate::quic::QuicSecret): 32 bytes in hex.
+    #[serde(default)]
+    pub quic_secret: String,
 }
 
 impl std::fmt::Debug for Welcome {

@@ -11,6 +11,7 @@ pub mod leader;
 pub mod limits;
 pub mod pki;
 pub mod process;
+pub mod quic;
 pub mod server;
 
 macro_rules! generated {

@@ -60,7 +60,12 @@ impl DesiredPool {
     /// What one node is told of this pool; a node without a share is told to run none, so that leftovers go.
     #[must_use]
     pub fn for_node(&self, node: &str) -> PoolPlan {
-        let listen = |l: &Listen| PoolListen { bind: l.bind.to_string(), port: l.port.into(), tls: l.tls };
+        let listen = |l: &Listen| PoolListen {
+            bind: l.bind.to_string(),
+            port: l.port.into(),
+            tls: l.tls,
+            http3: l.http3,
+        };
         PoolPlan {
             pool: self.pool.to_string(),
             term: self.term,

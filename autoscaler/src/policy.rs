@@ -54,6 +54,9 @@ pub struct Listen {
     pub bind: SocketAddr,
     /// Whether TLS is spoken from the first byte.
     pub tls: bool,
+    /// Whether HTTP/3 is served beside it.
+    #[serde(default)]
+    pub http3: bool,
 }
 
 impl Default for PoolPolicy {

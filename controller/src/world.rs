@@ -12,7 +12,7 @@ use api::{
     pki::Identity,
 };
 use bytes::Bytes;
-use dialect::{ObjectKey, ObjectStatus, PoolSpec};
+use dialect::{Http3, ObjectKey, ObjectStatus, PoolSpec};
 use model::{Epoch, HostIndex, ListenerProtocol, PoolName, Revision, TenantConfig, TenantId};
 
 use crate::feed::Deltas;
@@ -222,6 +222,7 @@ fn pool_message(name: &PoolName, spec: &PoolSpec, identity: Option<&Identity>) -
         default_certificate: identity.map(|i| (i.cert_pem.clone(), i.key_pem.clone())),
         max_connection_age: Some(spec.max_connection_age).filter(|age| !age.is_zero()),
         drain_deadline: spec.drain_deadline,
+        advertise_h3: spec.http3 == Http3::On,
     };
     wire::Pool::from(&pool)
 }

@@ -13,7 +13,10 @@ mod report;
 use std::{os::fd::OwnedFd, path::PathBuf, time::Duration};
 
 use anyhow::{Context, Result};
-use api::agent::{Credentials, Slots, ToAgent, ToWorker, Welcome};
+use api::{
+    agent::{Credentials, Slots, ToAgent, ToWorker, Welcome},
+    quic::QuicSecret,
+};
 use model::{PoolName, WorkerId};
 use tokio::{
     sync::watch,
@@ -25,7 +28,6 @@ use crate::{
     accesslog::{AccessLog, LAST_LINES, Sink},
     config::PoolSettings,
     limits::Limits,
-    quic::QuicSecret,
     shared::{Control, Phase},
     tls,
     worker::{Worker, WorkerSettings},
@@ -72,7 +74,9 @@ pub fn run_worker(args: WorkerArgs) -> Result<()> {
         let threads = usize::try_from(welcome.threads)?;
         let log = AccessLog::start(&args.access_log, args.worker.as_str())
             .with_context(|| format!("open the access log {}", args.access_log))?;
-        let quic = QuicSecret::random();
+        // An agent of an earlier version gives none; then it lends no UDP slots either.
+        let quic = QuicSecret::from_hex(&welcome.quic_secret);
+        let quic = quic.unwrap_or_else(|| QuicSecret::new(rand::random()));
         let settings = WorkerSettings { pool, threads, limits: Limits::default(), quic };
         let worker =
             Worker::start_logging(&settings, &|| log.logger()).context("start the request threads")?;
@@ -180,6 +184,7 @@ impl Session {
             ready: phase >= Phase::Ready,
             draining: phase >= Phase::Draining,
             renews: true,
+            keeps: true,
         };
         link.send(&hello, &[]).await?;
         Ok(Self { link, args, told: phase, servers })
@@ -231,6 +236,9 @@ impl Session {
                 for (slots, sockets) in control.held_slots()? {
                     self.link.send(&ToAgent::Recovered(slots), &sockets).await?;
                 }
+                for (slots, sockets) in control.kept_slots()? {
+                    self.link.send(&ToAgent::Kept(slots), &sockets).await?;
+                }
                 self.link.send(&ToAgent::RecoveredAll, &[]).await?;
             }
             ToWorker::Lend(slots) => match control.listen(slots.clone(), sockets).await {
@@ -243,6 +251,7 @@ impl Session {
                     error!(bind = %slots.listen.bind, error = &error as &dyn std::error::Error, "cannot listen")
                 }
             },
+            ToWorker::Keep(slots) => control.keep(slots, sockets),
             ToWorker::Return(slots) => {
                 self.give_back(slots, control).await?;
             }

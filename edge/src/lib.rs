@@ -38,7 +38,6 @@ pub use config::{Config, PoolSettings, TenantTable};
 pub use control::{WorkerArgs, run_worker};
 pub use limits::Limits;
 pub use listen::TakeError;
-pub use quic::QuicSecret;
 pub use shared::{Control, LoadSample, Phase, Stale};
 pub use static_config::{StaticArgs, run_static};
 pub use worker::{Worker, WorkerSettings};

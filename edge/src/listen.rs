@@ -17,7 +17,7 @@ use std::{
     time::Duration,
 };
 
-use api::agent::{Listen, Slots, Transport};
+use api::agent::{Listen, MAX_SOCKETS, Slots, Transport};
 use rustix::{
     io::Errno,
     net::{SocketFlags, acceptfrom_with, sockopt},
@@ -71,6 +71,8 @@ pub enum TakeError {
 #[derive(Debug, Default)]
 pub(crate) struct Listening {
     held: BTreeMap<Listen, BTreeMap<u32, Held>>,
+    /// UDP sockets that are only held.
+    kept: BTreeMap<Listen, BTreeMap<u32, OwnedFd>>,
 }
 
 #[derive(Debug)]
@@ -116,6 +118,9 @@ impl Listening {
                 self.held.remove(&slots.listen);
             }
         }
+        if let Some(kept) = self.kept.get_mut(&slots.listen) {
+            slots.slots.iter().for_each(|slot| drop(kept.remove(slot)));
+        }
     }
 
     /// All slots.
@@ -125,6 +130,25 @@ impl Listening {
             slots: held.keys().copied().collect(),
         };
         self.held.iter().map(slots).collect()
+    }
+
+    /// Holds sockets without reading them.
+    pub(crate) fn keep(&mut self, slots: Slots, sockets: Vec<OwnedFd>) {
+        self.kept.entry(slots.listen).or_default().extend(slots.slots.into_iter().zip(sockets));
+    }
+
+    /// What is kept, with duplicates of the sockets, in packets.
+    pub(crate) fn kept(&self) -> io::Result<Vec<(Slots, Vec<OwnedFd>)>> {
+        let mut packets = Vec::new();
+        for (listen, kept) in &self.kept {
+            let all: Vec<_> = kept.iter().collect();
+            for part in all.chunks(MAX_SOCKETS) {
+                let slots = part.iter().map(|(slot, _)| **slot).collect();
+                let sockets: io::Result<Vec<_>> = part.iter().map(|(_, socket)| socket.try_clone()).collect();
+                packets.push((Slots { listen: listen.clone(), slots }, sockets?));
+            }
+        }
+        Ok(packets)
     }
 
     /// Addresses that serve HTTP/3.

@@ -20,8 +20,6 @@ use tokio::{
 };
 use tracing::{debug, warn};
 
-pub use config::QuicSecret;
-
 use crate::{
     downstream::h3,
     limits::{ACCEPT_BATCH, QUIC_FAREWELL},

@@ -9,7 +9,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use api::agent::{Slots, Transport};
+use api::{
+    agent::{Slots, Transport},
+    quic::QuicSecret,
+};
 use arc_swap::ArcSwap;
 use model::{Epoch, Revision};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -18,7 +21,6 @@ use crate::{
     config::{Config, PoolSettings},
     listen::{ClientCounts, Listening, TakeError},
     metrics::{Counters, HistogramSample},
-    quic::QuicSecret,
     upstream::resolve::Resolved,
 };
 
@@ -278,6 +280,20 @@ impl Control {
             // None: the thread has ended, and its sockets with it.
             let _ended = thread.order(|done| Command::Drop { slots: slots.clone(), empty, done }).await;
         }
+    }
+
+    /// Holds UDP sockets of other slots without reading them: the kernel counts the sockets of a group, and one that
+    /// closed, because its agent died, would shift the others.
+    pub fn keep(&self, slots: Slots, sockets: Vec<OwnedFd>) {
+        self.listening().keep(slots, sockets);
+    }
+
+    /// Duplicates of what is kept with [`keep`](Self::keep).
+    ///
+    /// # Errors
+    /// When a descriptor cannot be duplicated.
+    pub fn kept_slots(&self) -> io::Result<Vec<(Slots, Vec<OwnedFd>)>> {
+        self.listening().kept()
     }
 
     /// Duplicates of all sockets that are listened on, for an agent that lost its own.

@@ -16,7 +16,10 @@ use std::{
 };
 
 use anyhow::{Context, bail};
-use api::agent::{Listen, Slots, Transport};
+use api::{
+    agent::{Listen, Slots, Transport},
+    quic::QuicSecret,
+};
 use dialect::{Environment, Http3, Object, PoolSpec, SourceFile, Spec};
 use model::{CompileLimits, Epoch, HostIndex, ListenerProtocol, PoolName, Revision, TenantConfig, TenantId};
 use rustls::sign::CertifiedKey;
@@ -31,7 +34,6 @@ use crate::{
     accesslog::{AccessLog, LAST_LINES, Sink},
     config::{Config, PoolSettings, TenantTable, load_certificate},
     limits::Limits,
-    quic::QuicSecret,
     shared::Control,
     tls,
     worker::{Worker, WorkerSettings},
@@ -65,8 +67,9 @@ async fn serve(args: &StaticArgs) -> anyhow::Result<()> {
     let loaded = load(&args.file, Revision(1))?;
     let mut drain_deadline = loaded.config.pool.drain_deadline;
 
-    let quic = QuicSecret::random();
-    let cid_key = quic.cid_key();
+    // Nobody else serves the same addresses.
+    let quic = QuicSecret::new(rand::random());
+    let cid_key = CidKey::new(quic.cid_key());
     let settings = WorkerSettings {
         pool: loaded.config.pool.clone(),
         threads: args.threads,
@@ -277,8 +280,8 @@ impl Open {
 
     /// Leads the datagrams of a QUIC connection to the thread that has it, wherever its client sends them from.
     fn steer(&self, sockets: &[OwnedFd]) -> anyhow::Result<()> {
-        let active = (0..u16::try_from(sockets.len())?).collect::<Vec<_>>();
-        let group = steer::Group { first: 0, count: u16::try_from(sockets.len())?, active: &active };
+        let slots = (0..u16::try_from(sockets.len())?).collect::<Vec<_>>();
+        let group = steer::Group { slots: &slots, active: &slots };
         if let Some(first) = sockets.first() {
             let program = Program::new(&group, self.cid_key);
             steer::attach(first.as_fd(), &program).context("steer QUIC's datagrams")?;

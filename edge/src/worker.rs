@@ -9,6 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use api::quic::QuicSecret;
 use arc_swap::{ArcSwap, Cache};
 use tokio::{sync::mpsc, task::LocalSet, time::MissedTickBehavior};
 use tracing::{debug, info};
@@ -22,7 +23,6 @@ use crate::{
     limits::{COMMANDS, Limits, TICK},
     listen::Acceptors,
     metrics::Counters,
-    quic::QuicSecret,
     retry::RetryBudget,
     serve::record::RouteSeries,
     shared::{Command, Control, Phase, Seat, Shared, resident_bytes},

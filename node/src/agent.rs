@@ -79,6 +79,8 @@ pub async fn run(config: NodeConfig, shutdown: impl Future<Output = ()> + Send) 
     let _lock = Lock::take(&directory.join("agent.lock"))?;
     let key_path = directory.join("cache.key");
     let cache_key = load_or_make_key(&key_path).map_err(io_error("make the key", &key_path))?;
+    let quic_path = directory.join("quic.key");
+    let quic_secret = load_or_make_key(&quic_path).map_err(io_error("make the key", &quic_path))?;
     let socket = config.agent_socket.clone();
     let listener = Listener::bind(&socket).map_err(io_error("make the agent's socket", &socket))?;
 
@@ -88,7 +90,7 @@ pub async fn run(config: NodeConfig, shutdown: impl Future<Output = ()> + Send) 
     let (statuses, status_receiver) = watch::channel(status);
     // Dropped with this future, and all its tasks with it.
     let mut tasks = JoinSet::new();
-    let mut agent = Agent::new(Arc::clone(&config), cache_key, statuses, events.clone());
+    let mut agent = Agent::new(Arc::clone(&config), cache_key, quic_secret, statuses, events.clone());
     agent.take_over();
     tasks.spawn(link::serve(listener, events.clone()));
     let mut identities = config.identities.clone();

@@ -11,9 +11,10 @@ use std::{
 use api::{
     agent::{Credentials, ToAgent, ToWorker, Welcome},
     node::{NodePlan, NodeStatus},
+    quic::QuicSecret,
 };
 use model::{PoolName, WorkerId};
-use sys::process::Signal;
+use sys::{process::Signal, steer::CidKey};
 use tokio::sync::{mpsc, watch};
 use tracing::{error, info, warn};
 
@@ -33,6 +34,9 @@ use crate::{
 pub(crate) struct Agent {
     config: Arc<NodeConfig>,
     cache_key: String,
+    /// What QUIC's keys are made from, in hex.
+    quic_secret: String,
+    cid_key: CidKey,
     /// Part of the names of all workers that this agent starts.
     boot: String,
     pools: BTreeMap<PoolName, Running>,
@@ -52,13 +56,17 @@ impl Agent {
     pub(crate) fn new(
         config: Arc<NodeConfig>,
         cache_key: String,
+        quic_secret: String,
         statuses: watch::Sender<NodeStatus>,
         events: mpsc::Sender<Event>,
     ) -> Self {
+        let quic = QuicSecret::from_hex(&quic_secret).unwrap_or_else(|| QuicSecret::new(rand::random()));
         Self {
             servers: config.servers.clone(),
             config,
             cache_key,
+            quic_secret,
+            cid_key: CidKey::new(quic.cid_key()),
             boot: format!("{:08x}", rand::random::<u32>()),
             pools: BTreeMap::new(),
             links: BTreeMap::new(),
@@ -251,6 +259,10 @@ impl Agent {
                 Ok(kept) => ToAgent::Recovered(kept),
                 Err(error) => return warn!(%worker, %error, "sockets that a worker sent are not used"),
             },
+            ToAgent::Kept(slots) => match self.running(&pool).sockets.keep(slots, sockets) {
+                Ok(kept) => ToAgent::Kept(kept),
+                Err(error) => return warn!(%worker, %error, "sockets that a worker sent are not used"),
+            },
             ToAgent::Ready { start_us } => {
                 info!(%worker, start_us, "worker is ready");
                 let seconds = Duration::from_micros(start_us).as_secs_f64();
@@ -291,6 +303,13 @@ impl Agent {
             Action::Kill(worker) => {
                 warn!(%worker, "killing a worker that is late");
                 self.processes.signal(&worker, Signal::KILL);
+            }
+            Action::Steer(listen, steering) => {
+                let steered = self.pools.get(pool)?.sockets.steer(&listen, &steering, self.cid_key);
+                if let Err(error) = steered {
+                    // New connections still come, by the kernel's own hash; those that move are lost.
+                    warn!(%pool, bind = %listen.bind, %error, "QUIC's datagrams are not led to their workers");
+                }
             }
             Action::Bind(listen, slots) => {
                 let (slots, problem) = self.pools.get_mut(pool)?.sockets.bind(&listen, &slots);
@@ -343,13 +362,14 @@ impl Agent {
             cache_key: self.cache_key.clone(),
             threads: plan.map_or(1, |plan| plan.threads),
             drain_deadline_ms: u64::try_from(drain_deadline.as_millis()).unwrap_or(u64::MAX),
+            quic_secret: self.quic_secret.clone(),
         }
     }
 
     /// A worker that cannot be sent to has lost its connection, whatever the connection thinks.
     fn send(&mut self, pool: &PoolName, worker: WorkerId, message: &ToWorker) -> Option<Input> {
         let sockets = match message {
-            ToWorker::Lend(slots) => self.pools.get(pool)?.sockets.of(slots),
+            ToWorker::Lend(slots) | ToWorker::Keep(slots) => self.pools.get(pool)?.sockets.of(slots),
             _ => Some(Vec::new()),
         };
         let sent = match (self.links.get(&worker), sockets) {

@@ -88,8 +88,16 @@ impl TryFrom<PoolPlan> for Plan {
             return Err(fail(format!("{} workers on one node; the most is {MAX_WORKERS}", plan.workers)));
         }
         let drain: Result<Vec<WorkerId>, _> = plan.drain.iter().map(|worker| worker.parse()).collect();
-        let listen: Result<BTreeSet<Listen>, _> = plan.listen.iter().map(parse_listen).collect();
-        let listen = listen.map_err(fail)?;
+        let mut listen = BTreeSet::new();
+        for one in &plan.listen {
+            let tcp = parse_listen(one).map_err(fail)?;
+            if one.tls && one.http3 {
+                listen.insert(Listen { transport: Transport::Udp, ..tcp.clone() });
+            }
+            if !listen.insert(tcp) {
+                return Err(fail("two listeners have one address".to_owned()));
+            }
+        }
         let addresses: BTreeSet<_> = listen.iter().map(|l| (l.bind, l.transport)).collect();
         if addresses.len() != listen.len() {
             return Err(fail("two listeners have one address".to_owned()));
@@ -122,7 +130,12 @@ mod tests {
             pool: "default".to_owned(),
             workers: 2,
             max_workers: 16,
-            listen: vec![PoolListen { bind: "127.0.0.1:8080".to_owned(), port: 80, tls: false }],
+            listen: vec![PoolListen {
+                bind: "127.0.0.1:8080".to_owned(),
+                port: 80,
+                tls: false,
+                http3: false,
+            }],
             ..PoolPlan::default()
         }
     }
@@ -138,12 +151,25 @@ mod tests {
     }
 
     #[test]
+    fn http_3_is_the_same_port_by_udp() {
+        let listen = |tls, http3| {
+            let bind = "127.0.0.1:8443".to_owned();
+            let plan = PoolPlan { listen: vec![PoolListen { bind, port: 443, tls, http3 }], ..wire() };
+            Plan::try_from(plan).unwrap().listen.into_iter().map(|l| (l.transport, l.tls)).collect::<Vec<_>>()
+        };
+        assert_eq!(listen(true, true), [(Transport::Tcp, true), (Transport::Udp, true)]);
+        assert_eq!(listen(true, false), [(Transport::Tcp, true)]);
+        assert_eq!(listen(false, true), [(Transport::Tcp, false)], "never without TLS");
+    }
+
+    #[test]
     fn a_mistake_is_named() {
         let check = |plan: PoolPlan, problem: &str| {
             let error = Plan::try_from(plan).unwrap_err().to_string();
             assert!(error.contains(problem), "{error}");
         };
-        let listen = |bind: &str, port| vec![PoolListen { bind: bind.to_owned(), port, tls: false }];
+        let listen =
+            |bind: &str, port| vec![PoolListen { bind: bind.to_owned(), port, tls: false, http3: false }];
         check(PoolPlan { pool: "No".to_owned(), ..wire() }, "\"No\" is not valid");
         check(PoolPlan { workers: 1_000_000, ..wire() }, "1000000 workers");
         check(PoolPlan { drain: vec!["..".to_owned()], ..wire() }, "\"..\" is not valid");

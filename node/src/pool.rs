@@ -30,7 +30,11 @@ use api::{
 use model::{PoolName, WorkerId};
 
 use self::worker::Worker;
-use crate::{Timing, plan::Plan, slots::Group};
+use crate::{
+    Timing,
+    plan::Plan,
+    slots::{Group, Steering},
+};
 
 /// How long connections may outlast the beginning of a drain where no plan says so.
 pub const DEFAULT_DRAIN_DEADLINE: Duration = Duration::from_secs(30);
@@ -100,6 +104,8 @@ pub enum Action {
     Terminate(WorkerId),
     /// SIGKILL.
     Kill(WorkerId),
+    /// Tell the kernel how to spread a UDP address's datagrams.
+    Steer(Listen, Steering),
     /// Bind sockets of these numbers; answered with [`Input::Bound`].
     Bind(Listen, Vec<u32>),
     /// Close our copies of the address's sockets.

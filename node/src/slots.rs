@@ -18,6 +18,17 @@ pub struct Group {
     transport: Transport,
     slots: BTreeMap<u32, Slot>,
     next: u32,
+    /// What the kernel was last told, UDP only.
+    steered: Option<Steering>,
+}
+
+/// How the kernel should spread a UDP group's datagrams.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Steering {
+    /// All slots, ascending.
+    pub slots: Vec<u32>,
+    /// Those that take new connections.
+    pub active: Vec<u32>,
 }
 
 #[derive(Debug, Default)]
@@ -75,7 +86,7 @@ impl Group {
     /// this address while one of its workers may live.
     #[must_use]
     pub fn new(listen: &Listen, next: u32) -> Self {
-        Self { transport: listen.transport, slots: BTreeMap::new(), next }
+        Self { transport: listen.transport, slots: BTreeMap::new(), next, steered: None }
     }
 
     /// How many slots there are.
@@ -142,6 +153,13 @@ impl Group {
         }
     }
 
+    /// All that the worker has is asked back.
+    pub fn recall(&mut self, worker: &WorkerId) {
+        for hold in self.slots.values_mut().filter_map(|slot| slot.holders.get_mut(worker)) {
+            *hold = Hold::Returning;
+        }
+    }
+
     fn hold_mut(&mut self, slot: u32, worker: &WorkerId) -> Option<&mut Hold> {
         self.slots.get_mut(&slot)?.holders.get_mut(worker)
     }
@@ -191,6 +209,23 @@ impl Group {
     pub fn listeners(&self, slot: u32) -> Vec<WorkerId> {
         let holders = self.slots.get(&slot).into_iter().flat_map(|s| &s.holders);
         holders.filter(|(_, hold)| **hold != Hold::Lending).map(|(worker, _)| worker.clone()).collect()
+    }
+
+    /// What the kernel must be told of a UDP group now, if that is news; the group takes it as said. New connections go to
+    /// slots that ready workers listen on, and only to those: whoever drains is left out before it hears of its drain.
+    pub fn steer(&mut self, ready: &BTreeSet<WorkerId>) -> Option<Steering> {
+        if self.transport == Transport::Tcp || self.slots.is_empty() {
+            return None;
+        }
+        let takes =
+            |slot: &Slot| slot.holders.iter().any(|(w, hold)| *hold == Hold::Held && ready.contains(w));
+        let active = self.slots.iter().filter(|(_, slot)| takes(slot)).map(|(number, _)| *number).collect();
+        let steering = Steering { slots: self.numbers().collect(), active };
+        if self.steered.as_ref() == Some(&steering) {
+            return None;
+        }
+        self.steered = Some(steering.clone());
+        Some(steering)
     }
 
     /// Whether any worker has any slot, in whatever state.

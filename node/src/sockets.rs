@@ -9,8 +9,13 @@ use std::{
 };
 
 use api::agent::{Listen, Slots, Transport};
-use sys::reuseport::{self, ReuseportOptions};
+use sys::{
+    reuseport::{self, ReuseportOptions},
+    steer::{self, CidKey, Group, Program},
+};
 use tracing::warn;
+
+use crate::slots::Steering;
 
 /// How long a sleeping pool's connection may wait for its first byte before it wakes a worker all the same.
 const DEFER: Duration = Duration::from_secs(10);
@@ -76,14 +81,29 @@ impl Sockets {
         slots.slots.iter().map(|slot| sockets.get(slot).cloned()).collect()
     }
 
+    /// Tells the kernel how to spread a UDP address's datagrams.
+    pub(crate) fn steer(&self, listen: &Listen, steering: &Steering, key: CidKey) -> io::Result<()> {
+        let number =
+            |slot: &u32| u16::try_from(*slot).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput));
+        let slots = steering.slots.iter().map(number).collect::<io::Result<Vec<_>>>()?;
+        let active = steering.active.iter().map(number).collect::<io::Result<Vec<_>>>()?;
+        let Some(socket) = self.addresses.get(listen).and_then(|sockets| sockets.values().next()) else {
+            return Err(io::ErrorKind::NotFound.into());
+        };
+        let program = Program::new(&Group { slots: &slots, active: &active }, key);
+        steer::attach(socket.as_fd(), &program)
+    }
+
     /// Closes our copies.
     pub(crate) fn close(&mut self, listen: &Listen) {
         self.addresses.remove(listen);
     }
 
-    /// All sockets.
-    pub(crate) fn all(&self) -> impl Iterator<Item = &Arc<OwnedFd>> {
-        self.addresses.values().flat_map(BTreeMap::values)
+    /// All TCP sockets. A datagram wakes nobody: it may be the last word of a connection that has ended, and a client that
+    /// means to begin one calls by TCP, too, when nobody answers.
+    pub(crate) fn all_tcp(&self) -> impl Iterator<Item = &Arc<OwnedFd>> {
+        let tcp = self.addresses.iter().filter(|(listen, _)| listen.transport == Transport::Tcp);
+        tcp.flat_map(|(_, sockets)| sockets.values())
     }
 
     /// How many connections wait on each slot of each TCP address.

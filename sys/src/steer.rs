@@ -70,14 +70,36 @@ fn high(value: u32, factor: u32) -> u16 {
 /// The group as a program should see it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Group<'a> {
-    /// The number of the first slot. The sockets were bound in the order of their slots, without gaps, and none was closed
-    /// since: the kernel counts them in that order.
-    pub first: u16,
-    /// How many slots there are.
-    pub count: u16,
+    /// All slots, ascending: the sockets were bound in that order and none was closed since, and the kernel counts them so.
+    pub slots: &'a [u16],
     /// The slots that take new connections. If none does, the first slot gets them.
     pub active: &'a [u16],
 }
+
+impl Group<'_> {
+    /// The slots as runs without gaps: the first of each, how many, and the kernel's number of the first.
+    fn runs(&self) -> Vec<(u16, u16, u16)> {
+        let mut runs: Vec<(u16, u16, u16)> = Vec::new();
+        for (index, slot) in (0..).zip(self.slots.iter().copied()) {
+            match runs.last_mut() {
+                Some((first, count, _)) if first.checked_add(*count) == Some(slot) => *count += 1,
+                _ => runs.push((slot, 1, index)),
+            }
+        }
+        // A gap is a socket that could not be bound. Beyond so many, connections that move are lost.
+        runs.truncate(MAX_RUNS);
+        runs
+    }
+
+    /// The kernel's number of a slot.
+    fn index(&self, slot: u16) -> u32 {
+        let index = self.slots.binary_search(&slot).unwrap_or(0);
+        u32::try_from(index).expect("there are no more slots than numbers of 16 bits")
+    }
+}
+
+/// As many as conditional jumps reach over.
+const MAX_RUNS: usize = 30;
 
 /// One instruction (`struct sock_filter`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -110,6 +132,7 @@ const LOAD_WORD: u16 = 0x20;
 const LOAD_HALF: u16 = 0x28;
 const LOAD_BYTE: u16 = 0x30;
 const LOAD_LENGTH: u16 = 0x80;
+const ADD: u16 = 0x04;
 const SUBTRACT: u16 = 0x14;
 const MULTIPLY: u16 = 0x24;
 const SHIFT_RIGHT: u16 = 0x74;
@@ -151,7 +174,7 @@ impl Program {
         program.op(XOR_X, 0);
         program.op(MULTIPLY, BUCKET_FACTOR);
         program.op(SHIFT_RIGHT, 24);
-        let table: Vec<u32> = (0..BUCKETS).map(|bucket| index(group, choose(group, bucket))).collect();
+        let table: Vec<u32> = (0..BUCKETS).map(|bucket| group.index(choose(group, bucket))).collect();
         program.tree(&table, 0);
         program
     }
@@ -171,12 +194,18 @@ impl Program {
         part.op(SHIFT_RIGHT, 16);
         part.op(TO_X, 0);
         part.op(LOAD_HALF, at + 2);
-        part.branch(JUMP_EQUAL_X, 0, 0, 4);
-        part.op(LOAD_STORED, 0);
-        // Wraps for a slot below the first, and is no index either.
-        part.op(SUBTRACT, group.first.into());
-        part.branch(JUMP_AT_LEAST, group.count.into(), 1, 0);
-        part.op(RETURN_A, 0);
+        let mut runs = Self(Vec::new());
+        for (first, count, index) in group.runs() {
+            runs.op(LOAD_STORED, 0);
+            // Wraps for a slot below the first, and is not in the run either.
+            runs.op(SUBTRACT, first.into());
+            runs.branch(JUMP_AT_LEAST, count.into(), 2, 0);
+            runs.op(ADD, index.into());
+            runs.op(RETURN_A, 0);
+        }
+        let over = u8::try_from(runs.0.len()).expect("30 runs are 150 instructions");
+        part.branch(JUMP_EQUAL_X, 0, 0, over);
+        part.0.extend(runs.0);
         part.0
     }
 
@@ -205,10 +234,6 @@ impl Program {
     }
 }
 
-fn index(group: &Group<'_>, slot: u16) -> u32 {
-    u32::from(slot.wrapping_sub(group.first))
-}
-
 /// The slot that a bucket's new connections go to: of the active ones that with the highest hash (rendezvous), so that only
 /// the buckets of a slot that leaves move.
 fn choose(group: &Group<'_>, bucket: u32) -> u16 {
@@ -218,7 +243,7 @@ fn choose(group: &Group<'_>, bucket: u32) -> u16 {
         hash = hash.wrapping_mul(0xd6e8_feb8_6659_fd93);
         hash ^ hash >> 32
     };
-    group.active.iter().copied().max_by_key(weight).unwrap_or(group.first)
+    group.active.iter().copied().max_by_key(weight).or(group.slots.first().copied()).unwrap_or_default()
 }
 
 /// Makes the kernel spread the datagrams of the socket's group as the program says, from the next one on. Before the

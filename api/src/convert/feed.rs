@@ -51,6 +51,8 @@ pub struct Pool {
     pub max_connection_age: Option<Duration>,
     /// Connections that outlive a drain by this are closed.
     pub drain_deadline: Duration,
+    /// Whether clients are told that HTTP/3 is served.
+    pub advertise_h3: bool,
 }
 
 impl fmt::Debug for Pool {
@@ -94,6 +96,7 @@ impl From<&Pool> for wire::Pool {
             default_key_pem: key,
             max_connection_age_ms: pool.max_connection_age.map_or(0, millis),
             drain_deadline_ms: millis(pool.drain_deadline),
+            unadvertised_http3: !pool.advertise_h3,
         }
     }
 }
@@ -126,6 +129,7 @@ impl TryFrom<wire::Pool> for Pool {
             max_connection_age: (pool.max_connection_age_ms > 0)
                 .then(|| Duration::from_millis(pool.max_connection_age_ms)),
             drain_deadline: Duration::from_millis(pool.drain_deadline_ms),
+            advertise_h3: !pool.unadvertised_http3,
         })
     }
 }

@@ -309,6 +309,7 @@ fn a_pool_comes_back_as_it_was() {
         ],
         default_certificate: Some(("chain".into(), "key".into())),
         max_connection_age: Some(Duration::from_secs(60)),
+        advertise_h3: false,
         drain_deadline: Duration::from_secs(30),
     };
     let wire = crate::feed::Pool::from(&pool);

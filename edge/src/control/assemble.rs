@@ -273,7 +273,7 @@ impl Pool {
             name: pool.name,
             drain_deadline: pool.drain_deadline,
             max_connection_age: pool.max_connection_age,
-            advertise_h3: true,
+            advertise_h3: pool.advertise_h3,
         };
         Ok(Self { wire, settings, certificate })
     }

@@ -1,61 +1,25 @@
 //! How quinn is set up: keys, connection IDs, bounds.
 
-use std::{fmt, io, sync::Arc};
+use std::{io, sync::Arc};
 
+use api::quic::QuicSecret;
 use aws_lc_rs::{hkdf, hmac};
 use quinn::{
     ConnectionId, ConnectionIdGenerator, EndpointConfig, IdleTimeout, ServerConfig, TransportConfig,
     crypto::rustls::QuicServerConfig,
 };
 use quinn_proto::InvalidCid;
-use sha2::{Digest, Sha256};
 use sys::steer::{CID_LEN, CidKey};
 
 use crate::limits::{Limits, QUIC_INCOMING, QUIC_INCOMING_BYTES, QUIC_UNI_STREAMS};
-
-/// What the keys of QUIC are made from: for stateless resets, for Retry tokens and for connection IDs. The same for all
-/// workers of a pool on a machine, so that each can answer for what another has sent.
-#[derive(Clone, PartialEq, Eq)]
-pub struct QuicSecret([u8; 32]);
-
-impl QuicSecret {
-    /// That secret.
-    #[must_use]
-    pub const fn new(secret: [u8; 32]) -> Self {
-        Self(secret)
-    }
-
-    /// One that nobody else has: for a worker that is alone on its addresses.
-    #[must_use]
-    pub fn random() -> Self {
-        Self(rand::random())
-    }
-
-    fn derive(&self, label: &[u8]) -> [u8; 32] {
-        Sha256::new().chain_update(label).chain_update(self.0).finalize().into()
-    }
-
-    /// The key of the connection IDs.
-    #[must_use]
-    pub fn cid_key(&self) -> CidKey {
-        let [a, b, c, d, e, f, g, h, ..] = self.derive(b"weir quic cid");
-        CidKey::new([a, b, c, d, e, f, g, h])
-    }
-}
-
-impl fmt::Debug for QuicSecret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("QuicSecret").finish_non_exhaustive()
-    }
-}
 
 /// The endpoint of a slot.
 pub(super) fn endpoint(secret: &QuicSecret, slot: u32) -> io::Result<EndpointConfig> {
     let slot =
         u16::try_from(slot).map_err(|_| invalid(format!("slot {slot} does not fit a connection id")))?;
-    let reset = hmac::Key::new(hmac::HMAC_SHA256, &secret.derive(b"weir quic reset"));
+    let reset = hmac::Key::new(hmac::HMAC_SHA256, &secret.derive("reset"));
     let mut config = EndpointConfig::new(Arc::new(reset));
-    let generator = SlotIds { key: secret.cid_key(), slot };
+    let generator = SlotIds { key: CidKey::new(secret.cid_key()), slot };
     config.cid_generator(move || Box::new(generator));
     Ok(config)
 }
@@ -67,7 +31,7 @@ pub(super) fn server(
     limits: &Limits,
 ) -> io::Result<ServerConfig> {
     let tls = QuicServerConfig::try_from(tls).map_err(io::Error::other)?;
-    let token = hkdf::Salt::new(hkdf::HKDF_SHA256, b"").extract(&secret.derive(b"weir quic token"));
+    let token = hkdf::Salt::new(hkdf::HKDF_SHA256, b"").extract(&secret.derive("token"));
     let mut server = ServerConfig::new(Arc::new(tls), Arc::new(token));
     server
         .transport_config(Arc::new(transport(limits)?))
@@ -138,22 +102,13 @@ mod tests {
 
     #[test]
     fn a_slot_makes_ids_that_only_it_takes_for_its_own() {
-        let secret = QuicSecret::random();
-        let ids = |slot| SlotIds { key: secret.cid_key(), slot };
+        let key = CidKey::new([7; 8]);
+        let ids = |slot| SlotIds { key, slot };
         for slot in [0, 1, 77] {
             let cid = ids(slot).generate_cid();
             assert!(ids(slot).validate(&cid).is_ok());
             assert!(ids(slot + 1).validate(&cid).is_err());
         }
         assert!(ids(3).validate(&ConnectionId::new(&[3; CID_LEN])).is_err());
-    }
-
-    #[test]
-    fn one_secret_makes_several_keys() {
-        let secret = QuicSecret::new([7; 32]);
-        assert_ne!(secret.derive(b"a"), secret.derive(b"b"));
-        assert_eq!(secret.cid_key(), QuicSecret::new([7; 32]).cid_key());
-        assert_ne!(secret.cid_key(), QuicSecret::new([8; 32]).cid_key());
-        assert!(!format!("{secret:?}").contains('7'));
     }
 }

@@ -657,8 +657,11 @@ fn each_thread_has_a_slot_and_connections_stay_on_theirs() {
     let first = sys::reuseport::bind_udp("127.0.0.1:0".parse().unwrap(), options).unwrap();
     let bind = sys::reuseport::local_address(first.as_fd()).unwrap();
     let sockets = vec![first, sys::reuseport::bind_udp(bind, options).unwrap()];
-    let group = sys::steer::Group { first: 0, count: 2, active: &[0, 1] };
-    let program = sys::steer::Program::new(&group, edge::QuicSecret::new([7; 32]).cid_key());
+    let group = sys::steer::Group { slots: &[0, 1], active: &[0, 1] };
+    let program = sys::steer::Program::new(
+        &group,
+        sys::steer::CidKey::new(api::quic::QuicSecret::new([7; 32]).cid_key()),
+    );
     sys::steer::attach(sockets[0].as_fd(), &program).unwrap();
     let listen = api::agent::Listen { bind, port: 443, tls: true, transport: api::agent::Transport::Udp };
     let slots = |slots: &[u32]| api::agent::Slots { listen: listen.clone(), slots: slots.to_vec() };

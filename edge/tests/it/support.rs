@@ -10,9 +10,12 @@ use std::{
     time::Duration,
 };
 
-use api::agent::{Slots, Transport};
+use api::{
+    agent::{Slots, Transport},
+    quic::QuicSecret,
+};
 use dialect::SourceFile;
-use edge::{Control, Limits, QuicSecret, Worker, WorkerSettings, static_config};
+use edge::{Control, Limits, Worker, WorkerSettings, static_config};
 use model::Revision;
 
 /// Long enough for a loaded machine, short enough to see a hang.

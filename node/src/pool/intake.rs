@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use api::{
-    agent::{Listen, ToAgent, ToWorker},
+    agent::{Listen, ToAgent, ToWorker, Transport},
     node::{WorkerState, WorkerStatus},
 };
 use model::WorkerId;
@@ -45,12 +45,13 @@ impl Pool {
     }
 
     pub(super) fn said(&mut self, id: &WorkerId, message: ToAgent, now: Instant, actions: &mut Vec<Action>) {
-        if let ToAgent::Hello { pid, welcomed, ready, draining, .. } = message {
+        if let ToAgent::Hello { pid, welcomed, ready, draining, keeps, .. } = message {
             for address in self.addresses.values_mut() {
                 address.group.unlinked(id);
             }
             let worker = self.workers.entry(id.clone()).or_insert_with(|| Worker::starting(now));
             worker.pid = Some(pid);
+            worker.keeps = keeps;
             let (link, answer) = if welcomed {
                 let until = now + self.timing.relink;
                 (Link::Recovering { until }, Action::Send(id.clone(), ToWorker::Recover))
@@ -68,12 +69,28 @@ impl Pool {
                 let next_slots = &mut self.next_slots;
                 let address = self.addresses.entry(slots.listen.clone());
                 let address = address.or_insert_with(|| Address::new(&slots.listen, next_slots));
+                if slots.listen.transport == Transport::Udp {
+                    worker.kept.entry(slots.listen.clone()).or_default();
+                }
                 if address.closing {
                     // We have copies again.
                     actions.push(Action::Close(slots.listen));
                 }
                 for slot in slots.slots {
                     address.group.recover(slot, id);
+                }
+            }
+            ToAgent::Kept(slots) => {
+                let next_slots = &mut self.next_slots;
+                let address = self.addresses.entry(slots.listen.clone());
+                let address = address.or_insert_with(|| Address::new(&slots.listen, next_slots));
+                worker.kept.entry(slots.listen.clone()).or_default();
+                if address.closing {
+                    // We have copies again.
+                    actions.push(Action::Close(slots.listen));
+                }
+                for slot in slots.slots {
+                    address.group.add(slot);
                 }
             }
             ToAgent::RecoveredAll => {

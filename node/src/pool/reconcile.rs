@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use api::agent::{Listen, MAX_SOCKETS, Slots, ToWorker};
+use api::agent::{Listen, MAX_SOCKETS, Slots, ToWorker, Transport};
 use model::WorkerId;
 
 use super::{
@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     plan::Plan,
-    slots::{TransferKind, Wanted},
+    slots::{Group, TransferKind, Wanted},
 };
 
 impl Pool {
@@ -28,6 +28,7 @@ impl Pool {
         }
         self.open_and_close(now, actions);
         self.start_or_leave(now, actions);
+        self.have_kept(actions);
         self.settle(actions);
         self.send_off(now, actions);
     }
@@ -180,10 +181,16 @@ impl Pool {
 
     fn settle(&mut self, actions: &mut Vec<Action>) {
         let (eligible, nobody) = (self.eligible(), BTreeSet::new());
+        let mut quic = eligible.clone();
+        quic.retain(|id| self.workers.get(id).is_some_and(|worker| worker.keeps));
         let abandoned = self.target() == 0;
         let threads = self.plan.as_ref().map_or(1, |plan| plan.threads);
         for (listen, address) in &mut self.addresses {
-            let ready = if address.closing { &nobody } else { &eligible };
+            let ready = match listen.transport {
+                _ if address.closing => &nobody,
+                Transport::Tcp => &eligible,
+                Transport::Udp => &quic,
+            };
             let wanted = Wanted { ready, threads, abandoned: abandoned || address.closing };
             for transfer in address.group.settle(wanted) {
                 for slots in transfer.slots.chunks(MAX_SOCKETS) {
@@ -193,6 +200,31 @@ impl Pool {
                         TransferKind::Return => ToWorker::Return(slots),
                     };
                     actions.push(Action::Send(transfer.worker.clone(), message));
+                }
+            }
+            if address.closing && listen.transport == Transport::Udp {
+                recall(&mut self.workers, listen, &mut address.group, actions);
+            }
+            if let Some(steering) = address.group.steer(ready) {
+                actions.push(Action::Steer(listen.clone(), steering));
+            }
+        }
+    }
+
+    /// Gives each worker all sockets of each UDP address to keep.
+    fn have_kept(&mut self, actions: &mut Vec<Action>) {
+        let udp =
+            |(listen, address): &(&Listen, &Address)| listen.transport == Transport::Udp && !address.closing;
+        for (listen, address) in self.addresses.iter().filter(udp) {
+            let numbers: Vec<u32> = address.group.numbers().collect();
+            let serving = |worker: &Worker| worker.keeps && worker.is_up() && worker.state == State::Ready;
+            for (id, worker) in self.workers.iter_mut().filter(|(_, worker)| serving(worker)) {
+                if worker.kept.insert(listen.clone(), numbers.len()) == Some(numbers.len()) {
+                    continue;
+                }
+                for slots in numbers.chunks(MAX_SOCKETS) {
+                    let slots = Slots { listen: listen.clone(), slots: slots.to_vec() };
+                    actions.push(Action::Send(id.clone(), ToWorker::Keep(slots)));
                 }
             }
         }
@@ -222,6 +254,26 @@ impl Pool {
                 // It may be stuck and never return them.
                 worker.end_by.get_or_insert(end);
             }
+        }
+    }
+}
+
+/// Asks back all sockets of a UDP address that is closed: it could not be opened again while anybody has one.
+fn recall(
+    workers: &mut BTreeMap<WorkerId, Worker>,
+    listen: &Listen,
+    group: &mut Group,
+    actions: &mut Vec<Action>,
+) {
+    let numbers: Vec<u32> = group.numbers().collect();
+    for (id, worker) in workers.iter_mut().filter(|(_, worker)| worker.is_up()) {
+        if worker.kept.remove(listen).is_none() {
+            continue;
+        }
+        group.recall(id);
+        for slots in numbers.chunks(MAX_SOCKETS) {
+            let slots = Slots { listen: listen.clone(), slots: slots.to_vec() };
+            actions.push(Action::Send(id.clone(), ToWorker::Return(slots)));
         }
     }
 }

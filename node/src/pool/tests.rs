@@ -14,7 +14,7 @@ pub(super) fn wire_plan(generation: u64, workers: u32) -> PoolPlan {
         generation,
         workers,
         max_workers: 2,
-        listen: vec![PoolListen { bind: "127.0.0.1:8080".to_owned(), port: 80, tls: false }],
+        listen: vec![PoolListen { bind: "127.0.0.1:8080".to_owned(), port: 80, tls: false, http3: false }],
         threads_per_worker: 1,
         drain_deadline_ms: 1000,
         ..PoolPlan::default()
@@ -32,6 +32,7 @@ fn listen() -> Listen {
 pub(super) fn hello(worker: &WorkerId, ready: bool, draining: bool, welcomed: bool) -> Input {
     let message = ToAgent::Hello {
         renews: false,
+        keeps: true,
         worker: worker.clone(),
         pool: "web".parse().unwrap(),
         pid: 7,
@@ -97,6 +98,8 @@ impl Script {
                 Action::Send(worker, ToWorker::Return(slots)) => {
                     queue.extend(self.give(said(&worker, ToAgent::Returned(slots))));
                 }
+                // Not answered.
+                Action::Send(_, ToWorker::Keep(_)) | Action::Steer(..) => {}
                 action => rest.push(action),
             }
         }
@@ -352,7 +355,7 @@ fn an_address_that_cannot_be_bound_is_reported_and_tried_again() {
 fn an_address_that_is_no_longer_planned_is_closed_here_first() {
     let (mut script, workers) = Script::serving(1);
     let moved = PoolPlan {
-        listen: vec![PoolListen { bind: "127.0.0.1:9090".to_owned(), port: 80, tls: false }],
+        listen: vec![PoolListen { bind: "127.0.0.1:9090".to_owned(), port: 80, tls: false, http3: false }],
         ..wire_plan(2, 1)
     };
     let actions = script.give(Input::Plan(Plan::try_from(moved).unwrap()));
@@ -413,4 +416,34 @@ fn udp_slots_are_lent_one_a_thread_and_left_alone_by_drains() {
     let rest = script.answer(actions);
     assert_eq!(rest, [Action::Send(workers[0].clone(), ToWorker::Drain { deadline_ms: 1000 })]);
     assert_eq!(script.states()[0].2, 2, "the two UDP slots stay");
+}
+
+#[test]
+fn new_quic_connections_avoid_a_leaver_before_it_hears_of_its_drain() {
+    let mut script = Script::new();
+    let udp = Listen { transport: Transport::Udp, ..listen() };
+    let with_udp = |generation, workers| {
+        let mut plan = plan(generation, workers);
+        plan.listen.insert(udp.clone());
+        plan
+    };
+    let workers = started(&script.give(Input::Plan(with_udp(1, 2))));
+    let steered = |actions: &[Action]| -> Vec<Vec<u32>> {
+        let active = |action: &Action| match action {
+            Action::Steer(_, steering) => Some(steering.active.clone()),
+            _ => None,
+        };
+        actions.iter().filter_map(active).collect()
+    };
+    for worker in &workers {
+        script.give(hello(worker, false, false, false));
+        let actions = script.give(said(worker, ToAgent::Ready { start_us: 1 }));
+        let keep = |action: &&Action| matches!(action, Action::Send(_, ToWorker::Keep(_)));
+        assert_eq!(actions.iter().filter(keep).count(), 1, "each worker keeps all sockets");
+        script.answer(actions);
+    }
+    let actions = script.give(Input::Plan(with_udp(2, 1)));
+    let steer = actions.iter().position(|action| matches!(action, Action::Steer(..))).unwrap();
+    assert_eq!(steered(&actions), [vec![1]], "one of two that are as young goes");
+    assert!(!actions[..steer].iter().any(|action| matches!(action, Action::Send(_, ToWorker::Drain { .. }))));
 }

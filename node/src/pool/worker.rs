@@ -1,8 +1,14 @@
 //! One worker, as the agent sees it.
 
-use std::time::{Duration, Instant};
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
 
-use api::node::{WorkerState, WorkerStatus};
+use api::{
+    agent::Listen,
+    node::{WorkerState, WorkerStatus},
+};
 use model::WorkerId;
 
 #[derive(Debug)]
@@ -17,6 +23,10 @@ pub(super) struct Worker {
     pub(super) asked: bool,
     /// Does not take its connections; relieved of its slots until it has returned them all.
     pub(super) stuck: bool,
+    /// Serves UDP.
+    pub(super) keeps: bool,
+    /// How many slots of each UDP address it was given to keep.
+    pub(super) kept: BTreeMap<Listen, usize>,
     /// Killed then.
     pub(super) end_by: Option<Instant>,
     start: Option<Duration>,
@@ -53,6 +63,8 @@ impl Worker {
             ready_at: None,
             asked: false,
             stuck: false,
+            keeps: false,
+            kept: BTreeMap::new(),
             end_by: None,
             start: None,
         }
@@ -69,6 +81,7 @@ impl Worker {
     pub(super) fn linked(&mut self, link: Link, ready: bool, draining: bool, now: Instant) {
         self.link = link;
         self.stuck = false;
+        self.kept.clear();
         if draining {
             self.drain();
             self.asked = true;

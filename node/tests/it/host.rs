@@ -183,7 +183,7 @@ impl Host {
             generation: self.generation,
             workers,
             drain,
-            listen: vec![PoolListen { bind: self.address.to_string(), port: 80, tls: false }],
+            listen: vec![PoolListen { bind: self.address.to_string(), port: 80, tls: false, http3: false }],
             max_workers: 4,
             threads_per_worker: 1,
             drain_deadline_ms: 10_000,

@@ -103,6 +103,7 @@ impl Worker {
     ) -> Option<i32> {
         let hello = ToAgent::Hello {
             renews: false,
+            keeps: false,
             worker: self.id.clone(),
             pool: self.pool.clone(),
             pid: std::process::id(),
@@ -160,6 +161,8 @@ impl Worker {
                 }
                 send(stream, &ToAgent::Taken(slots), &[]).await
             }
+            // It says that it does not serve UDP.
+            ToWorker::Keep(_) => panic!("kept"),
             ToWorker::Return(slots) => {
                 if self.shared.stuck.load(Ordering::Relaxed) {
                     return Some(());

@@ -64,6 +64,7 @@ impl Agent {
             cache_key: CACHE_KEY.to_owned(),
             threads: 1,
             drain_deadline_ms: 1000,
+            quic_secret: String::new(),
         };
         let (tell, ready) = mpsc::channel(16);
         let (servers, current) = watch::channel(vec![server.address.clone()]);

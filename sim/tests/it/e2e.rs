@@ -6,6 +6,7 @@ mod demo;
 mod examples;
 mod faults;
 mod history;
+mod http3;
 mod scale;
 mod secrets;
 mod upstream;

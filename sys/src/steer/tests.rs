@@ -32,6 +32,7 @@ fn run(program: &Program, packet: &[u8]) -> u32 {
                 a = value;
             }
             LOAD_LENGTH => a = u32::try_from(packet.len()).unwrap(),
+            ADD => a = a.wrapping_add(operand),
             SUBTRACT => a = a.wrapping_sub(operand),
             MULTIPLY => a = a.wrapping_mul(operand),
             SHIFT_RIGHT => a >>= operand,
@@ -82,7 +83,8 @@ fn an_id_names_its_slot() {
 
 #[test]
 fn packets_of_connections_go_to_their_slot_whether_it_is_active_or_not() {
-    let group = Group { first: 40, count: 300, active: &[41, 42] };
+    let slots: Vec<u16> = (40..340).collect();
+    let group = Group { slots: &slots, active: &[41, 42] };
     let program = Program::new(&group, key());
     for slot in [40, 41, 99, 339] {
         let cid = key().cid(slot, random(u32::from(slot)));
@@ -104,7 +106,7 @@ fn packets_of_connections_go_to_their_slot_whether_it_is_active_or_not() {
 #[test]
 fn new_connections_are_spread_over_the_active_slots_and_only_those_of_a_leaver_move() {
     let place = |active: &[u16]| -> Vec<u32> {
-        let program = Program::new(&Group { first: 0, count: 8, active }, key());
+        let program = Program::new(&Group { slots: &[0, 1, 2, 3, 4, 5, 6, 7], active }, key());
         (0..4000).map(|seed| run(&program, &long(0xc0, &[&random(seed)[..], &[1]].concat()))).collect()
     };
     let all = place(&[0, 1, 2, 3, 4, 5, 6, 7]);
@@ -119,9 +121,24 @@ fn new_connections_are_spread_over_the_active_slots_and_only_those_of_a_leaver_m
 }
 
 #[test]
+fn slots_that_could_not_be_bound_leave_gaps() {
+    let program = Program::new(&Group { slots: &[3, 4, 9, 11, 12], active: &[9] }, key());
+    for (slot, index) in
+        [(3, 0), (4, 1), (9, 2), (11, 3), (12, 4), (5, MISS), (10, MISS), (2, MISS), (13, MISS)]
+    {
+        assert_eq!(run(&program, &short(&key().cid(slot, random(1)))), index, "{slot}");
+    }
+    assert_eq!(run(&program, &long(0xc0, &random(5))), 2);
+    let scattered: Vec<u16> = (0..200).map(|n| n * 2).collect();
+    let program = Program::new(&Group { slots: &scattered, active: &scattered }, key());
+    assert_eq!(run(&program, &short(&key().cid(20, random(1)))), 10);
+    assert_eq!(run(&program, &short(&key().cid(398, random(1)))), MISS);
+}
+
+#[test]
 fn a_program_of_many_slots_is_small_enough() {
     let active: Vec<u16> = (0..512).collect();
-    let program = Program::new(&Group { first: 0, count: 512, active: &active }, key());
+    let program = Program::new(&Group { slots: &active, active: &active }, key());
     assert!(program.0.len() < 1000, "{}", program.0.len());
 }
 
@@ -140,7 +157,7 @@ fn the_kernel_does_what_the_program_says() {
     }
     let client = UdpSocket::bind("127.0.0.1:0").unwrap();
     for active in [&[0, 1, 2, 3, 4][..], &[3], &[0, 2]] {
-        let program = Program::new(&Group { first: 0, count: 5, active }, key());
+        let program = Program::new(&Group { slots: &[0, 1, 2, 3, 4], active }, key());
         attach(slots[0].as_fd(), &program).unwrap();
         for seed in 0..40 {
             let slot = u16::try_from(seed % 5).unwrap();

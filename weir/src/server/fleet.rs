@@ -141,6 +141,7 @@ fn policy(pool: &Arc<PoolState>) -> PoolPolicy {
         port: l.port,
         bind: l.bind,
         tls: l.protocol == ListenerProtocol::Https,
+        http3: l.protocol == ListenerProtocol::Https && spec.http3 != dialect::Http3::Off,
     };
     PoolPolicy {
         listen: spec.listen.iter().map(listen).collect(),

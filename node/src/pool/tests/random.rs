@@ -16,6 +16,8 @@ struct Sim {
     draining: bool,
     /// Where it listens.
     holds: BTreeSet<(Listen, u32)>,
+    /// UDP slots that it only has.
+    keeps: BTreeSet<(Listen, u32)>,
     /// On their way to it and from it.
     inbox: VecDeque<ToWorker>,
     outbox: VecDeque<ToAgent>,
@@ -36,8 +38,13 @@ impl Sim {
                 for (listen, slots) in by_address {
                     self.outbox.push_back(ToAgent::Recovered(Slots { listen, slots }));
                 }
+                for (listen, slot) in &self.keeps {
+                    let slots = Slots { listen: listen.clone(), slots: vec![*slot] };
+                    self.outbox.push_back(ToAgent::Kept(slots));
+                }
                 self.outbox.push_back(ToAgent::RecoveredAll);
             }
+            ToWorker::Keep(slots) => self.keeps.extend(numbered(&slots)),
             ToWorker::Lend(slots) => {
                 self.holds.extend(numbered(&slots));
                 self.outbox.push_back(ToAgent::Taken(slots));
@@ -45,6 +52,7 @@ impl Sim {
             ToWorker::Return(slots) => {
                 for slot in numbered(&slots) {
                     self.holds.remove(&slot);
+                    self.keeps.remove(&slot);
                 }
                 self.outbox.push_back(ToAgent::Returned(slots));
             }
@@ -177,7 +185,7 @@ impl World {
                 }
                 Some(Input::Bound { listen, slots, problem: None })
             }
-            Action::Close(_) => None,
+            Action::Steer(..) | Action::Close(_) => None,
         }
     }
 
@@ -336,8 +344,9 @@ impl World {
 
     /// A slot is asked back only if another worker that serves listens on it, unless nobody is to.
     fn check_return(&self, worker: &WorkerId, slots: &Slots) {
-        assert_eq!(slots.listen.transport, Transport::Tcp, "a UDP slot is asked back");
         let planned = self.plan.as_ref().is_some_and(|plan| plan.listen.contains(&slots.listen));
+        let udp = slots.listen.transport == Transport::Udp;
+        assert!(!(udp && planned && !self.pool.stopping), "a UDP slot is asked back");
         if !planned || self.pool.target() == 0 {
             return;
         }
