@@ -215,6 +215,7 @@ fn pool_message(name: &PoolName, spec: &PoolSpec, identity: Option<&Identity>) -
         port: listen.port,
         bind: listen.bind,
         tls: listen.protocol == ListenerProtocol::Https,
+        proxy: listen.proxy.clone(),
     });
     let pool = convert::Pool {
         name: name.clone(),

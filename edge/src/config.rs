@@ -1,10 +1,10 @@
 //! What a worker serves, compiled and ready: one [`Config`] is swapped in as a whole, and a request sees one.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{collections::HashMap, net::IpAddr, sync::Arc, time::Duration};
 
 use model::{
-    Backend, BackendId, CompileError, CompileLimits, Epoch, HostIndex, Origin, PoolName, Revision,
-    RouteTable, TenantConfig, TenantId,
+    Backend, BackendId, CompileError, CompileLimits, Epoch, HostIndex, Origin, PoolName, ProxyTrust,
+    Revision, RouteTable, TenantConfig, TenantId,
 };
 use rustls::sign::CertifiedKey;
 
@@ -56,6 +56,17 @@ pub struct PoolSettings {
     pub max_connection_age: Option<Duration>,
     /// Whether responses by TLS say that HTTP/3 is served (`Alt-Svc`), where it is.
     pub advertise_h3: bool,
+    /// Ports of which something is to be known, by their number as Gateways name it.
+    pub ports: Vec<PortSettings>,
+}
+
+/// What a pool says of one of its ports.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PortSettings {
+    /// As Gateways name it.
+    pub port: u16,
+    /// Whose PROXY protocol headers are believed.
+    pub proxy: ProxyTrust,
 }
 
 impl PoolSettings {
@@ -65,7 +76,20 @@ impl PoolSettings {
     /// A pool with the default deadline and no maximum age.
     #[must_use]
     pub fn new(name: PoolName) -> Self {
-        Self { name, drain_deadline: Self::DRAIN_DEADLINE, max_connection_age: None, advertise_h3: true }
+        Self {
+            name,
+            drain_deadline: Self::DRAIN_DEADLINE,
+            max_connection_age: None,
+            advertise_h3: true,
+            ports: vec![],
+        }
+    }
+
+    /// Whether `peer` passes on the connections of others on that port, and then whether it must say whose.
+    #[must_use]
+    pub fn introduces(&self, port: u16, peer: IpAddr) -> Option<bool> {
+        let proxy = &self.ports.iter().find(|settings| settings.port == port)?.proxy;
+        proxy.trusts(peer).then_some(proxy.required)
     }
 }
 
@@ -82,6 +106,8 @@ pub struct TenantTable {
     pub certificates: TenantCertificates,
     /// TLS towards those backends that ask for it.
     pub upstream_tls: HashMap<BackendId, Arc<ClientTls>>,
+    /// Whether a backend is told who its clients are.
+    pub sends_proxy: bool,
 }
 
 /// Why a tenant's configuration is not served.
@@ -122,10 +148,16 @@ impl TenantTable {
         routes: Result<RouteTable, Vec<CompileError>>,
     ) -> Result<Self, Vec<Rejected>> {
         let backends = config.backends.iter().map(|b| (b.id.clone(), Arc::new(b.clone()))).collect();
+        let sends_proxy = config.backends.iter().any(|b| b.send_proxy.is_some());
         match (routes, TenantCertificates::load(config, pool), upstream_tls(config)) {
-            (Ok(routes), Ok(certificates), Ok(upstream_tls)) => {
-                Ok(Self { tenant: config.tenant.clone(), routes, backends, certificates, upstream_tls })
-            }
+            (Ok(routes), Ok(certificates), Ok(upstream_tls)) => Ok(Self {
+                tenant: config.tenant.clone(),
+                routes,
+                backends,
+                certificates,
+                upstream_tls,
+                sends_proxy,
+            }),
             (routes, certificates, upstream_tls) => {
                 let mut rejected = certificates.err().unwrap_or_default();
                 rejected.extend(upstream_tls.err().unwrap_or_default());

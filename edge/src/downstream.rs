@@ -3,10 +3,11 @@
 pub(crate) mod h1;
 pub(crate) mod h2;
 pub(crate) mod h3;
+mod introduction;
 mod io;
 mod tunnel;
 
-use std::{net::SocketAddr, pin::pin, rc::Rc, task::Poll};
+use std::{net::SocketAddr, pin::pin, rc::Rc, sync::atomic::Ordering, task::Poll};
 
 use tokio::net::TcpStream;
 use tracing::debug;
@@ -15,7 +16,8 @@ use crate::{
     buffer::ReadBuffer,
     drain::{Seat, Verdict},
     h1::Scheme,
-    listen::Admitted,
+    listen::{Admitted, over_limit},
+    proxy::Hop,
     tls::Agreed,
     worker::Thread,
 };
@@ -25,6 +27,8 @@ use io::Io;
 #[derive(Debug, Clone)]
 pub(crate) struct Client {
     pub(crate) peer: SocketAddr,
+    /// What it connected to.
+    pub(crate) local: SocketAddr,
     /// The peer's address as `X-Forwarded-For` has it.
     pub(crate) address: String,
     /// The port as Gateways name it.
@@ -38,17 +42,43 @@ pub(crate) struct Client {
     pub(crate) advertise_h3: bool,
 }
 
+impl Client {
+    /// Both ends of its connection, for an upstream that is to know them.
+    pub(crate) fn hop(&self) -> Hop {
+        Hop { source: self.peer, destination: self.local }
+    }
+}
+
+/// A connection that was just accepted.
+pub(crate) struct Arrival {
+    pub(crate) stream: TcpStream,
+    /// Who connected.
+    pub(crate) peer: SocketAddr,
+    /// Whether it passes on the connections of others, and then whether it must say whose.
+    pub(crate) introduces: Option<bool>,
+}
+
 /// Serves a connection to its end.
-pub(crate) async fn serve(
-    thread: Rc<Thread>,
-    stream: TcpStream,
-    peer: SocketAddr,
-    admitted: Admitted,
-    seat: Seat,
-) {
+pub(crate) async fn serve(thread: Rc<Thread>, arrival: Arrival, mut admitted: Admitted, seat: Seat) {
+    let Arrival { stream, peer, introduces } = arrival;
+    let ends = match introduces {
+        None => Hop { source: peer, destination: local(&thread, &stream, &admitted) },
+        Some(required) => {
+            let read = introduction::read(&thread, &stream, peer, required, &seat);
+            let Some(said) = Box::pin(read).await else { return };
+            let ends =
+                said.unwrap_or_else(|| Hop { source: peer, destination: local(&thread, &stream, &admitted) });
+            if !admitted.count(ends.source, &thread.limits) {
+                return over_limit(&thread, &admitted.point, ends.source);
+            }
+            ends
+        }
+    };
+    let peer = ends.source;
     let listen = &admitted.point.listen;
     let mut client = Client {
         peer,
+        local: ends.destination,
         address: peer.ip().to_canonical().to_string(),
         port: listen.port,
         scheme: if listen.tls { Scheme::Https } else { Scheme::Http },
@@ -75,6 +105,15 @@ pub(crate) async fn serve(
         // HTTP/2 by prior knowledge is for cleartext; here ALPN has decided.
         let _closed = h1::serve(&thread, io, &client, &seat).await;
     }
+}
+
+/// What the client connected to. The kernel is asked only where an upstream is to hear of it and the socket does not say.
+fn local(thread: &Thread, stream: &TcpStream, admitted: &Admitted) -> SocketAddr {
+    let bind = admitted.point.listen.bind;
+    if bind.ip().is_unspecified() && thread.shared.sends_proxy.load(Ordering::Relaxed) {
+        return stream.local_addr().unwrap_or(bind);
+    }
+    bind
 }
 
 async fn handshake(thread: &Thread, stream: TcpStream, seat: &Seat, client: &Client) -> Option<(Io, Agreed)> {

@@ -25,6 +25,7 @@ pub mod h3;
 pub mod limits;
 mod listen;
 pub mod metrics;
+pub mod proxy;
 mod quic;
 mod retry;
 mod serve;

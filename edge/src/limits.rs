@@ -12,7 +12,8 @@ pub struct Limits {
     pub head_bytes: usize,
     /// Fields in a head or a trailer section: twice what browsers and two proxies together send.
     pub head_fields: usize,
-    /// From a connection's acceptance to the end of its TLS handshake: three lost SYNs and a slow phone.
+    /// From a connection's acceptance to the end of its TLS handshake: three lost SYNs and a slow phone. As long, before
+    /// that, for a PROXY protocol header.
     pub handshake: Duration,
     /// From a head's first byte to its end: a head is a packet or two, so only attackers need longer.
     pub head: Duration,
@@ -214,3 +215,6 @@ pub const QUIC_FAREWELL: Duration = Duration::from_secs(1);
 
 /// How long clients may remember that HTTP/3 is served: a day, as everybody says. Who finds it gone comes back by TCP.
 pub const ALT_SVC_AGE_S: u32 = 86_400;
+
+/// Bytes of a PROXY protocol header, TLVs and all: what nginx reads, and eight times what HAProxy sends.
+pub const PROXY_HEADER: usize = 4096;

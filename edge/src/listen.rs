@@ -30,7 +30,7 @@ use tokio::{
 use tracing::{debug, warn};
 
 use crate::{
-    downstream,
+    downstream::{self, Arrival},
     limits::{ACCEPT_BATCH, ACCEPT_PAUSE, Limits, TCP_KEEPALIVE},
     quic::Site,
     worker::Thread,
@@ -209,20 +209,32 @@ impl Admitted {
     pub(crate) fn new(
         thread: &Rc<Thread>,
         point: &Arc<Point>,
-        peer: SocketAddr,
+        client: SocketAddr,
         limits: &Limits,
     ) -> Option<Self> {
+        let mut admitted = Self::of_unknown(thread, point, limits)?;
+        admitted.count(client, limits).then_some(admitted)
+    }
+
+    /// The place of a connection whose client is yet to be heard of.
+    fn of_unknown(thread: &Rc<Thread>, point: &Arc<Point>, limits: &Limits) -> Option<Self> {
         if !thread.door.borrow().is_open() {
-            return None;
-        }
-        let client = counted(peer);
-        if client.is_some_and(|c| !thread.shared.clients.enter(c, limits.connections_per_client)) {
             return None;
         }
         point.connections.fetch_add(1, Ordering::Relaxed);
         thread.counters.connections.add(1);
-        let admitted = Self { point: Arc::clone(point), client, thread: Rc::clone(thread) };
+        let admitted = Self { point: Arc::clone(point), client: None, thread: Rc::clone(thread) };
         (point.connections.load(Ordering::Relaxed) <= limits.connections).then_some(admitted)
+    }
+
+    /// Counts the connection as `client`'s, once. Whether that client may have another.
+    pub(crate) fn count(&mut self, client: SocketAddr, limits: &Limits) -> bool {
+        let client = counted(client);
+        if client.is_some_and(|c| !self.thread.shared.clients.enter(c, limits.connections_per_client)) {
+            return false;
+        }
+        self.client = client;
+        true
     }
 }
 
@@ -400,14 +412,26 @@ fn pause_after(thread: &Thread, error: &io::Error) -> bool {
 
 fn begin(thread: &Rc<Thread>, point: &Arc<Point>, stream: TcpStream, peer: SocketAddr) {
     thread.counters.accepted.add(1);
-    let Some(admitted) = Admitted::new(thread, point, peer, &thread.limits) else {
-        thread.counters.over_limit.add(1);
-        debug!(%peer, bind = %point.listen.bind, "connection limit reached");
+    // A peer that speaks for others is no client; its connections count for those.
+    let introduces = thread.config().pool.introduces(point.listen.port, peer.ip());
+    let admitted = match introduces {
+        None => Admitted::new(thread, point, peer, &thread.limits),
+        Some(_) => Admitted::of_unknown(thread, point, &thread.limits),
+    };
+    let Some(admitted) = admitted else {
+        over_limit(thread, point, peer);
         return;
     };
     // Entered here, not by the task's first turn: a drain that ends in between would take it for no connection.
     let seat = thread.registry.enter(thread.random_below(1000));
-    spawn_local(downstream::serve(Rc::clone(thread), stream, peer, admitted, seat));
+    let from = Arrival { stream, peer, introduces };
+    spawn_local(downstream::serve(Rc::clone(thread), from, admitted, seat));
+}
+
+/// A client has, or an address has, as many connections as it may.
+pub(crate) fn over_limit(thread: &Thread, point: &Point, client: SocketAddr) {
+    thread.counters.over_limit.add(1);
+    debug!(%client, bind = %point.listen.bind, "connection limit reached");
 }
 
 #[cfg(test)]

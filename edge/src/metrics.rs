@@ -109,6 +109,8 @@ counters! {
     resumed: Counter = "weir_edge_tls_resumed_handshakes_total",
     /// TLS handshakes that failed or took too long.
     handshake_errors: Counter = "weir_edge_tls_failed_handshakes_total",
+    /// Connections of trusted peers that were closed for a PROXY protocol header that was malformed, missing or late.
+    proxy_errors: Counter = "weir_edge_proxy_protocol_errors_total",
     /// Client connections by QUIC whose handshake succeeded.
     quic_connections: Counter = "weir_edge_quic_connections_total",
     /// QUIC clients that had to prove their address first.

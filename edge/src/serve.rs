@@ -292,7 +292,7 @@ async fn forward(
     let mut tries = 0;
     loop {
         tries += 1;
-        let failure = match attempt(thread, &balancer, incoming, to, record).await {
+        let failure = match attempt(thread, client, &balancer, incoming, to, record).await {
             Ok(answered) => return Ok(answered),
             Err(failure) => failure,
         };
@@ -325,6 +325,7 @@ struct Failure {
 /// Sends the request once and waits for the head of the response.
 async fn attempt(
     thread: &Rc<Thread>,
+    client: &Client,
     balancer: &Balancer,
     incoming: &mut Incoming<'_>,
     to: &Destination<'_>,
@@ -339,6 +340,7 @@ async fn attempt(
         fresh: record.retries() > 0,
         upgrade: incoming.upgrade.is_some(),
         limit: until(to.deadline, balancer.backend.connect_timeout),
+        hop: client.hop(),
     };
     let way = connect::connect(thread, &endpoint, wish).await.map_err(|error| unsent(error.into()))?;
     let mut exchange = match way {

@@ -5,7 +5,10 @@ use std::{
     io,
     net::SocketAddr,
     os::fd::OwnedFd,
-    sync::{Arc, Mutex, PoisonError, atomic::AtomicUsize},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -53,6 +56,8 @@ pub(crate) struct Shared {
     /// Addresses that serve HTTP/3.
     quic_addresses: ArcSwap<Vec<SocketAddr>>,
     pub(crate) resolved: ArcSwap<Resolved>,
+    /// Whether any upstream is told who its clients are, and what they connected to.
+    pub(crate) sends_proxy: AtomicBool,
     pub(crate) started: Instant,
     /// Request threads that have not drained yet.
     pub(crate) undrained: AtomicUsize,
@@ -111,6 +116,7 @@ impl Shared {
             quic,
             quic_addresses: ArcSwap::default(),
             resolved: ArcSwap::default(),
+            sends_proxy: AtomicBool::default(),
             started: Instant::now(),
             undrained,
             activation: Mutex::default(),
@@ -198,6 +204,8 @@ impl Control {
         if (config.epoch, config.revision) < (active.epoch, active.revision) {
             return Err(Stale { epoch: config.epoch, offered: config.revision, active: active.revision });
         }
+        let sends_proxy = config.tenants.values().any(|tenant| tenant.sends_proxy);
+        self.shared.sends_proxy.store(sends_proxy, Ordering::Relaxed);
         self.shared.config.store(Arc::new(config));
         self.shared.activated.send_replace(());
         for thread in &self.shared.threads {

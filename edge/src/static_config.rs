@@ -32,7 +32,7 @@ use tracing::{error, info, warn};
 
 use crate::{
     accesslog::{AccessLog, LAST_LINES, Sink},
-    config::{Config, PoolSettings, TenantTable, load_certificate},
+    config::{Config, PoolSettings, PortSettings, TenantTable, load_certificate},
     limits::Limits,
     shared::Control,
     tls,
@@ -179,6 +179,7 @@ pub fn compile(file: SourceFile, revision: Revision) -> anyhow::Result<Loaded> {
             drain_deadline: pool.drain_deadline,
             max_connection_age: Some(pool.max_connection_age),
             advertise_h3: pool.http3 == Http3::On,
+            ports: environment.pools.values().flat_map(port_settings).collect(),
         },
         default_certificate: default_certificate(&compiled.config)?,
     };
@@ -198,6 +199,12 @@ fn pools(objects: &[Object]) -> anyhow::Result<BTreeMap<PoolName, PoolSpec>> {
         }
     }
     Ok(pools)
+}
+
+fn port_settings(pool: &PoolSpec) -> impl Iterator<Item = PortSettings> {
+    let settings =
+        |listen: &dialect::Listen| Some(PortSettings { port: listen.port, proxy: listen.proxy.clone()? });
+    pool.listen.iter().filter_map(settings)
 }
 
 /// Where the listeners' ports are served: as their pools say; a port that no pool maps is served as it is.

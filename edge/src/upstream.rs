@@ -67,7 +67,7 @@ impl Upstreams {
         let tls = table.upstream_tls.get(&backend.id).cloned();
         // Compiled together with the backend; one that asks for TLS is never spoken to without.
         let reachable = tls.is_some() == backend.tls.is_some();
-        let transport = Transport::new(backend.protocol, tls);
+        let transport = Transport::new(backend, tls);
         let mut endpoints = Vec::new();
         let mut add = |address: SocketAddr, weight: u32| {
             if reachable && !model::is_denied(address.ip()) {

@@ -95,6 +95,7 @@ fn config(routes: u32, hosts: u32) -> TenantConfig {
             connect_timeout: Duration::from_secs(5),
             protocol: UpstreamProtocol::Negotiated,
             tls: None,
+            send_proxy: None,
         }],
         certificates: vec![],
     }

@@ -7,7 +7,7 @@ use std::{collections::BTreeSet, fmt, net::SocketAddr, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{PoolName, TenantId};
+use crate::{PoolName, ProxyVersion, TenantId};
 
 /// Where a node of the IR came from.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
@@ -81,16 +81,19 @@ pub enum Feature {
     UpstreamTls,
     /// HTTP/2 to upstreams in cleartext.
     UpstreamHttp2,
+    /// The PROXY protocol to upstreams.
+    UpstreamProxy,
 }
 
 impl Feature {
     /// Every feature that this version serves.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
         Self::HttpRouting,
         Self::HttpRewriting,
         Self::TlsTermination,
         Self::UpstreamTls,
         Self::UpstreamHttp2,
+        Self::UpstreamProxy,
     ];
 
     /// The feature's name on the wire.
@@ -102,6 +105,7 @@ impl Feature {
             Self::TlsTermination => "tls-termination",
             Self::UpstreamTls => "upstream-tls",
             Self::UpstreamHttp2 => "upstream-http2",
+            Self::UpstreamProxy => "upstream-proxy",
         }
     }
 
@@ -156,6 +160,9 @@ impl TenantConfig {
         }
         if self.backends.iter().any(|b| b.protocol == UpstreamProtocol::Http2) {
             needed.insert(Feature::UpstreamHttp2);
+        }
+        if self.backends.iter().any(|b| b.send_proxy.is_some()) {
+            needed.insert(Feature::UpstreamProxy);
         }
         needed
     }
@@ -407,6 +414,9 @@ pub struct Backend {
     pub protocol: UpstreamProtocol,
     /// `None` is cleartext.
     pub tls: Option<UpstreamTls>,
+    /// Each connection begins with this header, which says who the client is; then it is that client's only, and
+    /// HTTP/2, whose connections are shared, is not spoken.
+    pub send_proxy: Option<ProxyVersion>,
 }
 
 /// What is spoken to an endpoint.

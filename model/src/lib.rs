@@ -16,6 +16,7 @@ mod id;
 mod ir;
 mod limits;
 pub mod path;
+mod proxy;
 mod request;
 mod table;
 
@@ -34,5 +35,6 @@ pub use ir::{
     UpstreamRoots, UpstreamTls, ValueMatch, ValueMatcher, WeightedBackend,
 };
 pub use limits::{CompileLimits, is_denied};
+pub use proxy::{ProxyTrust, ProxyVersion};
 pub use request::{Found, NotFound, Request};
 pub use table::RouteTable;

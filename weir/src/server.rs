@@ -134,8 +134,8 @@ const PORT_GRACE: Duration = Duration::from_secs(2);
 fn default_pool(installation: &Installation) -> PoolSpec {
     PoolSpec {
         listen: vec![
-            Listen { port: 80, bind: installation.http, protocol: ListenerProtocol::Http },
-            Listen { port: 443, bind: installation.https, protocol: ListenerProtocol::Https },
+            Listen::new(80, installation.http, ListenerProtocol::Http),
+            Listen::new(443, installation.https, ListenerProtocol::Https),
         ],
         ..PoolSpec::default()
     }

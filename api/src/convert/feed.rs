@@ -2,7 +2,7 @@
 
 use std::{fmt, net::SocketAddr, time::Duration};
 
-use model::{HostPattern, PoolName, TenantId};
+use model::{HostPattern, PoolName, ProxyTrust, TenantId};
 
 use super::{ConvertError, to_wire::millis};
 use crate::feed as wire;
@@ -62,7 +62,7 @@ impl fmt::Debug for Pool {
 }
 
 /// One port of a pool.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PoolPort {
     /// As a Gateway's listener says it.
     pub port: u16,
@@ -70,6 +70,8 @@ pub struct PoolPort {
     pub bind: SocketAddr,
     /// Whether TLS is spoken from the first byte.
     pub tls: bool,
+    /// Whose PROXY protocol headers are believed. `None`: nobody's.
+    pub proxy: Option<ProxyTrust>,
 }
 
 /// Why a pool message is not valid.
@@ -90,7 +92,15 @@ impl From<&Pool> for wire::Pool {
             ports: pool
                 .ports
                 .iter()
-                .map(|p| wire::PoolPort { port: p.port.into(), bind: p.bind.to_string(), tls: p.tls })
+                .map(|p| wire::PoolPort {
+                    port: p.port.into(),
+                    bind: p.bind.to_string(),
+                    tls: p.tls,
+                    proxy: p.proxy.as_ref().map(|trust| wire::ProxyTrust {
+                        trusted: trust.trusted.iter().map(ToString::to_string).collect(),
+                        required: trust.required,
+                    }),
+                })
                 .collect(),
             default_chain_pem: chain,
             default_key_pem: key,
@@ -99,6 +109,13 @@ impl From<&Pool> for wire::Pool {
             unadvertised_http3: !pool.advertise_h3,
         }
     }
+}
+
+/// Never half of a list: who is left out would be served as a client.
+fn proxy_trust(trust: &wire::ProxyTrust) -> Result<ProxyTrust, String> {
+    let net = |text: &String| text.parse().map_err(|_| format!("{text:?} is not a network"));
+    let trusted = trust.trusted.iter().map(net).collect::<Result<_, _>>()?;
+    Ok(ProxyTrust { trusted, required: trust.required })
 }
 
 impl TryFrom<wire::Pool> for Pool {
@@ -118,6 +135,7 @@ impl TryFrom<wire::Pool> for Pool {
                         .parse()
                         .map_err(|_| invalid(format!("{:?} is not an address and port", p.bind)))?,
                     tls: p.tls,
+                    proxy: p.proxy.as_ref().map(|trust| proxy_trust(trust).map_err(&invalid)).transpose()?,
                 })
             })
             .collect::<Result<_, _>>()?;

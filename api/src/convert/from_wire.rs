@@ -198,12 +198,22 @@ impl<'t> Place<'t> {
             Ok(wire::UpstreamProtocol::Http2) => model::UpstreamProtocol::Http2,
             Err(_) => return Err(place.error(format_args!("protocol {} is unknown", backend.protocol))),
         };
+        let send_proxy = match wire::ProxyVersion::try_from(backend.send_proxy) {
+            Ok(wire::ProxyVersion::Unspecified) => None,
+            Ok(wire::ProxyVersion::V1) => Some(model::ProxyVersion::V1),
+            Ok(wire::ProxyVersion::V2) => Some(model::ProxyVersion::V2),
+            Err(_) => {
+                let version = backend.send_proxy;
+                return Err(place.error(format_args!("PROXY protocol version {version} is unknown")));
+            }
+        };
         Ok(model::Backend {
             id: model::BackendId(backend.id),
             endpoints: each(backend.endpoints, |e| place.endpoint(e))?,
             connect_timeout: Duration::from_millis(backend.connect_timeout_ms),
             protocol,
             tls: backend.tls.map(|tls| self.upstream_tls(tls)).transpose()?,
+            send_proxy,
             origin: place.origin,
         })
     }

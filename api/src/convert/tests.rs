@@ -2,9 +2,9 @@ use std::time::Duration;
 
 use model::{
     Action, Backend, BackendId, Certificate, CertificateId, Endpoint, EndpointAddress, Filter, HeaderEdit,
-    HostPattern, Listener, ListenerId, ListenerProtocol, Match, Origin, PathMatch, PathModifier, Rank,
-    Redirect, Respond, Rewrite, Route, RouteId, Rule, TenantId, Timeouts, UpstreamProtocol, UpstreamRoots,
-    UpstreamTls, ValueMatch, ValueMatcher, WeightedBackend,
+    HostPattern, Listener, ListenerId, ListenerProtocol, Match, Origin, PathMatch, PathModifier, ProxyTrust,
+    ProxyVersion, Rank, Redirect, Respond, Rewrite, Route, RouteId, Rule, TenantId, Timeouts,
+    UpstreamProtocol, UpstreamRoots, UpstreamTls, ValueMatch, ValueMatcher, WeightedBackend,
 };
 use proptest::{collection::vec, option, prelude::*};
 
@@ -165,14 +165,17 @@ fn backend() -> impl Strategy<Value = Backend> {
         Just(UpstreamProtocol::Http1),
         Just(UpstreamProtocol::Http2),
     ];
-    (text(), origin(), vec(endpoint, 0..3), millis(), protocol, option::of(upstream_tls())).prop_map(
-        |(id, origin, endpoints, connect_timeout, protocol, tls)| Backend {
+    let send_proxy = option::of(prop_oneof![Just(ProxyVersion::V1), Just(ProxyVersion::V2)]);
+    let endpoints = vec(endpoint, 0..3);
+    (text(), origin(), endpoints, millis(), protocol, option::of(upstream_tls()), send_proxy).prop_map(
+        |(id, origin, endpoints, connect_timeout, protocol, tls, send_proxy)| Backend {
             id: BackendId(id),
             origin,
             endpoints,
             connect_timeout,
             protocol,
             tls,
+            send_proxy,
         },
     )
 }
@@ -301,11 +304,14 @@ fn the_host_index_is_refused_as_a_whole() {
 
 #[test]
 fn a_pool_comes_back_as_it_was() {
+    let networks = ["10.0.0.0/8", "2001:db8::/32"];
+    let trusted = networks.iter().map(|net| net.parse().unwrap()).collect();
+    let trust = ProxyTrust { trusted, required: true };
     let pool = Pool {
         name: "default".parse().unwrap(),
         ports: vec![
-            PoolPort { port: 80, bind: "127.0.0.1:8080".parse().unwrap(), tls: false },
-            PoolPort { port: 443, bind: "[::1]:8443".parse().unwrap(), tls: true },
+            PoolPort { port: 80, bind: "127.0.0.1:8080".parse().unwrap(), tls: false, proxy: Some(trust) },
+            PoolPort { port: 443, bind: "[::1]:8443".parse().unwrap(), tls: true, proxy: None },
         ],
         default_certificate: Some(("chain".into(), "key".into())),
         max_connection_age: Some(Duration::from_secs(60)),
@@ -315,7 +321,7 @@ fn a_pool_comes_back_as_it_was() {
     let wire = crate::feed::Pool::from(&pool);
     assert_eq!(Pool::try_from(wire.clone()).unwrap(), pool);
     let bad = crate::feed::Pool {
-        ports: vec![crate::feed::PoolPort { port: 80, bind: "localhost".into(), tls: false }],
+        ports: vec![crate::feed::PoolPort { port: 80, bind: "localhost".into(), ..Default::default() }],
         ..wire
     };
     assert!(Pool::try_from(bad).unwrap_err().to_string().contains("\"localhost\""));

@@ -188,6 +188,12 @@ impl From<&model::Backend> for wire::Backend {
             connect_timeout_ms: millis(backend.connect_timeout),
             protocol: wire::UpstreamProtocol::from(backend.protocol).into(),
             tls: backend.tls.as_ref().map(Into::into),
+            send_proxy: match backend.send_proxy {
+                None => wire::ProxyVersion::Unspecified,
+                Some(model::ProxyVersion::V1) => wire::ProxyVersion::V1,
+                Some(model::ProxyVersion::V2) => wire::ProxyVersion::V2,
+            }
+            .into(),
         }
     }
 }

@@ -12,9 +12,9 @@ use crate::{
     spec::{BackendSpec, BackendTlsSpec, RootsRef},
 };
 
-/// Why TLS to a backend cannot be set up: a reason of Gateway API, a sentence, and what to do. Such a backend is not
+/// Why a backend cannot be spoken to as it should be: a reason of Gateway API, a sentence, and what to do. Such a backend is not
 /// used at all, rather than in cleartext or with other authorities than its owner chose.
-pub(super) struct TlsFault {
+pub(super) struct BackendFault {
     pub(super) reason: &'static str,
     pub(super) message: String,
     pub(super) fix: &'static str,
@@ -27,8 +27,18 @@ pub(super) fn add(
     object: &Object,
     grpc: bool,
     out: &mut Output,
-) -> Result<Option<BackendId>, TlsFault> {
+) -> Result<Option<BackendId>, BackendFault> {
     let Spec::Backend(spec) = &object.spec else { return Ok(None) };
+    if grpc && spec.send_proxy.is_some() {
+        return Err(BackendFault {
+            reason: "UnsupportedProtocol",
+            message: format!(
+                "Backend {} has proxyProtocol, and gRPC's HTTP/2 shares connections",
+                id_text(&object.key)
+            ),
+            fix: "remove proxyProtocol, or forward to another Backend",
+        });
+    }
     let in_tls = spec.tls.is_some() || world.tls_policy(&object.key).is_some();
     let assumed = grpc && !in_tls && spec.protocol == UpstreamProtocol::Negotiated;
     let id = BackendId(format!("{}{}", id_text(&object.key), if assumed { "/h2c" } else { "" }));
@@ -43,6 +53,7 @@ pub(super) fn add(
         connect_timeout: spec.connect_timeout,
         protocol: if assumed { UpstreamProtocol::Http2 } else { spec.protocol },
         tls,
+        send_proxy: spec.send_proxy,
     };
     out.config.backends.insert(at, backend);
     Ok(Some(id))
@@ -54,7 +65,7 @@ fn tls(
     object: &Object,
     spec: &BackendSpec,
     out: &mut Output,
-) -> Result<Option<UpstreamTls>, TlsFault> {
+) -> Result<Option<UpstreamTls>, BackendFault> {
     let (owner, field, tls) = match (&spec.tls, world.tls_policy(&object.key)) {
         (Some(own), _) => (object, "spec.tls", own),
         (None, Some((policy, spec))) => (policy, "spec.validation", &spec.tls),
@@ -77,7 +88,7 @@ pub(super) fn roots(
     world: &World<'_>,
     owner: &Object,
     tls: &BackendTlsSpec,
-) -> Result<UpstreamRoots, TlsFault> {
+) -> Result<UpstreamRoots, BackendFault> {
     let RootsRef::ConfigMaps(names) = &tls.roots else { return Ok(UpstreamRoots::System) };
     let mut pem = String::new();
     for name in names {
@@ -86,7 +97,7 @@ pub(super) fn roots(
             world.object(Kind::ConfigMap, namespace, name).map(|found| &found.spec)
         else {
             let message = format!("there is no ConfigMap {namespace}/{name}");
-            return Err(TlsFault {
+            return Err(BackendFault {
                 reason: "InvalidCACertificateRef",
                 message,
                 fix: "create it, with the authorities' certificates under ca.crt",
@@ -104,24 +115,24 @@ fn client_certificate(
     owner: &Object,
     reference: &crate::spec::CertificateRef,
     out: &mut Output,
-) -> Result<CertificateId, TlsFault> {
+) -> Result<CertificateId, BackendFault> {
     let (namespace, name) = (reference.namespace.as_deref(), &reference.name);
     let secret = world.resolve(&owner.key, Kind::Secret, namespace, name).map_err(|unresolved| {
         let namespace = namespace.unwrap_or(&owner.key.namespace);
         match unresolved {
-            Unresolved::NotFound => TlsFault {
+            Unresolved::NotFound => BackendFault {
                 reason: "InvalidClientCertificateRef",
                 message: format!("there is no Secret {namespace}/{name}"),
                 fix: "create it, with type kubernetes.io/tls",
             },
-            Unresolved::NotPermitted => TlsFault {
+            Unresolved::NotPermitted => BackendFault {
                 reason: "RefNotPermitted",
                 message: format!("no ReferenceGrant lets this Backend use Secret {namespace}/{name}"),
                 fix: "create a ReferenceGrant in the Secret's namespace",
             },
         }
     })?;
-    let (id, certificate) = certificate(secret).ok_or(TlsFault {
+    let (id, certificate) = certificate(secret).ok_or(BackendFault {
         reason: "InvalidClientCertificateRef",
         message: format!("Secret {} is not a certificate", id_text(&secret.key)),
         fix: "use one of type kubernetes.io/tls",

@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, time::Duration};
 
-use model::{CompileLimits, Endpoint, EndpointAddress, UpstreamProtocol};
+use model::{CompileLimits, Endpoint, EndpointAddress, ProxyVersion, UpstreamProtocol};
 
 use super::{precise_hostname, tls::BackendTlsSpec};
 use crate::{name, read::Node};
@@ -21,6 +21,8 @@ pub struct BackendSpec {
     pub protocol: UpstreamProtocol,
     /// `None` is cleartext, unless a BackendTLSPolicy says otherwise.
     pub tls: Option<BackendTlsSpec>,
+    /// The header that each connection begins with.
+    pub send_proxy: Option<ProxyVersion>,
 }
 
 impl BackendSpec {
@@ -42,6 +44,7 @@ impl BackendSpec {
         };
         let tls_node = fields.optional("tls");
         let protocol_node = fields.optional("appProtocol");
+        let proxy_node = fields.optional("proxyProtocol");
         fields.finish();
         let has_tls = tls_node.is_some();
         let tls = match tls_node {
@@ -52,11 +55,25 @@ impl BackendSpec {
             Some(node) => read_protocol(&node, has_tls),
             None => Some(UpstreamProtocol::Negotiated),
         };
+        let send_proxy = match &proxy_node {
+            Some(node) => {
+                let versions = [("v1", ProxyVersion::V1), ("v2", ProxyVersion::V2)];
+                node.choice("a version of the PROXY protocol", &versions).map(Some)
+            }
+            None => Some(None),
+        };
+        if let (Some(node), Some(UpstreamProtocol::Http2)) = (&proxy_node, protocol) {
+            node.wrong(
+                "it names one client for a connection, and HTTP/2 shares connections among clients",
+                "remove it, or set appProtocol: http",
+            );
+        }
         Some(Self {
             endpoints: endpoints?,
             connect_timeout: connect_timeout?,
             protocol: protocol?,
             tls: tls?,
+            send_proxy: send_proxy?,
         })
     }
 }

@@ -1,8 +1,12 @@
 //! `weir.dev/v1` Pool.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
 
-use model::ListenerProtocol;
+use ipnet::IpNet;
+use model::{ListenerProtocol, ProxyTrust};
 
 use crate::{name, read::Node};
 
@@ -48,8 +52,8 @@ impl Default for PoolSpec {
         Self {
             // Unprivileged, and reachable from this machine only until somebody says otherwise.
             listen: vec![
-                Listen { port: 80, bind: ([127, 0, 0, 1], 8080).into(), protocol: ListenerProtocol::Http },
-                Listen { port: 443, bind: ([127, 0, 0, 1], 8443).into(), protocol: ListenerProtocol::Https },
+                Listen::new(80, ([127, 0, 0, 1], 8080).into(), ListenerProtocol::Http),
+                Listen::new(443, ([127, 0, 0, 1], 8443).into(), ListenerProtocol::Https),
             ],
             // A first request that waits for no start.
             min_workers: 1,
@@ -73,7 +77,7 @@ impl Default for PoolSpec {
 }
 
 /// One port of a pool.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Listen {
     /// The port as Gateways say it.
     pub port: u16,
@@ -81,7 +85,20 @@ pub struct Listen {
     pub bind: SocketAddr,
     /// What is spoken on it.
     pub protocol: ListenerProtocol,
+    /// Whose PROXY protocol headers are believed. `None`: nobody's.
+    pub proxy: Option<ProxyTrust>,
 }
+
+impl Listen {
+    /// A port on which every client is who he seems to be.
+    #[must_use]
+    pub fn new(port: u16, bind: SocketAddr, protocol: ListenerProtocol) -> Self {
+        Self { port, bind, protocol, proxy: None }
+    }
+}
+
+/// Networks that one port trusts: a load balancer has a few.
+const MAX_TRUSTED: usize = 64;
 
 /// A machine's file descriptors hold sockets for four times as many.
 const MAX_WORKERS: u32 = 1_024;
@@ -197,6 +214,45 @@ fn read_one_listen(node: &Node<'_>) -> Option<Listen> {
     let protocol = read_or(fields.optional("protocol"), ListenerProtocol::Http, |node| {
         node.choice("a protocol", &[("HTTP", ListenerProtocol::Http), ("HTTPS", ListenerProtocol::Https)])
     });
+    let proxy = match fields.optional("proxyProtocol") {
+        Some(node) => read_proxy(&node).map(Some),
+        None => Some(None),
+    };
     fields.finish();
-    Some(Listen { port: port?, bind: bind?, protocol: protocol? })
+    Some(Listen { port: port?, bind: bind?, protocol: protocol?, proxy: proxy? })
+}
+
+fn read_proxy(node: &Node<'_>) -> Option<ProxyTrust> {
+    let mut fields = node.fields()?;
+    let required = read_or(fields.optional("mode"), true, |node| {
+        node.choice("a mode of the PROXY protocol", &[("Required", true), ("Optional", false)])
+    });
+    let trusted = fields.required("trusted").and_then(|node| {
+        let items = node.items(MAX_TRUSTED);
+        if node.raw().as_array().is_some_and(Vec::is_empty) {
+            node.wrong("nobody is trusted", "add the load balancer's network, like 10.0.0.0/8");
+        }
+        items.iter().map(read_network).collect::<Option<Vec<_>>>()
+    });
+    fields.finish();
+    Some(ProxyTrust { trusted: trusted?, required: required? })
+}
+
+/// A network, or one address.
+fn read_network(node: &Node<'_>) -> Option<IpNet> {
+    let text = node.text()?;
+    let network = text.parse::<IpNet>().or_else(|_| text.parse::<IpAddr>().map(IpNet::from));
+    let Ok(network) = network else {
+        node.wrong(
+            format!("{text:?} is not a network"),
+            "write it like 10.0.0.0/8, 2001:db8::/32 or 10.0.0.1",
+        );
+        return None;
+    };
+    if network != network.trunc() {
+        let problem = format!("{network} has bits set that are not of the network");
+        node.wrong(problem, format!("write {} or {}", network.trunc(), network.addr()));
+        return None;
+    }
+    Some(network)
 }

@@ -49,6 +49,17 @@ fn a_backend_that_says_nothing_speaks_http_2_for_grpc_only() {
 }
 
 #[test]
+fn a_backend_that_names_its_clients_is_not_for_grpc() {
+    let rules = grpc(&format!("{{{TO_SITE}}}"));
+    let told = BACKEND.replace("spec: {", "spec: {proxyProtocol: v2, ");
+    let compiled = compile(&format!("{}{rules}{told}", gateway(HTTP)));
+    let scope = Scope::Parent("default/web".into());
+    let resolved = condition(&compiled, "GRPCRoute default/site", &scope, "ResolvedRefs");
+    assert_eq!(resolved, "false UnsupportedProtocol");
+    assert!(compiled.config.backends.is_empty());
+}
+
+#[test]
 fn listeners_choose_among_kinds() {
     for (kind, expect) in [("GRPCRoute", "true Accepted"), ("HTTPRoute", "false NotAllowedByListeners")] {
         let listener = HTTP.replacen('}', &format!(", allowedRoutes: {{kinds: [{{kind: {kind}}}]}}}}"), 1);

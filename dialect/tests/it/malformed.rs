@@ -110,6 +110,14 @@ fn backends() {
             "{endpoints: [{host: a.com, port: 80}], connectTimeout: 0s}",
             &["connectTimeout: it must be longer"],
         ),
+        (
+            "{endpoints: [{host: a.com, port: 80}], proxyProtocol: v3}",
+            &["spec.proxyProtocol: \"v3\" is not a version of the PROXY protocol", "v1 or v2"],
+        ),
+        (
+            "{endpoints: [{host: a.com, port: 80}], proxyProtocol: v1, appProtocol: kubernetes.io/h2c}",
+            &["spec.proxyProtocol: it names one client", "appProtocol: http"],
+        ),
     ] {
         check(&backend(spec), expect);
     }
@@ -369,6 +377,26 @@ fn platform_kinds() {
         (
             "{listen: [{port: 80, bind: \"127.0.0.1:1\"}, {port: 80, bind: \"127.0.0.1:2\"}]}",
             &["spec.listen[1]: its port or its bind is taken"],
+        ),
+        (
+            "{listen: [{port: 80, bind: \"[::]:1\", proxyProtocol: {}}]}",
+            &["proxyProtocol.trusted: it is missing"],
+        ),
+        (
+            "{listen: [{port: 80, bind: \"[::]:1\", proxyProtocol: {trusted: []}}]}",
+            &["spec.listen[0].proxyProtocol.trusted: nobody is trusted"],
+        ),
+        (
+            "{listen: [{port: 80, bind: \"[::]:1\", proxyProtocol: {trusted: [10.0.0.0/33]}}]}",
+            &["trusted[0]: \"10.0.0.0/33\" is not a network", "like 10.0.0.0/8"],
+        ),
+        (
+            "{listen: [{port: 80, bind: \"[::]:1\", proxyProtocol: {trusted: [10.1.0.0/8]}}]}",
+            &["trusted[0]: 10.1.0.0/8 has bits set", "write 10.0.0.0/8 or 10.1.0.0"],
+        ),
+        (
+            "{listen: [{port: 80, bind: \"[::]:1\", proxyProtocol: {mode: on, trusted: [\"::1\"]}}]}",
+            &["proxyProtocol.mode: \"on\" is not a mode", "Required or Optional"],
         ),
         (
             "{capacityPerWorker: {rps: 5}}",

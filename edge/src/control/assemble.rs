@@ -16,7 +16,7 @@ use model::{CompileLimits, Epoch, HostIndex, HostPattern, PoolName, Revision, Te
 use rustls::sign::CertifiedKey;
 
 use super::mirror::{BadDelta, Held, Mirror};
-use crate::config::{Config, PoolSettings, TenantTable, load_certificate};
+use crate::config::{Config, PoolSettings, PortSettings, TenantTable, load_certificate};
 
 /// A delta of which nothing can be used.
 #[derive(Debug, thiserror::Error)]
@@ -274,9 +274,14 @@ impl Pool {
             drain_deadline: pool.drain_deadline,
             max_connection_age: pool.max_connection_age,
             advertise_h3: pool.advertise_h3,
+            ports: pool.ports.into_iter().filter_map(port_settings).collect(),
         };
         Ok(Self { wire, settings, certificate })
     }
+}
+
+fn port_settings(port: convert::PoolPort) -> Option<PortSettings> {
+    Some(PortSettings { port: port.port, proxy: port.proxy? })
 }
 
 /// The tenant's table, or why not: a line for each object at fault.

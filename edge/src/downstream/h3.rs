@@ -139,8 +139,10 @@ pub(crate) async fn serve(
     thread.counters.handshakes.add(1);
     thread.counters.quic_connections.add(1);
     let agreed = quic.handshake_data().and_then(|data| data.downcast::<HandshakeData>().ok());
+    let bind = admitted.point.listen.bind;
     let client = Client {
         peer,
+        local: quic.local_ip().map_or(bind, |ip| std::net::SocketAddr::new(ip, bind.port())),
         address: peer.ip().to_canonical().to_string(),
         port,
         scheme: Scheme::Https,

@@ -4,6 +4,7 @@ use std::{io, rc::Rc, sync::Arc, time::Duration};
 
 use model::UpstreamProtocol;
 use tokio::{
+    io::AsyncWriteExt,
     net::TcpStream,
     time::{Instant, timeout_at},
 };
@@ -15,7 +16,10 @@ use super::{
     links::{self, Slot},
     pool::Connection,
 };
-use crate::worker::Thread;
+use crate::{
+    proxy::{self, Hop},
+    worker::Thread,
+};
 
 /// Why there is no connection.
 #[derive(Debug, thiserror::Error)]
@@ -41,6 +45,8 @@ pub(crate) struct Wish {
     pub(crate) upgrade: bool,
     /// The time for all of it.
     pub(crate) limit: Duration,
+    /// Whose request it is, for an endpoint that is to know.
+    pub(crate) hop: Hop,
 }
 
 /// By which a request goes.
@@ -64,6 +70,8 @@ impl Endpoint {
     /// Whether requests to it may share a connection.
     fn may_share(&self, upgrade: bool) -> bool {
         match self.transport.protocol {
+            // One client's only.
+            _ if self.transport.proxy.is_some() => false,
             UpstreamProtocol::Http1 => false,
             UpstreamProtocol::Http2 => true,
             UpstreamProtocol::Negotiated => {
@@ -83,18 +91,18 @@ pub(crate) async fn connect(
     wish: Wish,
 ) -> Result<Way, ConnectError> {
     if endpoint.may_share(wish.upgrade) {
-        return Box::pin(links::acquire(thread, endpoint, wish.limit)).await;
+        return Box::pin(links::acquire(thread, endpoint, wish)).await;
     }
     if !wish.fresh
-        && let Some(connection) = Connection::reuse(endpoint)
+        && let Some(connection) = Connection::reuse(endpoint, wish.hop)
     {
         return Ok(Way::H1(connection));
     }
     if endpoint.transport.tls.is_some() {
         return Box::pin(open(thread, endpoint, wish)).await;
     }
-    let stream = tcp(thread, endpoint, wish.limit).await?;
-    Ok(Way::H1(Connection::new(thread, UpstreamIo::Plain(stream))))
+    let stream = tcp(thread, endpoint, wish).await?;
+    Ok(Way::H1(Connection::new(thread, endpoint, wish.hop, UpstreamIo::Plain(stream))))
 }
 
 /// A new connection: with whatever TLS and protocol the endpoint agrees to.
@@ -104,17 +112,18 @@ pub(super) async fn open(
     wish: Wish,
 ) -> Result<Way, ConnectError> {
     let ends = Instant::now() + wish.limit;
-    let stream = tcp(thread, endpoint, wish.limit).await?;
+    let stream = tcp(thread, endpoint, wish).await?;
     let wants_http2 = endpoint.transport.protocol == UpstreamProtocol::Http2;
     let Some(tls) = &endpoint.transport.tls else {
         let io = UpstreamIo::Plain(stream);
         return if wants_http2 {
             links::begin(thread, endpoint, io).await.map(Way::H2)
         } else {
-            Ok(Way::H1(Connection::new(thread, io)))
+            Ok(Way::H1(Connection::new(thread, endpoint, wish.hop, io)))
         };
     };
-    let config = if wish.upgrade && !wants_http2 { &tls.http1 } else { &tls.any };
+    let only_http1 = wish.upgrade || endpoint.transport.proxy.is_some();
+    let config = if only_http1 && !wants_http2 { &tls.http1 } else { &tls.any };
     let handshake = TlsConnector::from(Arc::clone(config)).connect(tls.server_name.clone(), stream);
     let result = match timeout_at(ends, handshake).await {
         Ok(result) => result.map_err(ConnectError::Tls),
@@ -142,12 +151,23 @@ pub(super) async fn open(
     if !wish.upgrade {
         endpoint.spoken.set(Spoken::Http1);
     }
-    Ok(Way::H1(Connection::new(thread, io)))
+    Ok(Way::H1(Connection::new(thread, endpoint, wish.hop, io)))
 }
 
-async fn tcp(thread: &Thread, endpoint: &Endpoint, limit: Duration) -> Result<TcpStream, ConnectError> {
-    let result = match tokio::time::timeout(limit, TcpStream::connect(endpoint.address)).await {
-        Ok(Ok(stream)) => stream.set_nodelay(true).map(|()| stream).map_err(ConnectError::Io),
+/// A TCP connection, with the header that says whose it is where the endpoint is to know.
+async fn tcp(thread: &Thread, endpoint: &Endpoint, wish: Wish) -> Result<TcpStream, ConnectError> {
+    let connecting = async {
+        let mut stream = TcpStream::connect(endpoint.address).await?;
+        stream.set_nodelay(true)?;
+        if let Some(version) = endpoint.transport.proxy {
+            let mut header = Vec::new();
+            proxy::write(version, &wish.hop, &mut header);
+            stream.write_all(&header).await?;
+        }
+        io::Result::Ok(stream)
+    };
+    let result = match tokio::time::timeout(wish.limit, connecting).await {
+        Ok(Ok(stream)) => Ok(stream),
         Ok(Err(error)) => Err(ConnectError::Io(error)),
         Err(_) => Err(ConnectError::TimedOut),
     };

@@ -133,9 +133,9 @@ impl Drop for Opening<'_> {
 pub(super) async fn acquire(
     thread: &Rc<Thread>,
     endpoint: &Rc<Endpoint>,
-    limit: Duration,
+    wish: Wish,
 ) -> Result<Way, ConnectError> {
-    let ends = Instant::now() + limit;
+    let ends = Instant::now() + wish.limit;
     let links = &endpoint.links;
     loop {
         if let Some(slot) = links.pick(thread.clock.now_ms()) {
@@ -147,13 +147,14 @@ pub(super) async fn acquire(
             timeout_at(ends, opened).await.map_err(|_| ConnectError::TimedOut)?;
             // It may have found out that nothing can be shared.
             if endpoint.spoken.get() == super::connect::Spoken::Http1 {
-                return open(thread, endpoint, Wish { fresh: true, upgrade: false, limit: left }).await;
+                return open(thread, endpoint, Wish { fresh: true, upgrade: false, limit: left, ..wish })
+                    .await;
             }
             continue;
         }
         links.opening.set(true);
         let _opening = Opening(links);
-        return open(thread, endpoint, Wish { fresh: true, upgrade: false, limit: left }).await;
+        return open(thread, endpoint, Wish { fresh: true, upgrade: false, limit: left, ..wish }).await;
     }
 }
 

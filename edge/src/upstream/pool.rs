@@ -8,6 +8,7 @@ use crate::{
     clock::Timer,
     limits::{UPSTREAM_AGE, UPSTREAM_IDLE, UPSTREAM_IDLE_TIME},
     metrics::Counters,
+    proxy::Hop,
     worker::Thread,
 };
 
@@ -17,6 +18,8 @@ pub(crate) struct Connection {
     pub(crate) input: ReadBuffer,
     pub(crate) timer: Timer,
     counters: Arc<Counters>,
+    /// Whose it is, where the endpoint was told so: nobody else may use it.
+    of: Option<Box<Hop>>,
     born_ms: u64,
     idle_since_ms: u64,
 }
@@ -40,10 +43,17 @@ impl Idle {
 }
 
 impl Connection {
-    /// An idle connection to `endpoint` that is still open, as far as we know.
-    pub(crate) fn reuse(endpoint: &Endpoint) -> Option<Self> {
+    /// An idle connection to `endpoint` that is still open, as far as we know: one of `hop`'s own where that matters.
+    pub(crate) fn reuse(endpoint: &Endpoint, hop: Hop) -> Option<Self> {
         loop {
-            let connection = endpoint.idle.borrow_mut().0.pop()?;
+            let mut idle = endpoint.idle.borrow_mut();
+            let connection = if endpoint.transport.proxy.is_none() {
+                idle.0.pop()?
+            } else {
+                let own = idle.0.iter().rposition(|c| c.of.as_deref() == Some(&hop))?;
+                idle.0.remove(own)
+            };
+            drop(idle);
             if connection.stream.is_quiet() {
                 return Some(connection);
             }
@@ -51,7 +61,7 @@ impl Connection {
     }
 
     /// A connection that was just opened.
-    pub(super) fn new(thread: &Thread, stream: UpstreamIo) -> Self {
+    pub(super) fn new(thread: &Thread, endpoint: &Endpoint, hop: Hop, stream: UpstreamIo) -> Self {
         let now = thread.clock.now_ms();
         thread.counters.upstream_connections.add(1);
         Self {
@@ -59,6 +69,7 @@ impl Connection {
             input: ReadBuffer::default(),
             timer: thread.clock.timer(),
             counters: Arc::clone(&thread.counters),
+            of: endpoint.transport.proxy.map(|_| Box::new(hop)),
             born_ms: now,
             idle_since_ms: now,
         }

@@ -3,7 +3,7 @@
 
 use std::sync::{Arc, OnceLock};
 
-use model::{Certificate, UpstreamProtocol, UpstreamRoots, UpstreamTls};
+use model::{Backend, Certificate, ProxyVersion, UpstreamProtocol, UpstreamRoots, UpstreamTls};
 use rustls::{
     ClientConfig, RootCertStore,
     client::Resumption,
@@ -159,17 +159,19 @@ fn system_roots() -> Result<Arc<RootCertStore>, String> {
 pub(crate) struct Transport {
     pub(super) protocol: UpstreamProtocol,
     pub(super) tls: Option<Arc<ClientTls>>,
+    /// The header that says whose each connection is.
+    pub(super) proxy: Option<ProxyVersion>,
 }
 
 /// What two transports must have in common for their connections to serve for each other.
-pub(super) type TransportKey = (UpstreamProtocol, Option<[u8; 32]>);
+pub(super) type TransportKey = (UpstreamProtocol, Option<ProxyVersion>, Option<[u8; 32]>);
 
 impl Transport {
-    pub(crate) fn new(protocol: UpstreamProtocol, tls: Option<Arc<ClientTls>>) -> Self {
-        Self { protocol, tls }
+    pub(crate) fn new(backend: &Backend, tls: Option<Arc<ClientTls>>) -> Self {
+        Self { protocol: backend.protocol, tls, proxy: backend.send_proxy }
     }
 
     pub(super) fn key(&self) -> TransportKey {
-        (self.protocol, self.tls.as_ref().map(|tls| tls.identity))
+        (self.protocol, self.proxy, self.tls.as_ref().map(|tls| tls.identity))
     }
 }

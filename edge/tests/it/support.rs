@@ -5,6 +5,7 @@ use std::{
     io::{ErrorKind, Read, Write},
     net::{Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket},
     os::fd::OwnedFd,
+    process::{Command, Stdio},
     sync::{Arc, Mutex, mpsc},
     thread,
     time::Duration,
@@ -88,6 +89,12 @@ impl Edge {
     /// Where a Gateway's port is.
     pub(crate) fn at(&self, port: u16) -> SocketAddr {
         self.ports[&port]
+    }
+
+    /// Where a Gateway's port is as the configuration has it: the worker takes that for its address.
+    pub(crate) fn bound_as_configured(&self, port: u16) -> SocketAddr {
+        let held = self.control.held_slots().unwrap();
+        held.iter().find(|(slots, _)| slots.listen.port == port).unwrap().0.listen.bind
     }
 
     /// Where a Gateway's port is by UDP.
@@ -228,6 +235,24 @@ impl Exchange {
     pub(crate) fn head(&mut self) -> Option<Received> {
         let head = read_head(&mut self.stream, &mut self.pending)?;
         Some(Received { head, ..Received::default() })
+    }
+
+    /// Reads up to and with `end`.
+    pub(crate) fn until(&mut self, end: &[u8]) -> Vec<u8> {
+        loop {
+            if let Some(at) = self.pending.windows(end.len()).position(|w| w == end) {
+                return self.pending.drain(..at + end.len()).collect();
+            }
+            assert!(fill(&mut self.stream, &mut self.pending), "the connection ended");
+        }
+    }
+
+    /// Reads so many bytes.
+    pub(crate) fn exactly(&mut self, count: usize) -> Vec<u8> {
+        while self.pending.len() < count {
+            assert!(fill(&mut self.stream, &mut self.pending), "the connection ended");
+        }
+        self.pending.drain(..count).collect()
     }
 
     /// Reads the body that the head announces.
@@ -402,6 +427,31 @@ impl Upstream {
     }
 }
 
+/// Waits until something holds.
+pub(crate) fn wait_for(what: &str, mut holds: impl FnMut() -> bool) {
+    let deadline = std::time::Instant::now() + PATIENCE;
+    while !holds() {
+        assert!(std::time::Instant::now() < deadline, "waited in vain for {what}");
+        pause(Duration::from_millis(5));
+    }
+}
+
+/// Lets time pass, where that is what a test is about.
+#[expect(clippy::disallowed_methods, reason = "the test's own thread, on which nothing else runs")]
+pub(crate) fn pause(time: Duration) {
+    thread::sleep(time);
+}
+
+/// Whether a program is there; says so if it is not.
+#[expect(clippy::print_stdout, reason = "tests that are skipped say so")]
+pub(crate) fn has(program: &str) -> bool {
+    let found = Command::new(program).arg("-v").stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok();
+    if !found {
+        println!("skipped: there is no {program}");
+    }
+    found
+}
+
 /// An address that nobody listens on.
 pub(crate) fn dead_address() -> SocketAddr {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
@@ -447,7 +497,10 @@ impl Response {
 
 impl Client {
     pub(crate) fn connect(address: SocketAddr) -> Self {
-        let stream = TcpStream::connect(address).unwrap();
+        Self::on(TcpStream::connect(address).unwrap())
+    }
+
+    pub(crate) fn on(stream: TcpStream) -> Self {
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         stream.set_nodelay(true).unwrap();
         Self { stream, pending: Vec::new() }

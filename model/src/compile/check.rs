@@ -6,7 +6,7 @@ use std::{
 };
 
 use super::{Backends, Errors, Positions, position};
-use crate::{CompileLimits, HostPattern, ListenerProtocol, Origin, TenantConfig};
+use crate::{CompileLimits, HostPattern, ListenerProtocol, Origin, TenantConfig, UpstreamProtocol};
 
 /// The tenant is within its limits.
 pub(super) fn sizes(config: &TenantConfig, limits: &CompileLimits, errors: &mut Errors) {
@@ -48,6 +48,11 @@ pub(super) fn backends<'c>(
                 "endpoints",
                 format!("{count} endpoints are more than the limit of {most}"),
             );
+        }
+        if backend.send_proxy.is_some() && backend.protocol == UpstreamProtocol::Http2 {
+            let problem =
+                "the PROXY protocol names one client for a connection, and HTTP/2 shares it among many";
+            errors.push_in(origin, "proxyProtocol", problem);
         }
         if backend.connect_timeout.is_zero() {
             errors.push_in(origin, "connectTimeout", "it must be longer than zero");

@@ -144,6 +144,7 @@ pub(crate) fn config(listeners: Vec<Listener>, routes: Vec<Route>) -> TenantConf
             connect_timeout: Duration::from_secs(5),
             protocol: UpstreamProtocol::Negotiated,
             tls: None,
+            send_proxy: None,
         }],
         certificates: vec![],
     }

@@ -70,6 +70,13 @@ fn backends_are_checked() {
     check(|c| c.backends[0].endpoints.clear(), "endpoints: a backend needs at least one endpoint");
     check(|c| c.backends[0].endpoints[0].weight = 0, "endpoints[0].weight: it must be at least 1");
     check(|c| c.backends[0].connect_timeout = Duration::ZERO, "connectTimeout");
+    check(
+        |c| {
+            c.backends[0].protocol = model::UpstreamProtocol::Http2;
+            c.backends[0].send_proxy = Some(model::ProxyVersion::V2);
+        },
+        "proxyProtocol: the PROXY protocol names one client",
+    );
 }
 
 #[test]
