@@ -2,21 +2,14 @@
 //!
 //! All keys are under `kv/`, so that no raw write goes around validation and no raw read sees a token or a secret.
 
-use std::pin::{Pin, pin};
-
-use api::{
-    kv::{self as wire, freshness::Freshness, kv_server},
-    process,
-};
-use futures_util::Stream;
+use api::kv::{self as wire, freshness::Freshness, kv_server};
+use futures_util::stream;
 use model::{Epoch, Revision};
-use store::{Handle, Op, Read, Txn, TxnError, WatchBatch, WatchError};
-use tokio::sync::{mpsc, watch};
-use tokio_stream::wrappers::ReceiverStream;
+use store::{Op, Read, Txn, TxnError, WatchBatch};
 use tonic::{Request, Response, Status};
 
 use crate::{
-    admin::{Admin, status, watch::Watches},
+    admin::{Admin, status, watch},
     auth::Principal,
     keys,
 };
@@ -25,37 +18,32 @@ use crate::{
 const MAX_LIST: usize = 10_000;
 /// Bytes of a list's entries, about; one entry at least.
 const MAX_LIST_BYTES: usize = 4 << 20;
-/// Events that wait for a slow reader; the store's history holds the rest.
-const OUTBOX: usize = 64;
-
 /// The service.
 #[derive(Clone)]
 pub(crate) struct Kv {
-    store: Handle,
-    watches: Watches,
-    shutdown: watch::Receiver<bool>,
+    admin: Admin,
 }
 
 impl Kv {
     pub(crate) fn new(admin: &Admin) -> Self {
-        Self { store: admin.store.clone(), watches: admin.watches.clone(), shutdown: admin.shutdown.clone() }
+        Self { admin: admin.clone() }
     }
 
     fn epoch(&self) -> Option<wire::Epoch> {
-        let Epoch { counter, id } = self.store.epoch();
+        let Epoch { counter, id } = self.admin.store.epoch();
         Some(wire::Epoch { counter, id })
     }
 }
 
 #[tonic::async_trait]
 impl kv_server::Kv for Kv {
-    type WatchStream = Pin<Box<dyn Stream<Item = Result<wire::WatchEvent, Status>> + Send>>;
+    type WatchStream = watch::Served<wire::WatchEvent>;
 
     async fn txn(&self, request: Request<wire::TxnRequest>) -> Result<Response<wire::TxnResponse>, Status> {
         let principal = Principal::of(&request)?;
         principal.is_platform_admin()?;
         let txn = transaction(principal.txn(), request.into_inner())?;
-        match self.store.txn(txn).await {
+        match self.admin.store.txn(txn).await {
             Ok(committed) => Ok(Response::new(wire::TxnResponse {
                 revision: committed.revision.0,
                 duplicate: committed.duplicate,
@@ -72,7 +60,7 @@ impl kv_server::Kv for Kv {
         let wire::GetRequest { key, freshness } = request.into_inner();
         ours(&key)?;
         let (entry, revision) =
-            self.store.get_with_revision(&key, read(freshness)).await.map_err(status::of_read)?;
+            self.admin.store.get_with_revision(&key, read(freshness)).await.map_err(status::of_read)?;
         let entry = entry.map(entry_to_wire);
         Ok(Response::new(wire::GetResponse { entry, revision: revision.0, epoch: self.epoch() }))
     }
@@ -86,7 +74,8 @@ impl kv_server::Kv for Kv {
         ours(&prefix)?;
         let limit = usize::try_from(limit).unwrap_or(MAX_LIST);
         let limit = if limit == 0 { MAX_LIST } else { limit.min(MAX_LIST) };
-        let (all, revision) = self.store.list(&prefix, read(freshness)).await.map_err(status::of_read)?;
+        let (all, revision) =
+            self.admin.store.list(&prefix, read(freshness)).await.map_err(status::of_read)?;
         let mut rest = all.into_iter().filter(|entry| entry.key[..] > after[..]).peekable();
         let (mut entries, mut bytes) = (Vec::new(), 0);
         while entries.len() < limit
@@ -108,34 +97,13 @@ impl kv_server::Kv for Kv {
         principal.is_platform_admin()?;
         let wire::WatchRequest { prefix, from_revision } = request.into_inner();
         ours(&prefix)?;
-        let open = self.watches.open(&principal.role)?;
-        let mut changes = self.store.watch(prefix, Revision(from_revision));
-        let (sender, events) = mpsc::channel(OUTBOX);
-        let (store, mut shutdown) = (self.store.clone(), self.shutdown.clone());
-        tokio::spawn(async move {
-            let _open = open;
-            let mut revoked = pin!(principal.revoked(&store));
-            loop {
-                let next = tokio::select! {
-                    // Looked at first: what came after the token was revoked is not for its holder.
-                    biased;
-                    () = &mut revoked => {
-                        // An error: the caller has left.
-                        sender.send(Err(Status::unauthenticated("the token was revoked"))).await.ok();
-                        return;
-                    }
-                    () = sender.closed() => return,
-                    () = process::shut_down(&mut shutdown) => Err(WatchError::Stopped),
-                    next = changes.next() => next,
-                };
-                let last = next.is_err();
-                let event = next.map(event).map_err(status::of_watch);
-                if sender.send(event).await.is_err() || last {
-                    return;
-                }
-            }
+        let open = self.admin.watches.open(&principal.role)?;
+        let changes = self.admin.store.watch(prefix, Revision(from_revision));
+        let events = stream::unfold(changes, |mut changes| async {
+            let event = changes.next().await.map(event).map_err(status::of_watch);
+            Some((event, changes))
         });
-        Ok(Response::new(Box::pin(ReceiverStream::new(events))))
+        Ok(Response::new(watch::serve(&self.admin, principal, open, events)))
     }
 }
 

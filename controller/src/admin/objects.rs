@@ -8,7 +8,7 @@ use crate::auth::Principal;
 
 #[tonic::async_trait]
 impl objects_server::Objects for Admin {
-    type WatchStream = watch::Events;
+    type WatchStream = watch::Served<wire::WatchEvent>;
 
     async fn apply(
         &self,
@@ -39,9 +39,12 @@ impl objects_server::Objects for Admin {
         apply::delete(self, &principal, request.into_inner()).await.map(Response::new)
     }
 
-    async fn watch(&self, request: Request<wire::WatchRequest>) -> Result<Response<watch::Events>, Status> {
+    async fn watch(
+        &self,
+        request: Request<wire::WatchRequest>,
+    ) -> Result<Response<watch::Served<wire::WatchEvent>>, Status> {
         let principal = Principal::of(&request)?;
-        watch::watch(self, &principal, request.into_inner()).await.map(Response::new)
+        watch::watch(self, principal, request.into_inner()).await.map(Response::new)
     }
 
     async fn history(

@@ -2,22 +2,20 @@
 
 use std::{
     collections::BTreeMap,
-    pin::{Pin, pin},
+    pin::Pin,
     sync::{Arc, Mutex, PoisonError},
 };
 
 use api::{admin as wire, process};
-use futures_util::Stream;
+use futures_util::{Stream, StreamExt as _, stream};
 use model::TenantId;
-use store::{Watch, WatchBatch, WatchError};
-use tokio::sync::mpsc;
-use tokio_stream::wrappers::ReceiverStream;
+use store::{WatchBatch, WatchError};
 use tonic::Status;
 
 use super::{
     Admin,
     read::{object, prefix},
-    resync::{self, Begin, Resync},
+    resync::{self, Begin},
     status, wire_key,
 };
 use crate::{
@@ -26,9 +24,6 @@ use crate::{
     objects::Stored,
     others::Elsewhere,
 };
-
-/// Events that wait for a slow reader; the store's history holds the rest.
-const OUTBOX: usize = 16;
 
 /// Watches that callers of one tenant may have open: a dashboard for each of its people. The platform's own may have
 /// as many more as there is no tenant to be unfair to.
@@ -71,67 +66,57 @@ impl Drop for Open {
     }
 }
 
-pub(super) type Events = Pin<Box<dyn Stream<Item = Result<wire::WatchEvent, Status>> + Send>>;
+/// What a watch tells, as a service answers it.
+pub(crate) type Served<E> = Pin<Box<dyn Stream<Item = Result<E, Status>> + Send>>;
+
+/// A watch's events until their first error, the caller's token is revoked, or the server stops. Nothing is taken before
+/// the caller has room for it: the store's history holds the rest.
+pub(crate) fn serve<E: Send + 'static>(
+    admin: &Admin,
+    principal: Principal,
+    open: Open,
+    events: impl Stream<Item = Result<E, Status>> + Send + 'static,
+) -> Served<E> {
+    let (store, mut shutdown) = (admin.store.clone(), admin.shutdown.clone());
+    let ended = async move {
+        tokio::select! {
+            () = principal.revoked(&store) => Status::unauthenticated("the token was revoked, or its tenant deleted"),
+            () = process::shut_down(&mut shutdown) => status::of_watch(WatchError::Stopped),
+        }
+    };
+    let serving = (open, Box::pin(ended), Box::pin(events));
+    Box::pin(stream::unfold(Some(serving), |serving| async move {
+        let (open, mut ended, mut events) = serving?;
+        let next = tokio::select! {
+            // Looked at first: what came after the token was revoked is not for its holder.
+            biased;
+            status = &mut ended => Err(status),
+            Some(event) = events.next() => event,
+            else => return None,
+        };
+        let rest = next.is_ok().then_some((open, ended, events));
+        Some((next, rest))
+    }))
+}
 
 pub(super) async fn watch(
     admin: &Admin,
-    principal: &Principal,
+    principal: Principal,
     request: wire::WatchRequest,
-) -> Result<Events, Status> {
-    let prefix = prefix(principal, &request.tenant, &request.kind)?;
-    let Begin { from, mut resync } = resync::begin(admin, &prefix, &request).await?;
-    drop(request);
+) -> Result<Served<wire::WatchEvent>, Status> {
+    let prefix = prefix(&principal, &request.tenant, &request.kind)?;
+    let Begin { from, resync } = resync::begin(admin, &prefix, &request).await?;
     let open = admin.watches.open(&principal.role)?;
-    let mut changes = admin.store.watch(prefix, from);
-    let (sender, events) = mpsc::channel(OUTBOX);
-    let (admin, principal, mut shutdown) = (admin.clone(), principal.clone(), admin.shutdown.clone());
-    tokio::spawn(async move {
-        let _open = open;
-        let mut revoked = pin!(principal.revoked(&admin.store));
-        loop {
-            let next = tokio::select! {
-                // Looked at first: what came after the token was revoked is not for its holder.
-                biased;
-                () = &mut revoked => {
-                    let ended = Status::unauthenticated("the token was revoked, or its tenant deleted");
-                    // An error: the caller has left.
-                    sender.send(Err(ended)).await.ok();
-                    return;
-                }
-                () = sender.closed() => return,
-                () = process::shut_down(&mut shutdown) => Err(WatchError::Stopped),
-                next = next(&admin, &mut resync, &mut changes) => next,
-            };
-            let (event, last) = match next {
-                Ok(Next::Part(part)) => {
-                    let failed = part.is_err();
-                    (part, failed)
-                }
-                Ok(Next::Batch(batch)) => (event(&admin, batch), false),
-                Err(error) => (Err(status::of_watch(error)), true),
-            };
-            if sender.send(event).await.is_err() || last {
-                return;
-            }
-        }
+    let changes = admin.store.watch(prefix, from);
+    let events = stream::unfold((admin.clone(), resync, changes), |(admin, mut resync, mut changes)| async {
+        // What differed at the watch's begin, then each revision.
+        let event = match resync.as_mut().and_then(|resync| resync.next(&admin)) {
+            Some(part) => part,
+            None => changes.next().await.map_err(status::of_watch).and_then(|batch| event(&admin, batch)),
+        };
+        Some((event, (admin, resync, changes)))
     });
-    Ok(Box::pin(ReceiverStream::new(events)))
-}
-
-/// What a watch tells next.
-enum Next {
-    /// Of what differed at its begin.
-    Part(Result<wire::WatchEvent, Status>),
-    /// A revision's changes.
-    Batch(WatchBatch),
-}
-
-/// Cancel-safe: a part is taken without waiting.
-async fn next(admin: &Admin, resync: &mut Option<Resync>, changes: &mut Watch) -> Result<Next, WatchError> {
-    match resync.as_mut().and_then(|resync| resync.next(admin)) {
-        Some(part) => Ok(Next::Part(part)),
-        None => changes.next().await.map(Next::Batch),
-    }
+    Ok(serve(admin, principal, open, events))
 }
 
 fn event(admin: &Admin, batch: WatchBatch) -> Result<wire::WatchEvent, Status> {
