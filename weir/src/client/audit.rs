@@ -4,7 +4,11 @@ use anyhow::{Context as _, Result};
 use api::admin::{AuditRecord, ListRecordsRequest};
 use jiff::{SignedDuration, Timestamp};
 
-use super::{Connect, history::time, refusal};
+use super::{
+    Connect,
+    history::{Page, time},
+    refusal,
+};
 use crate::output::{self, Format, Table};
 
 #[derive(Debug, clap::Args)]
@@ -21,12 +25,8 @@ pub(crate) struct Args {
     /// Only before this time
     #[arg(long, value_name = "TIME", value_parser = moment)]
     until: Option<i64>,
-    /// Revisions before this one
-    #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
-    before: u64,
-    /// At most this many records
-    #[arg(long, default_value_t = 100)]
-    limit: u32,
+    #[command(flatten)]
+    page: Page,
     /// table, json or yaml
     #[arg(short, long, value_enum, default_value_t)]
     output: Format,
@@ -51,8 +51,8 @@ pub(crate) async fn run(args: Args) -> Result<()> {
         actor: args.actor,
         since_ms: args.since.unwrap_or(0),
         until_ms: args.until.unwrap_or(0),
-        before: args.before,
-        limit: args.limit,
+        before: args.page.before,
+        limit: args.page.limit,
     };
     let response = client.audit.list_records(request).await.map_err(refusal)?.into_inner();
     if response.next > 0 {

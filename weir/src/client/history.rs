@@ -18,17 +18,24 @@ pub(crate) struct Args {
     /// Only this namespace
     #[arg(short, long, default_value = "")]
     namespace: String,
-    /// Revisions before this one
-    #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
-    before: u64,
-    /// At most this many revisions
-    #[arg(long, default_value_t = 100)]
-    limit: u32,
+    #[command(flatten)]
+    page: Page,
     /// table, json or yaml
     #[arg(short, long, value_enum, default_value_t)]
     output: Format,
     #[command(flatten)]
     connect: Connect,
+}
+
+/// Which part of a long list.
+#[derive(Debug, clap::Args)]
+pub(super) struct Page {
+    /// Revisions before this one
+    #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
+    pub(super) before: u64,
+    /// At most this many
+    #[arg(long, default_value_t = 100)]
+    pub(super) limit: u32,
 }
 
 pub(crate) async fn run(args: Args) -> Result<()> {
@@ -39,8 +46,8 @@ pub(crate) async fn run(args: Args) -> Result<()> {
         kind: kind.into(),
         namespace: args.namespace,
         name: args.name.unwrap_or_default(),
-        before: args.before,
-        limit: args.limit,
+        before: args.page.before,
+        limit: args.page.limit,
     };
     let response = client.objects.history(request).await.map_err(refusal)?.into_inner();
     if response.next > 0 {

@@ -10,7 +10,7 @@ use api::{
 };
 use controller::JoinToken;
 
-use super::Place;
+use super::{DataPlane, Place};
 use crate::{
     client::refusal,
     layout::{ClientFile, DEFAULT_DATA, Layout, ServerFile, Start, write_private},
@@ -68,19 +68,13 @@ pub(crate) async fn run(args: Args) -> Result<()> {
     pki::store(&layout.pki(), "server", &Identity { cert_pem: joined.certificate_pem, key_pem })?;
     layout.write_client(&ClientFile::new(&place.admin, &joined.admins))?;
     // Last: a directory without it did not join, and may try again.
-    layout.write_server(&ServerFile {
-        id: member.id,
-        start: Start::Join,
-        cluster_id: Some(member.cluster_id),
-        peers: place.peers,
-        listen_peers: place.listen_peers.map(|address| address.to_string()),
-        admin: place.admin,
-        listen_admin: place.listen_admin.map(|address| address.to_string()),
-        metrics: place.metrics.to_string(),
-        http: member.http,
-        https: member.https,
+    let serves = DataPlane {
+        http: member.http.parse().context("where the default pool listens for HTTP")?,
+        https: member.https.parse().context("where the default pool listens for HTTPS")?,
         domain: member.domain,
-    })?;
+    };
+    let server = place.server(member.id, Start::Join, &serves);
+    layout.write_server(&ServerFile { cluster_id: Some(member.cluster_id), ..server })?;
     output::text(&format!(
         "joined as server {}\n\n  key    {}   (encrypts all secrets: back it up, apart from the data)\n\n\
          Start it within a day: weir server --data {}\n",

@@ -1,12 +1,12 @@
 //! `weir restore` and `weir cluster force-new`: a new life of an installation's store, on one server.
 
-use std::{fs, net::SocketAddr, path::PathBuf, time::SystemTime};
+use std::{fs, path::PathBuf};
 
 use anyhow::{Context, Result, bail};
-use api::pki::{self, Ca, Request, RoleKind};
-use store::{Addresses, Restore, Store, seal::Sealer, transport::role_name};
+use api::pki::Ca;
+use store::{Addresses, Restore, Store, seal::Sealer};
 
-use super::{Place, init::FIRST};
+use super::{DataPlane, FIRST, Place, write_first};
 use crate::{
     layout::{ClientFile, DEFAULT_DATA, Layout, ServerFile, Start, write_private},
     output,
@@ -25,19 +25,12 @@ pub(crate) struct Args {
     key_file: Option<PathBuf>,
     #[command(flatten)]
     place: Place,
-    /// Where workers of the default pool listen for HTTP, as before
-    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8080")]
-    http: SocketAddr,
-    /// Where workers of the default pool listen for HTTPS, as before
-    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8443")]
-    https: SocketAddr,
-    /// Tenants get <tenant>.<domain>, as before
-    #[arg(long, default_value = "localhost")]
-    domain: String,
+    #[command(flatten)]
+    serves: DataPlane,
 }
 
 pub(crate) async fn run(args: Args) -> Result<()> {
-    let Args { place, .. } = &args;
+    let Args { place, serves, .. } = &args;
     place.check()?;
     let layout = Layout::new(&args.data)?;
     let backup = fs::read(&args.backup).with_context(|| format!("read {}", args.backup.display()))?;
@@ -59,24 +52,7 @@ pub(crate) async fn run(args: Args) -> Result<()> {
             data = args.data.display()
         ));
     };
-    issue(&layout, FIRST, &ca)?;
-    if !layout.admin_token().exists() {
-        write_private(&layout.admin_token(), format!("{}\n", controller::generate_token()?).as_bytes())?;
-    }
-    layout.write_client(&ClientFile::new(&place.admin, &[]))?;
-    layout.write_server(&ServerFile {
-        id: FIRST,
-        start: Start::Existing,
-        cluster_id: None,
-        peers: place.peers.clone(),
-        listen_peers: place.listen_peers.map(|address| address.to_string()),
-        admin: place.admin.clone(),
-        listen_admin: place.listen_admin.map(|address| address.to_string()),
-        metrics: place.metrics.to_string(),
-        http: args.http.to_string(),
-        https: args.https.to_string(),
-        domain: args.domain.clone(),
-    })?;
+    write_first(&layout, Start::Existing, &ca, place, serves)?;
     output::text(&format!(
         "{said}\n  token  {}   (a new one; those in the backup work as well)\n\nweir server --data {}\n\n\
          Other servers of the old cluster are strangers to it: each joins anew, into an empty directory\n",
@@ -115,13 +91,6 @@ async fn kept_ca(layout: &Layout) -> Result<Option<Ca>> {
     let ca = controller::stored_ca(&store, &sealer).await;
     store.shutdown().await;
     Ok(ca?)
-}
-
-fn issue(layout: &Layout, id: u64, ca: &Ca) -> Result<()> {
-    write_private(&layout.ca(), ca.cert_pem().as_bytes())?;
-    let lifetime = controller::CERTIFICATE_LIFETIME;
-    let whom = Request { kind: RoleKind::Server, name: role_name(id), dns: vec![], ips: vec![], lifetime };
-    Ok(pki::store(&layout.pki(), "server", &ca.issue(&whom, SystemTime::now())?)?)
 }
 
 #[derive(Debug, clap::Args)]
