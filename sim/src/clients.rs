@@ -126,13 +126,19 @@ impl Clients {
 struct Client {
     shared: Arc<Shared>,
     at: usize,
-    kv: Kv,
+    /// One for each server.
+    connections: Vec<Kv>,
 }
 
 impl Client {
     fn new(shared: Arc<Shared>, number: usize) -> Self {
-        let kv = connect(&shared.entrance, number);
-        Self { shared, at: number, kv }
+        let connections = (0..shared.entrance.admin.len()).map(|at| connect(&shared.entrance, at)).collect();
+        Self { shared, at: number, connections }
+    }
+
+    fn kv(&mut self) -> &mut Kv {
+        let at = self.at % self.connections.len();
+        &mut self.connections[at]
     }
 
     async fn work(mut self, stopped: watch::Receiver<bool>) -> Vec<Op> {
@@ -169,7 +175,7 @@ impl Client {
         };
         let give_up = Instant::now() + GIVE_UP;
         while Instant::now() < give_up {
-            if let Ok(Ok(answer)) = timeout(CALL, self.kv.txn(request.clone())).await {
+            if let Ok(Ok(answer)) = timeout(CALL, self.kv().txn(request.clone())).await {
                 let revision = answer.into_inner().revision;
                 self.shared.seen.fetch_max(revision, Ordering::SeqCst);
                 return Did::Put { value, answer: Answer::Revision(revision) };
@@ -185,7 +191,7 @@ impl Client {
         while Instant::now() < give_up {
             let began = self.shared.begun.elapsed();
             let request = GetRequest { key: key.to_owned(), freshness: None };
-            if let Ok(Ok(answer)) = timeout(CALL, self.kv.get(request)).await {
+            if let Ok(Ok(answer)) = timeout(CALL, self.kv().get(request)).await {
                 let answer = answer.into_inner();
                 self.shared.seen.fetch_max(answer.revision, Ordering::SeqCst);
                 let found = answer.entry.map(|entry| (text(&entry.value), entry.mod_revision));
@@ -199,7 +205,6 @@ impl Client {
     async fn elsewhere(&mut self) {
         sleep(PAUSE).await;
         self.at += 1;
-        self.kv = connect(&self.shared.entrance, self.at);
     }
 }
 
