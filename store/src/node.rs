@@ -35,6 +35,7 @@ use crate::{
     txn::{Command, Ticket, UnknownCommand},
 };
 
+mod election;
 mod log;
 mod logger;
 mod members;
@@ -151,6 +152,8 @@ pub struct Node {
     /// Ticks since a snapshot was sent to a server that has not answered.
     sending: BTreeMap<NodeId, u32>,
     heard: Heard,
+    /// Ticks without a leader.
+    leaderless: u64,
     /// The last compaction proposed.
     compact_proposed: Revision,
 }
@@ -210,6 +213,7 @@ impl Node {
             applied_bytes: 0,
             sending: BTreeMap::new(),
             heard: Heard::default(),
+            leaderless: 0,
             compact_proposed: Revision(0),
         })
     }
@@ -223,6 +227,7 @@ impl Node {
     /// Raft's clock.
     pub fn tick(&mut self) {
         self.raw.tick();
+        self.stand_again();
         self.reads.tick();
         self.heard.tick();
         self.retry_snapshots();

@@ -5,7 +5,7 @@ use crate::{
     machine::Position,
 };
 
-fn config() -> NodeConfig {
+pub(super) fn config() -> NodeConfig {
     NodeConfig {
         id: 1,
         cluster_id: "c".into(),
@@ -19,7 +19,7 @@ fn config() -> NodeConfig {
     }
 }
 
-fn genesis(voters: Vec<NodeId>) -> MemDisk {
+pub(super) fn genesis(voters: Vec<NodeId>) -> MemDisk {
     let members = wire::Members { voters, ..wire::Members::default() };
     let machine = Machine::genesis(Epoch { counter: 1, id: 1 }, Position { index: 1, term: 1 }, members);
     MemDisk::new(image::encode(&machine, "c").unwrap())
