@@ -176,6 +176,9 @@ pub struct Listen {
     pub tls: bool,
     /// TCP (shared for a moment) or UDP (exclusive).
     pub transport: Transport,
+    /// Whether bytes are passed on as they are, rather than requests read: in TLS by the host that the hello names.
+    #[serde(default)]
+    pub raw: bool,
 }
 
 /// How a slot may be lent.
@@ -258,7 +261,10 @@ mod tests {
 
     fn slots() -> Slots {
         let bind = "127.0.0.1:8080".parse().unwrap();
-        Slots { listen: Listen { bind, port: 80, tls: false, transport: Transport::Tcp }, slots: vec![0, 7] }
+        Slots {
+            listen: Listen { bind, port: 80, tls: false, transport: Transport::Tcp, raw: false },
+            slots: vec![0, 7],
+        }
     }
 
     #[test]

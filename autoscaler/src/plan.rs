@@ -65,6 +65,7 @@ impl DesiredPool {
             port: l.port.into(),
             tls: l.tls,
             http3: l.http3,
+            raw: l.raw,
         };
         PoolPlan {
             pool: self.pool.to_string(),

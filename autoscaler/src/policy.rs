@@ -57,6 +57,9 @@ pub struct Listen {
     /// Whether HTTP/3 is served beside it.
     #[serde(default)]
     pub http3: bool,
+    /// Whether bytes are passed on as they are, rather than requests read.
+    #[serde(default)]
+    pub raw: bool,
 }
 
 impl Default for PoolPolicy {

@@ -391,10 +391,15 @@ impl Builder {
 }
 
 /// What listeners ask of pools: which ports there are, and what is spoken there.
-fn doors(pools: &BTreeMap<PoolName, PoolSpec>) -> BTreeMap<&PoolName, Vec<(u16, ListenerProtocol)>> {
-    let doors = |spec: &PoolSpec| spec.listen.iter().map(|l| (l.port, l.protocol)).collect();
-    pools.iter().map(|(name, spec)| (name, doors(spec))).collect()
+fn doors(pools: &BTreeMap<PoolName, PoolSpec>) -> BTreeMap<&PoolName, Vec<Door<'_>>> {
+    fn door(listen: &dialect::Listen) -> Door<'_> {
+        (listen.port, listen.protocol, listen.tenant.as_ref())
+    }
+    pools.iter().map(|(name, spec)| (name, spec.listen.iter().map(door).collect())).collect()
 }
+
+/// A port, what is spoken there, and whose it is alone.
+type Door<'p> = (u16, ListenerProtocol, Option<&'p TenantId>);
 
 /// What a change was.
 enum Noted {

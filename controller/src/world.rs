@@ -13,7 +13,7 @@ use api::{
 };
 use bytes::Bytes;
 use dialect::{Http3, ObjectKey, ObjectStatus, PoolSpec};
-use model::{Epoch, HostIndex, ListenerProtocol, PoolName, Revision, TenantConfig, TenantId};
+use model::{Epoch, HostIndex, PoolName, Revision, TenantConfig, TenantId};
 
 use crate::feed::Deltas;
 
@@ -214,8 +214,9 @@ fn pool_message(name: &PoolName, spec: &PoolSpec, identity: Option<&Identity>) -
     let ports = spec.listen.iter().map(|listen| PoolPort {
         port: listen.port,
         bind: listen.bind,
-        tls: listen.protocol == ListenerProtocol::Https,
+        tls: listen.protocol.is_tls(),
         proxy: listen.proxy.clone(),
+        tenant: listen.tenant.clone(),
     });
     let pool = convert::Pool {
         name: name.clone(),

@@ -9,6 +9,7 @@ mod gateways;
 mod policies;
 mod rank;
 mod routes;
+mod streams;
 mod world;
 
 use model::TenantConfig;
@@ -21,7 +22,7 @@ use world::World;
 pub struct Compiled {
     /// What the edges are to serve. Complete and safe even when there are mistakes: what is mistaken is left out.
     pub config: TenantConfig,
-    /// One for each Gateway, HTTPRoute and BackendTLSPolicy, by key.
+    /// One for each Gateway, route and BackendTLSPolicy, by key.
     pub statuses: Vec<ObjectStatus>,
     /// Reasons to refuse an apply that brings these objects.
     pub mistakes: Vec<Mistake>,
@@ -44,6 +45,7 @@ pub fn compile(objects: &[Object], environment: &Environment) -> Compiled {
     platform_objects(&objects, environment, &mut out);
     let listeners = gateways::compile(&world, &objects, &mut out);
     routes::compile(&world, &objects, &listeners, &mut out);
+    streams::compile(&world, &objects, &listeners, &mut out);
     policies::compile(&world, &objects, &mut out);
     rank::assign(&mut out.config.routes, &world);
     out.statuses.sort_by(|a, b| a.key.cmp(&b.key));

@@ -31,6 +31,12 @@ pub enum Kind {
     /// `gateway.networking.k8s.io/v1` GRPCRoute: how gRPC requests are answered.
     #[serde(rename = "GRPCRoute")]
     GrpcRoute,
+    /// `gateway.networking.k8s.io/v1` TLSRoute: where TLS goes that is passed on by its server name.
+    #[serde(rename = "TLSRoute")]
+    TlsRoute,
+    /// `gateway.networking.k8s.io/v1alpha2` TCPRoute: where connections go that are passed on by their port.
+    #[serde(rename = "TCPRoute")]
+    TcpRoute,
     /// `gateway.networking.k8s.io/v1beta1` ReferenceGrant: who may refer to this namespace's objects.
     ReferenceGrant,
     /// `gateway.networking.k8s.io/v1` BackendTLSPolicy: TLS to Backends.
@@ -52,10 +58,12 @@ pub enum Kind {
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 13] = [
         Self::Gateway,
         Self::HttpRoute,
         Self::GrpcRoute,
+        Self::TlsRoute,
+        Self::TcpRoute,
         Self::ReferenceGrant,
         Self::BackendTlsPolicy,
         Self::Secret,
@@ -73,6 +81,8 @@ impl Kind {
             Self::Gateway => "Gateway",
             Self::HttpRoute => "HTTPRoute",
             Self::GrpcRoute => "GRPCRoute",
+            Self::TlsRoute => "TLSRoute",
+            Self::TcpRoute => "TCPRoute",
             Self::ReferenceGrant => "ReferenceGrant",
             Self::BackendTlsPolicy => "BackendTLSPolicy",
             Self::Secret => "Secret",
@@ -99,6 +109,12 @@ impl Kind {
             }
             Self::ReferenceGrant => &["gateway.networking.k8s.io/v1beta1", "gateway.networking.k8s.io/v1"],
             Self::GrpcRoute => &["gateway.networking.k8s.io/v1"],
+            Self::TlsRoute => &[
+                "gateway.networking.k8s.io/v1",
+                "gateway.networking.k8s.io/v1alpha3",
+                "gateway.networking.k8s.io/v1alpha2",
+            ],
+            Self::TcpRoute => &["gateway.networking.k8s.io/v1alpha2", "gateway.networking.k8s.io/v1"],
             Self::BackendTlsPolicy => &["gateway.networking.k8s.io/v1", "gateway.networking.k8s.io/v1alpha3"],
             Self::Secret | Self::ConfigMap => &["v1"],
             Self::Backend | Self::DirectResponse | Self::Pool | Self::Tenant => &["weir.dev/v1"],

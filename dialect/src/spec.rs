@@ -17,7 +17,9 @@ pub use direct_response::DirectResponseSpec;
 pub use gateway::{CertificateRef, GatewayListener, GatewaySpec, RoutesFrom};
 pub use grant::{GrantFrom, GrantTo, ReferenceGrantSpec};
 pub use pool::{Http3, Listen, PoolSpec};
-pub use route::{BackendRef, BackendTarget, HttpRouteSpec, ParentRef, RouteMatch, RouteRule, RuleAction};
+pub use route::{
+    BackendRef, BackendTarget, HttpRouteSpec, ParentRef, RouteMatch, RouteRule, RuleAction, StreamRouteSpec,
+};
 pub use secret::TlsSecretSpec;
 pub use tenant::{TenantQuotas, TenantSpec};
 pub use tls::{BackendTlsPolicySpec, BackendTlsSpec, RootsRef};
@@ -36,6 +38,8 @@ pub enum Spec {
     HttpRoute(HttpRouteSpec),
     /// Of a GRPCRoute: gRPC's methods are paths.
     GrpcRoute(HttpRouteSpec),
+    /// Of a TLSRoute or TCPRoute.
+    StreamRoute(StreamRouteSpec),
     /// Of a ReferenceGrant.
     ReferenceGrant(ReferenceGrantSpec),
     /// Of a BackendTLSPolicy.
@@ -64,6 +68,8 @@ impl Spec {
             Kind::Gateway => spec(fields, GatewaySpec::read).map(Self::Gateway),
             Kind::HttpRoute => spec(fields, HttpRouteSpec::read).map(Self::HttpRoute),
             Kind::GrpcRoute => spec(fields, HttpRouteSpec::read_grpc).map(Self::GrpcRoute),
+            Kind::TlsRoute => spec(fields, StreamRouteSpec::read_tls).map(Self::StreamRoute),
+            Kind::TcpRoute => spec(fields, StreamRouteSpec::read_tcp).map(Self::StreamRoute),
             Kind::ReferenceGrant => spec(fields, ReferenceGrantSpec::read).map(Self::ReferenceGrant),
             Kind::BackendTlsPolicy => spec(fields, BackendTlsPolicySpec::read).map(Self::BackendTlsPolicy),
             Kind::Secret => TlsSecretSpec::read(fields).map(Self::TlsSecret),

@@ -65,8 +65,10 @@ pub struct PoolSettings {
 pub struct PortSettings {
     /// As Gateways name it.
     pub port: u16,
-    /// Whose PROXY protocol headers are believed.
-    pub proxy: ProxyTrust,
+    /// Whose PROXY protocol headers are believed. `None`: nobody's.
+    pub proxy: Option<ProxyTrust>,
+    /// Whose the port is, where nothing that clients say can tell.
+    pub tenant: Option<TenantId>,
 }
 
 impl PoolSettings {
@@ -88,8 +90,18 @@ impl PoolSettings {
     /// Whether `peer` passes on the connections of others on that port, and then whether it must say whose.
     #[must_use]
     pub fn introduces(&self, port: u16, peer: IpAddr) -> Option<bool> {
-        let proxy = &self.ports.iter().find(|settings| settings.port == port)?.proxy;
+        let proxy = self.port(port)?.proxy.as_ref()?;
         proxy.trusts(peer).then_some(proxy.required)
+    }
+
+    /// Whose a port is on which nothing that clients say can tell.
+    #[must_use]
+    pub fn tenant_of(&self, port: u16) -> Option<&TenantId> {
+        self.port(port)?.tenant.as_ref()
+    }
+
+    fn port(&self, port: u16) -> Option<&PortSettings> {
+        self.ports.iter().find(|settings| settings.port == port)
     }
 }
 

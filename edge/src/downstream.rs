@@ -4,8 +4,8 @@ pub(crate) mod h1;
 pub(crate) mod h2;
 pub(crate) mod h3;
 mod introduction;
-mod io;
-mod tunnel;
+pub(crate) mod io;
+pub(crate) mod tunnel;
 
 use std::{net::SocketAddr, pin::pin, rc::Rc, sync::atomic::Ordering, task::Poll};
 
@@ -18,6 +18,7 @@ use crate::{
     h1::Scheme,
     listen::{Admitted, over_limit},
     proxy::Hop,
+    stream,
     tls::Agreed,
     worker::Thread,
 };
@@ -76,6 +77,9 @@ pub(crate) async fn serve(thread: Rc<Thread>, arrival: Arrival, mut admitted: Ad
     };
     let peer = ends.source;
     let listen = &admitted.point.listen;
+    if listen.raw {
+        return Box::pin(stream::serve(&thread, stream, ends, &admitted.point, &seat)).await;
+    }
     let mut client = Client {
         peer,
         local: ends.destination,

@@ -134,6 +134,9 @@ pub const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// How often deadlines are checked; every limit in seconds is held to within this.
 pub const TICK: Duration = Duration::from_millis(250);
 
+/// Endpoints that are tried for one stream: one that just died, and one that died with it.
+pub const STREAM_TRIES: u32 = 3;
+
 /// Idle upstream connections kept per endpoint and thread: more than a thread can keep busy.
 pub const UPSTREAM_IDLE: usize = 512;
 

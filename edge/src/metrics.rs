@@ -93,7 +93,7 @@ counters! {
     errors: Counter = "weir_edge_failed_requests_total",
     /// Requests refused for lack of capacity.
     shed: Counter = "weir_edge_shed_requests_total",
-    /// Requests that are being served.
+    /// Requests that are being served, and streams.
     in_flight: Gauge = "weir_edge_requests_in_flight",
     /// Client connections that are open.
     connections: Gauge = "weir_edge_connections",
@@ -131,6 +131,10 @@ counters! {
     retries_denied: Counter = "weir_edge_denied_retries_total",
     /// Connections that became tunnels.
     tunnels: Counter = "weir_edge_tunnels_total",
+    /// Connections that were passed on as they are: TLS by its server name, TCP by its port.
+    streams: Counter = "weir_edge_streams_total",
+    /// Such connections that came to nothing: no route, no endpoint, a malformed hello.
+    streams_refused: Counter = "weir_edge_refused_streams_total",
     /// Bytes received from clients.
     bytes_in: Counter = "weir_edge_received_bytes_total",
     /// Bytes sent to clients.

@@ -169,6 +169,7 @@ pub fn compile(file: SourceFile, revision: Revision) -> anyhow::Result<Loaded> {
     let table = TenantTable::compile(&compiled.config, &CompileLimits::default())
         .map_err(|rejected| refused(&name, &rejected))?;
     let pool = &environment.pools[&environment.default_pool];
+    let ports = environment.pools.values().flat_map(|pool| port_settings(pool, &tenant)).collect();
     let config = Config {
         epoch: Epoch::default(),
         revision,
@@ -179,7 +180,7 @@ pub fn compile(file: SourceFile, revision: Revision) -> anyhow::Result<Loaded> {
             drain_deadline: pool.drain_deadline,
             max_connection_age: Some(pool.max_connection_age),
             advertise_h3: pool.http3 == Http3::On,
-            ports: environment.pools.values().flat_map(port_settings).collect(),
+            ports,
         },
         default_certificate: default_certificate(&compiled.config)?,
     };
@@ -201,10 +202,15 @@ fn pools(objects: &[Object]) -> anyhow::Result<BTreeMap<PoolName, PoolSpec>> {
     Ok(pools)
 }
 
-fn port_settings(pool: &PoolSpec) -> impl Iterator<Item = PortSettings> {
-    let settings =
-        |listen: &dialect::Listen| Some(PortSettings { port: listen.port, proxy: listen.proxy.clone()? });
-    pool.listen.iter().filter_map(settings)
+/// Every port is the one tenant's.
+fn port_settings(pool: &PoolSpec, tenant: &TenantId) -> impl Iterator<Item = PortSettings> {
+    pool.listen.iter().filter(|listen| listen.proxy.is_some() || !listen.protocol.names_hosts()).map(
+        |listen| PortSettings {
+            port: listen.port,
+            proxy: listen.proxy.clone(),
+            tenant: (!listen.protocol.names_hosts()).then(|| tenant.clone()),
+        },
+    )
 }
 
 /// Where the listeners' ports are served: as their pools say; a port that no pool maps is served as it is.
@@ -218,10 +224,13 @@ fn listen(config: &TenantConfig, pools: &BTreeMap<PoolName, PoolSpec>) -> BTreeS
         let tcp = Listen {
             bind: bind(&listener.pool, listener.port),
             port: listener.port,
-            tls: listener.protocol == ListenerProtocol::Https,
+            tls: listener.protocol.is_tls(),
             transport: Transport::Tcp,
+            raw: !listener.protocol.is_http(),
         };
-        if tcp.tls && pools.get(&listener.pool).is_none_or(|pool| pool.http3 != Http3::Off) {
+        if listener.protocol == ListenerProtocol::Https
+            && pools.get(&listener.pool).is_none_or(|pool| pool.http3 != Http3::Off)
+        {
             all.insert(Listen { transport: Transport::Udp, ..tcp.clone() });
         }
         all.insert(tcp);
@@ -231,7 +240,7 @@ fn listen(config: &TenantConfig, pools: &BTreeMap<PoolName, PoolSpec>) -> BTreeS
 
 /// For HTTPS listeners without a certificate, which nobody but a test should have: self-signed.
 fn default_certificate(config: &TenantConfig) -> anyhow::Result<Option<Arc<CertifiedKey>>> {
-    let bare = |l: &model::Listener| l.protocol == ListenerProtocol::Https && l.certificates.is_empty();
+    let bare = |l: &model::Listener| l.protocol.ends_tls() && l.certificates.is_empty();
     if !config.listeners.iter().any(bare) {
         return Ok(None);
     }

@@ -52,7 +52,8 @@ impl Agreed {
 /// resumes on any of them.
 pub(crate) struct Acceptor {
     config: Arc<ArcSwap<Config>>,
-    ports: Mutex<HashMap<u16, TlsAcceptor>>,
+    /// By port, and whether HTTP is spoken in it.
+    ports: Mutex<HashMap<(u16, bool), TlsAcceptor>>,
     quic: Mutex<HashMap<u16, Arc<ServerConfig>>>,
 }
 
@@ -69,8 +70,23 @@ impl Acceptor {
 
     /// Does a handshake; the caller bounds its time. Dropping it closes the connection.
     pub(crate) async fn accept(&self, port: u16, stream: TcpStream) -> io::Result<TlsStream<TcpStream>> {
-        let acceptor = self.acceptor(port).map_err(io::Error::other)?;
+        let acceptor = self.acceptor(port, &HTTP).map_err(io::Error::other)?;
         acceptor.accept(stream).await
+    }
+
+    /// Does a handshake whose first bytes were read already, for bytes that are not HTTP; the caller bounds its time.
+    pub(crate) async fn accept_begun(
+        &self,
+        port: u16,
+        stream: TcpStream,
+        begun: &[u8],
+    ) -> io::Result<TlsStream<TcpStream>> {
+        let acceptor = self.acceptor(port, &[]).map_err(io::Error::other)?;
+        let mut fed = Ok(());
+        let accepting = acceptor.accept_with(stream, |connection| fed = feed(connection, begun));
+        // A client that was refused gets its alert in the course of the handshake.
+        let accepted = accepting.await;
+        fed.and(accepted)
     }
 
     /// What QUIC on that port shows its clients.
@@ -86,15 +102,31 @@ impl Acceptor {
         Ok(server)
     }
 
-    fn acceptor(&self, port: u16) -> Result<TlsAcceptor, rustls::Error> {
+    fn acceptor(&self, port: u16, offers: &[&[u8]]) -> Result<TlsAcceptor, rustls::Error> {
         let mut ports = self.ports.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(known) = ports.get(&port) {
+        // A port may speak something else after a change of the pool.
+        let key = (port, !offers.is_empty());
+        if let Some(known) = ports.get(&key) {
             return Ok(known.clone());
         }
-        let acceptor = TlsAcceptor::from(Arc::new(server_config(port, Arc::clone(&self.config))?));
-        ports.insert(port, acceptor.clone());
+        let mut server = server_config(port, Arc::clone(&self.config))?;
+        server.alpn_protocols = offers.iter().map(|protocol| protocol.to_vec()).collect();
+        let acceptor = TlsAcceptor::from(Arc::new(server));
+        ports.insert(key, acceptor.clone());
         Ok(acceptor)
     }
+}
+
+/// What is spoken in TLS, best first.
+const HTTP: [&[u8]; 2] = [b"h2", b"http/1.1"];
+
+/// Gives a connection what was read of it.
+fn feed(connection: &mut ServerConnection, mut bytes: &[u8]) -> io::Result<()> {
+    while !bytes.is_empty() {
+        connection.read_tls(&mut bytes)?;
+        connection.process_new_packets().map_err(io::Error::other)?;
+    }
+    Ok(())
 }
 
 fn server_config(port: u16, config: Arc<ArcSwap<Config>>) -> Result<ServerConfig, rustls::Error> {
@@ -102,7 +134,6 @@ fn server_config(port: u16, config: Arc<ArcSwap<Config>>) -> Result<ServerConfig
         .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])?
         .with_no_client_auth()
         .with_cert_resolver(Arc::new(BySni { port, config }));
-    server.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     // Keys live in this process only: a client that comes back to another worker does a full handshake. rustls
     // resumes a session only for the server name that it was made for, so never across tenants.
     server.ticketer = aws_lc_rs::Ticketer::new()?;

@@ -88,6 +88,7 @@ fn config(routes: u32, hosts: u32) -> TenantConfig {
             certificates: vec![],
         }],
         routes: (0..routes).map(route).collect(),
+        streams: vec![],
         backends: vec![Backend {
             id: backend.clone(),
             origin: origin("Backend", "b", ""),

@@ -4,6 +4,7 @@ mod check;
 mod lower;
 mod place;
 mod regexes;
+mod streams;
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -32,11 +33,14 @@ pub(crate) fn compile(
     let backends = check::backends(config, limits, &mut errors);
     check::certificates(config, &mut errors);
     let listeners = check::listeners(config, &mut errors);
-    let parts = lower::lower(config, &lower::Names { listeners, backends }, limits, &mut errors);
+    let names = lower::Names { listeners, backends };
+    let parts = lower::lower(config, &names, limits, &mut errors);
+    let streams = streams::streams(config, &names, pool, limits, &mut errors);
     errors.stop()?;
 
-    let table = place::place(config, parts, pool, limits, &mut errors);
+    let mut table = place::place(config, parts, pool, limits, &mut errors);
     errors.stop()?;
+    table.streams = streams;
     Ok(table)
 }
 
@@ -85,6 +89,6 @@ impl Errors {
 }
 
 /// A position as it is kept; the limits bound every list far below `u32::MAX`.
-fn position(index: usize) -> u32 {
+pub(crate) fn position(index: usize) -> u32 {
     u32::try_from(index).unwrap_or(u32::MAX)
 }

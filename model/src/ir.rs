@@ -83,17 +83,20 @@ pub enum Feature {
     UpstreamHttp2,
     /// The PROXY protocol to upstreams.
     UpstreamProxy,
+    /// TLS and TCP that are passed on as they are.
+    Streams,
 }
 
 impl Feature {
     /// Every feature that this version serves.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::HttpRouting,
         Self::HttpRewriting,
         Self::TlsTermination,
         Self::UpstreamTls,
         Self::UpstreamHttp2,
         Self::UpstreamProxy,
+        Self::Streams,
     ];
 
     /// The feature's name on the wire.
@@ -106,6 +109,7 @@ impl Feature {
             Self::UpstreamTls => "upstream-tls",
             Self::UpstreamHttp2 => "upstream-http2",
             Self::UpstreamProxy => "upstream-proxy",
+            Self::Streams => "streams",
         }
     }
 
@@ -125,6 +129,8 @@ pub struct TenantConfig {
     pub listeners: Vec<Listener>,
     /// How requests are answered.
     pub routes: Vec<Route>,
+    /// Where connections go that are passed on as they are.
+    pub streams: Vec<StreamRoute>,
     /// Where requests are forwarded to.
     pub backends: Vec<Backend>,
     /// Certificates that listeners name, with their private keys.
@@ -135,7 +141,14 @@ impl TenantConfig {
     /// A tenant that serves nothing.
     #[must_use]
     pub fn empty(tenant: TenantId) -> Self {
-        Self { tenant, listeners: vec![], routes: vec![], backends: vec![], certificates: vec![] }
+        Self {
+            tenant,
+            listeners: vec![],
+            routes: vec![],
+            streams: vec![],
+            backends: vec![],
+            certificates: vec![],
+        }
     }
 
     /// What an edge must understand to serve this.
@@ -164,6 +177,9 @@ impl TenantConfig {
         if self.backends.iter().any(|b| b.send_proxy.is_some()) {
             needed.insert(Feature::UpstreamProxy);
         }
+        if !self.streams.is_empty() || self.listeners.iter().any(|l| !l.protocol.is_http()) {
+            needed.insert(Feature::Streams);
+        }
         needed
     }
 }
@@ -183,7 +199,7 @@ pub struct Listener {
     pub protocol: ListenerProtocol,
     /// Requests for other hosts are not this listener's. `None` is every host that the tenant owns.
     pub hostname: Option<HostPattern>,
-    /// For HTTPS; the first is the default. Empty on HTTPS means the pool's own certificate.
+    /// Where TLS ends here; the first is the default. Empty there means the pool's own certificate.
     pub certificates: Vec<CertificateId>,
 }
 
@@ -194,6 +210,47 @@ pub enum ListenerProtocol {
     Http,
     /// TLS, then HTTP/2 or HTTP/1.1 by ALPN.
     Https,
+    /// TLS that ends here, then bytes that are passed on.
+    Tls,
+    /// TLS that is passed on by the host that the client asks for.
+    TlsPassthrough,
+    /// Connections that are passed on.
+    Tcp,
+}
+
+impl ListenerProtocol {
+    /// Whether requests are read, rather than bytes passed on.
+    #[must_use]
+    pub const fn is_http(self) -> bool {
+        matches!(self, Self::Http | Self::Https)
+    }
+
+    /// Whether clients speak TLS.
+    #[must_use]
+    pub const fn is_tls(self) -> bool {
+        matches!(self, Self::Https | Self::Tls | Self::TlsPassthrough)
+    }
+
+    /// Whether TLS ends here, with a certificate of the listener's.
+    #[must_use]
+    pub const fn ends_tls(self) -> bool {
+        matches!(self, Self::Https | Self::Tls)
+    }
+
+    /// Whether clients say which host they mean. Otherwise a port is one tenant's alone.
+    #[must_use]
+    pub const fn names_hosts(self) -> bool {
+        !matches!(self, Self::Tcp)
+    }
+
+    /// As a pool says it of a port: what becomes of TLS is the listener's to say.
+    #[must_use]
+    pub const fn on_port(self) -> Self {
+        match self {
+            Self::TlsPassthrough => Self::Tls,
+            other => other,
+        }
+    }
 }
 
 /// A hostname, or `*.` and a suffix that stands for one or more labels. Always lowercase, without a port or a
@@ -228,6 +285,21 @@ pub struct Route {
     pub hostnames: Vec<HostPattern>,
     /// In the order of the object.
     pub rules: Vec<Rule>,
+}
+
+/// Connections of some listeners, and of some hosts where clients of TLS say which, to backends.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StreamRoute {
+    /// Unique in the tenant; the `route` label of logs.
+    pub id: RouteId,
+    /// The route object.
+    pub origin: Origin,
+    /// The listeners that it is attached to. On one port and hostname there is one route.
+    pub listeners: Vec<ListenerId>,
+    /// Empty: every host of its listeners. Always empty for listeners of TCP.
+    pub hostnames: Vec<HostPattern>,
+    /// One of these by weight, for each connection. Without filters.
+    pub backends: Vec<WeightedBackend>,
 }
 
 /// What is done with the requests that one of the matches holds for.

@@ -18,6 +18,7 @@ mod limits;
 pub mod path;
 mod proxy;
 mod request;
+mod streams;
 mod table;
 
 pub use compile::{NOT_EDITABLE, check_regex};
@@ -31,10 +32,11 @@ pub use id::{Epoch, Generation, InvalidName, PoolName, Revision, TenantId, Worke
 pub use ir::{
     Action, Backend, BackendId, Certificate, CertificateId, Endpoint, EndpointAddress, Feature, Filter,
     HeaderEdit, HostPattern, Listener, ListenerId, ListenerProtocol, Match, Origin, PathMatch, PathModifier,
-    Rank, Redirect, Respond, Rewrite, Route, RouteId, Rule, TenantConfig, Timeouts, UpstreamProtocol,
-    UpstreamRoots, UpstreamTls, ValueMatch, ValueMatcher, WeightedBackend,
+    Rank, Redirect, Respond, Rewrite, Route, RouteId, Rule, StreamRoute, TenantConfig, Timeouts,
+    UpstreamProtocol, UpstreamRoots, UpstreamTls, ValueMatch, ValueMatcher, WeightedBackend,
 };
 pub use limits::{CompileLimits, is_denied};
 pub use proxy::{ProxyTrust, ProxyVersion};
 pub use request::{Found, NotFound, Request};
+pub use streams::{CompiledStream, FoundStream, StreamTable, attached_hosts};
 pub use table::RouteTable;

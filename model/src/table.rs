@@ -8,7 +8,7 @@ pub(crate) use paths::PathIndex;
 
 use crate::{
     CompileError, CompileLimits, CompiledMatch, CompiledRoute, CompiledRule, Found, Listener, NotFound,
-    PoolName, Request, TenantConfig, compile::compile, host::HostMap,
+    PoolName, Request, StreamTable, TenantConfig, compile::compile, host::HostMap,
 };
 
 /// The compiled routes of one tenant: immutable, shared, looked up on every request.
@@ -22,6 +22,7 @@ pub struct RouteTable {
     /// By port.
     pub(crate) ports: Box<[(u16, HostMap<Group>)]>,
     pub(crate) indices: Box<[PathIndex]>,
+    pub(crate) streams: StreamTable,
 }
 
 /// The listeners of one port and hostname; those of several Gateways are one.
@@ -88,6 +89,12 @@ impl RouteTable {
             _ => *route.listeners.iter().find(|own| group.listeners.contains(own)).unwrap_or(&first),
         };
         &self.listeners[own as usize]
+    }
+
+    /// Which route takes what is passed on as it is.
+    #[must_use]
+    pub fn streams(&self) -> &StreamTable {
+        &self.streams
     }
 
     /// The listeners of the tenant, in the order of its configuration.

@@ -91,7 +91,7 @@ impl TryFrom<PoolPlan> for Plan {
         let mut listen = BTreeSet::new();
         for one in &plan.listen {
             let tcp = parse_listen(one).map_err(fail)?;
-            if one.tls && one.http3 {
+            if one.tls && one.http3 && !one.raw {
                 listen.insert(Listen { transport: Transport::Udp, ..tcp.clone() });
             }
             if !listen.insert(tcp) {
@@ -118,7 +118,7 @@ impl TryFrom<PoolPlan> for Plan {
 fn parse_listen(listen: &PoolListen) -> Result<Listen, String> {
     let bind = listen.bind.parse().map_err(|_| format!("{:?} is not an address and port", listen.bind))?;
     let port = u16::try_from(listen.port).map_err(|_| format!("{} is not a port", listen.port))?;
-    Ok(Listen { bind, port, tls: listen.tls, transport: Transport::Tcp })
+    Ok(Listen { bind, port, tls: listen.tls, transport: Transport::Tcp, raw: listen.raw })
 }
 
 #[cfg(test)]
@@ -135,6 +135,7 @@ mod tests {
                 port: 80,
                 tls: false,
                 http3: false,
+                raw: false,
             }],
             ..PoolPlan::default()
         }
@@ -154,7 +155,8 @@ mod tests {
     fn http_3_is_the_same_port_by_udp() {
         let listen = |tls, http3| {
             let bind = "127.0.0.1:8443".to_owned();
-            let plan = PoolPlan { listen: vec![PoolListen { bind, port: 443, tls, http3 }], ..wire() };
+            let plan =
+                PoolPlan { listen: vec![PoolListen { bind, port: 443, tls, http3, raw: false }], ..wire() };
             Plan::try_from(plan).unwrap().listen.into_iter().map(|l| (l.transport, l.tls)).collect::<Vec<_>>()
         };
         assert_eq!(listen(true, true), [(Transport::Tcp, true), (Transport::Udp, true)]);
@@ -168,8 +170,9 @@ mod tests {
             let error = Plan::try_from(plan).unwrap_err().to_string();
             assert!(error.contains(problem), "{error}");
         };
-        let listen =
-            |bind: &str, port| vec![PoolListen { bind: bind.to_owned(), port, tls: false, http3: false }];
+        let listen = |bind: &str, port| {
+            vec![PoolListen { bind: bind.to_owned(), port, tls: false, http3: false, raw: false }]
+        };
         check(PoolPlan { pool: "No".to_owned(), ..wire() }, "\"No\" is not valid");
         check(PoolPlan { workers: 1_000_000, ..wire() }, "1000000 workers");
         check(PoolPlan { drain: vec!["..".to_owned()], ..wire() }, "\"..\" is not valid");

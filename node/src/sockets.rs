@@ -154,7 +154,7 @@ mod tests {
 
     fn free_listen() -> Listen {
         let bind = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-        Listen { bind, port: 80, tls: false, transport: Transport::Tcp }
+        Listen { bind, port: 80, tls: false, transport: Transport::Tcp, raw: false }
     }
 
     #[test]

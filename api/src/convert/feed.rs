@@ -72,6 +72,8 @@ pub struct PoolPort {
     pub tls: bool,
     /// Whose PROXY protocol headers are believed. `None`: nobody's.
     pub proxy: Option<ProxyTrust>,
+    /// Whose it is alone, where clients cannot say which host they mean.
+    pub tenant: Option<TenantId>,
 }
 
 /// Why a pool message is not valid.
@@ -100,6 +102,7 @@ impl From<&Pool> for wire::Pool {
                         trusted: trust.trusted.iter().map(ToString::to_string).collect(),
                         required: trust.required,
                     }),
+                    tenant: p.tenant.as_ref().map(ToString::to_string).unwrap_or_default(),
                 })
                 .collect(),
             default_chain_pem: chain,
@@ -109,6 +112,11 @@ impl From<&Pool> for wire::Pool {
             unadvertised_http3: !pool.advertise_h3,
         }
     }
+}
+
+fn tenant(text: &str) -> Result<Option<TenantId>, String> {
+    let named = Some(text).filter(|text| !text.is_empty());
+    named.map(str::parse).transpose().map_err(|e: model::InvalidName| e.to_string())
 }
 
 /// Never half of a list: who is left out would be served as a client.
@@ -136,6 +144,7 @@ impl TryFrom<wire::Pool> for Pool {
                         .map_err(|_| invalid(format!("{:?} is not an address and port", p.bind)))?,
                     tls: p.tls,
                     proxy: p.proxy.as_ref().map(|trust| proxy_trust(trust).map_err(&invalid)).transpose()?,
+                    tenant: tenant(&p.tenant).map_err(&invalid)?,
                 })
             })
             .collect::<Result<_, _>>()?;

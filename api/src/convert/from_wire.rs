@@ -27,6 +27,7 @@ impl TryFrom<wire::TenantConfig> for model::TenantConfig {
             tenant,
             listeners: each(config.listeners, |l| top.listener(l))?,
             routes: each(config.routes, |r| top.route(r))?,
+            streams: each(config.streams, |s| top.stream(s))?,
             backends: each(config.backends, |b| top.backend(b))?,
             certificates: each(config.certificates, |c| top.certificate(c))?,
         })
@@ -76,6 +77,9 @@ impl<'t> Place<'t> {
         let protocol = match listener.protocol() {
             wire::ListenerProtocol::Http => model::ListenerProtocol::Http,
             wire::ListenerProtocol::Https => model::ListenerProtocol::Https,
+            wire::ListenerProtocol::Tls => model::ListenerProtocol::Tls,
+            wire::ListenerProtocol::TlsPassthrough => model::ListenerProtocol::TlsPassthrough,
+            wire::ListenerProtocol::Tcp => model::ListenerProtocol::Tcp,
             wire::ListenerProtocol::Unspecified => {
                 return Err(place.error(format_args!("protocol {} is unknown", listener.protocol)));
             }
@@ -102,6 +106,17 @@ impl<'t> Place<'t> {
             listeners: route.listeners.into_iter().map(model::ListenerId).collect(),
             hostnames: route.hostnames.iter().map(|h| place.host(h)).collect::<Result<_>>()?,
             rules: each(route.rules, |r| place.rule(r))?,
+            origin: place.origin,
+        })
+    }
+
+    fn stream(&self, route: wire::StreamRoute) -> Result<model::StreamRoute> {
+        let place = self.at(route.origin);
+        Ok(model::StreamRoute {
+            id: model::RouteId(route.id),
+            listeners: route.listeners.into_iter().map(model::ListenerId).collect(),
+            hostnames: route.hostnames.iter().map(|h| place.host(h)).collect::<Result<_>>()?,
+            backends: each(route.backends, |b| place.weighted(b))?,
             origin: place.origin,
         })
     }

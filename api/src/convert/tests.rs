@@ -3,7 +3,7 @@ use std::time::Duration;
 use model::{
     Action, Backend, BackendId, Certificate, CertificateId, Endpoint, EndpointAddress, Filter, HeaderEdit,
     HostPattern, Listener, ListenerId, ListenerProtocol, Match, Origin, PathMatch, PathModifier, ProxyTrust,
-    ProxyVersion, Rank, Redirect, Respond, Rewrite, Route, RouteId, Rule, TenantId, Timeouts,
+    ProxyVersion, Rank, Redirect, Respond, Rewrite, Route, RouteId, Rule, StreamRoute, TenantId, Timeouts,
     UpstreamProtocol, UpstreamRoots, UpstreamTls, ValueMatch, ValueMatcher, WeightedBackend,
 };
 use proptest::{collection::vec, option, prelude::*};
@@ -84,13 +84,27 @@ fn filter() -> impl Strategy<Value = Filter> {
     ]
 }
 
+fn weighted() -> impl Strategy<Value = WeightedBackend> {
+    (option::of(text()), any::<u32>(), vec(filter(), 0..2)).prop_map(|(backend, weight, filters)| {
+        WeightedBackend { backend: backend.map(BackendId), weight, filters }
+    })
+}
+
+fn stream() -> impl Strategy<Value = StreamRoute> {
+    (text(), origin(), vec(text(), 0..3), vec(host(), 0..3), vec(weighted(), 0..3)).prop_map(
+        |(id, origin, listeners, hostnames, backends)| StreamRoute {
+            id: RouteId(id),
+            origin,
+            listeners: listeners.into_iter().map(ListenerId).collect(),
+            hostnames,
+            backends,
+        },
+    )
+}
+
 fn action() -> impl Strategy<Value = Action> {
-    let weighted =
-        (option::of(text()), any::<u32>(), vec(filter(), 0..2)).prop_map(|(backend, weight, filters)| {
-            WeightedBackend { backend: backend.map(BackendId), weight, filters }
-        });
     prop_oneof![
-        vec(weighted, 0..3).prop_map(Action::Forward),
+        vec(weighted(), 0..3).prop_map(Action::Forward),
         (
             option::of(text()),
             option::of(text()),
@@ -140,13 +154,20 @@ fn route() -> impl Strategy<Value = Route> {
 }
 
 fn listener() -> impl Strategy<Value = Listener> {
-    (text(), origin(), label(), any::<u16>(), any::<bool>(), option::of(host()), vec(text(), 0..3)).prop_map(
-        |(id, origin, pool, port, https, hostname, certificates)| Listener {
+    let protocol = prop_oneof![
+        Just(ListenerProtocol::Http),
+        Just(ListenerProtocol::Https),
+        Just(ListenerProtocol::Tls),
+        Just(ListenerProtocol::TlsPassthrough),
+        Just(ListenerProtocol::Tcp),
+    ];
+    (text(), origin(), label(), any::<u16>(), protocol, option::of(host()), vec(text(), 0..3)).prop_map(
+        |(id, origin, pool, port, protocol, hostname, certificates)| Listener {
             id: ListenerId(id),
             origin,
             pool: pool.parse().unwrap(),
             port,
-            protocol: if https { ListenerProtocol::Https } else { ListenerProtocol::Http },
+            protocol,
             hostname,
             certificates: certificates.into_iter().map(CertificateId).collect(),
         },
@@ -200,14 +221,17 @@ fn certificate() -> impl Strategy<Value = Certificate> {
 }
 
 fn config() -> impl Strategy<Value = TenantConfig> {
-    (label(), vec(listener(), 0..3), vec(route(), 0..3), vec(backend(), 0..3), vec(certificate(), 0..2))
-        .prop_map(|(tenant, listeners, routes, backends, certificates)| TenantConfig {
+    let routes = (vec(route(), 0..3), vec(stream(), 0..3));
+    (label(), vec(listener(), 0..3), routes, vec(backend(), 0..3), vec(certificate(), 0..2)).prop_map(
+        |(tenant, listeners, (routes, streams), backends, certificates)| TenantConfig {
             tenant: tenant.parse().unwrap(),
             listeners,
             routes,
+            streams,
             backends,
             certificates,
-        })
+        },
+    )
 }
 
 proptest! {
@@ -310,8 +334,20 @@ fn a_pool_comes_back_as_it_was() {
     let pool = Pool {
         name: "default".parse().unwrap(),
         ports: vec![
-            PoolPort { port: 80, bind: "127.0.0.1:8080".parse().unwrap(), tls: false, proxy: Some(trust) },
-            PoolPort { port: 443, bind: "[::1]:8443".parse().unwrap(), tls: true, proxy: None },
+            PoolPort {
+                port: 80,
+                bind: "127.0.0.1:8080".parse().unwrap(),
+                tls: false,
+                proxy: Some(trust),
+                tenant: None,
+            },
+            PoolPort {
+                port: 443,
+                bind: "[::1]:8443".parse().unwrap(),
+                tls: true,
+                proxy: None,
+                tenant: Some("acme".parse().unwrap()),
+            },
         ],
         default_certificate: Some(("chain".into(), "key".into())),
         max_connection_age: Some(Duration::from_secs(60)),

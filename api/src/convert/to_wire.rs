@@ -32,6 +32,7 @@ impl From<&model::TenantConfig> for wire::TenantConfig {
             routes: all(&config.routes),
             backends: all(&config.backends),
             certificates: all(&config.certificates),
+            streams: all(&config.streams),
         }
     }
 }
@@ -41,6 +42,9 @@ impl From<&model::Listener> for wire::Listener {
         let protocol = match listener.protocol {
             model::ListenerProtocol::Http => wire::ListenerProtocol::Http,
             model::ListenerProtocol::Https => wire::ListenerProtocol::Https,
+            model::ListenerProtocol::Tls => wire::ListenerProtocol::Tls,
+            model::ListenerProtocol::TlsPassthrough => wire::ListenerProtocol::TlsPassthrough,
+            model::ListenerProtocol::Tcp => wire::ListenerProtocol::Tcp,
         };
         Self {
             id: listener.id.0.clone(),
@@ -62,6 +66,18 @@ impl From<&model::Route> for wire::Route {
             listeners: texts(&route.listeners),
             hostnames: texts(&route.hostnames),
             rules: all(&route.rules),
+        }
+    }
+}
+
+impl From<&model::StreamRoute> for wire::StreamRoute {
+    fn from(route: &model::StreamRoute) -> Self {
+        Self {
+            id: route.id.0.clone(),
+            origin: origin(&route.origin),
+            listeners: texts(&route.listeners),
+            hostnames: texts(&route.hostnames),
+            backends: all(&route.backends),
         }
     }
 }

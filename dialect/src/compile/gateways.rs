@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use model::{Certificate, CertificateId, HostPattern, Listener, ListenerId};
+use model::{Certificate, CertificateId, HostPattern, Listener, ListenerId, PoolName};
 
 use super::{
     Output,
@@ -23,6 +23,8 @@ pub(super) struct Attach<'a> {
     pub(super) spec: &'a GatewayListener,
     /// Whether it is served. A route that attaches to one that is not is accepted nevertheless.
     pub(super) served: bool,
+    /// The pool that serves it.
+    pub(super) pool: PoolName,
 }
 
 impl Attach<'_> {
@@ -84,7 +86,7 @@ fn gateway<'a>(
 
         let owned = owns(world, object, &field, listener, out);
         let fault = match &pool {
-            Some(pool) => port_fault(pool, listener),
+            Some(pool) => port_fault(world, pool, listener),
             None => Some(Fault {
                 reason: "InvalidParameters",
                 message: format!("there is no pool {pool_name}"),
@@ -118,7 +120,7 @@ fn gateway<'a>(
                 certificates: ids,
             });
         }
-        attachable.push(Attach { id, spec: listener, served });
+        attachable.push(Attach { id, spec: listener, served, pool: pool_name.clone() });
     }
     let all = spec.listeners.len();
     conditions.insert(0, gateway_condition(ACCEPTED, accepted > 0, accepted == all, "ListenersNotValid"));
@@ -184,7 +186,7 @@ fn not_owned(listener: &GatewayListener) -> Fault {
 }
 
 /// Whether the pool has the listener's port, and speaks its protocol there.
-fn port_fault(pool: &PoolSpec, listener: &GatewayListener) -> Option<Fault> {
+fn port_fault(world: &World<'_>, pool: &PoolSpec, listener: &GatewayListener) -> Option<Fault> {
     let Some(listen) = pool.listen_for(listener.port) else {
         let ports: Vec<String> = pool.listen.iter().map(|listen| listen.port.to_string()).collect();
         return Some(Fault {
@@ -196,10 +198,22 @@ fn port_fault(pool: &PoolSpec, listener: &GatewayListener) -> Option<Fault> {
             ),
         });
     };
-    (listen.protocol != listener.protocol).then(|| Fault {
-        reason: "UnsupportedProtocol",
-        message: format!("the pool speaks another protocol on port {}", listener.port),
-        fix: "change the listener's protocol or its port".to_owned(),
+    if listen.protocol != listener.protocol.on_port() {
+        return Some(Fault {
+            reason: "UnsupportedProtocol",
+            message: format!("the pool speaks another protocol on port {}", listener.port),
+            fix: "change the listener's protocol or its port".to_owned(),
+        });
+    }
+    // Nothing that clients say tells tenants apart there.
+    let tenant = &world.environment.tenant;
+    let shared = listen.protocol.names_hosts() || world.environment.any_host;
+    (!shared && listen.tenant.as_ref() != Some(tenant)).then(|| Fault {
+        reason: "PortUnavailable",
+        message: format!("port {} of the pool is not given to tenant {tenant}", listener.port),
+        fix: format!(
+            "ask the platform admin to write tenant: {tenant} at that port of the Pool's spec.listen"
+        ),
     })
 }
 

@@ -22,9 +22,9 @@ pub(super) fn compile(world: &World<'_>, objects: &[&Object], listeners: &Attach
 }
 
 /// What is wrong: a reason of Gateway API and a sentence.
-struct Fault {
-    reason: &'static str,
-    message: String,
+pub(super) struct Fault {
+    pub(super) reason: &'static str,
+    pub(super) message: String,
 }
 
 fn route(
@@ -34,7 +34,7 @@ fn route(
     listeners: &Attachable<'_>,
     out: &mut Output,
 ) {
-    let hostnames = owned_hostnames(world, object, spec, out);
+    let hostnames = owned_hostnames(world, object, &spec.hostnames, out);
     let mut fault = None;
     let rules = spec.rules.iter().enumerate();
     let rules = rules.map(|(index, each)| rule(world, object, index, each, &mut fault, out)).collect();
@@ -50,7 +50,7 @@ fn route(
     let mut attached: Vec<ListenerId> = vec![];
     let mut conditions = vec![];
     for (index, parent) in spec.parents.iter().enumerate() {
-        let found = attach(object, parent, spec, listeners);
+        let found = attach(object, parent, &spec.hostnames, listeners);
         let accepted = match found {
             Ok(found) => {
                 let served = found.iter().filter(|listener| listener.served).map(|listener| &listener.id);
@@ -86,14 +86,14 @@ fn route(
 }
 
 /// Unique among routes of all kinds: an HTTPRoute and a GRPCRoute may have one name.
-fn route_id(key: &ObjectKey) -> RouteId {
+pub(super) fn route_id(key: &ObjectKey) -> RouteId {
     match key.kind {
         Kind::HttpRoute => RouteId(id_text(key)),
         kind => RouteId(format!("{kind}/{}", id_text(key))),
     }
 }
 
-fn condition(scope: Scope, kind: &str, fault: Option<&Fault>) -> Condition {
+pub(super) fn condition(scope: Scope, kind: &str, fault: Option<&Fault>) -> Condition {
     Condition {
         scope,
         kind: kind.to_owned(),
@@ -103,7 +103,7 @@ fn condition(scope: Scope, kind: &str, fault: Option<&Fault>) -> Condition {
     }
 }
 
-fn parent_text(object: &Object, parent: &ParentRef) -> String {
+pub(super) fn parent_text(object: &Object, parent: &ParentRef) -> String {
     let namespace = parent.namespace.as_ref().unwrap_or(&object.key.namespace);
     let mut text = format!("{namespace}/{}", parent.name);
     if let Some(section) = &parent.section {
@@ -116,14 +116,14 @@ fn parent_text(object: &Object, parent: &ParentRef) -> String {
 }
 
 /// The hostnames that are the tenant's; a mistake for each that is not.
-fn owned_hostnames(
+pub(super) fn owned_hostnames(
     world: &World<'_>,
     object: &Object,
-    spec: &HttpRouteSpec,
+    hostnames: &[HostPattern],
     out: &mut Output,
 ) -> Vec<HostPattern> {
     let mut owned = vec![];
-    for (index, hostname) in spec.hostnames.iter().enumerate() {
+    for (index, hostname) in hostnames.iter().enumerate() {
         if world.environment.owns(hostname) {
             owned.push(hostname.clone());
         } else {
@@ -135,10 +135,10 @@ fn owned_hostnames(
 }
 
 /// The listeners that the route attaches to through one parent, or why there are none and what to do.
-fn attach<'l, 'a>(
+pub(super) fn attach<'l, 'a>(
     object: &'l Object,
     parent: &'l ParentRef,
-    spec: &'l HttpRouteSpec,
+    hostnames: &[HostPattern],
     listeners: &'l Attachable<'a>,
 ) -> Result<Vec<&'l Attach<'a>>, (Fault, &'static str)> {
     let namespace = parent.namespace.as_deref().unwrap_or(&object.key.namespace);
@@ -164,8 +164,8 @@ fn attach<'l, 'a>(
         return fault("NotAllowedByListeners", message, "check the listeners' allowedRoutes");
     }
     found.retain(|l| match &l.spec.hostname {
-        Some(listener) if !spec.hostnames.is_empty() => {
-            spec.hostnames.iter().any(|own| HostPattern::intersect(own, listener).is_some())
+        Some(listener) if !hostnames.is_empty() => {
+            hostnames.iter().any(|own| HostPattern::intersect(own, listener).is_some())
         }
         _ => true,
     });
@@ -238,7 +238,7 @@ fn respond(
     }
 }
 
-fn weighted(
+pub(super) fn weighted(
     world: &World<'_>,
     object: &Object,
     field: &str,

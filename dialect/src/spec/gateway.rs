@@ -35,7 +35,7 @@ pub struct GatewayListener {
     pub port: u16,
     /// What is spoken.
     pub protocol: ListenerProtocol,
-    /// Secrets, for HTTPS. Empty is the pool's own certificate.
+    /// Secrets, where TLS ends. Empty is the pool's own certificate.
     pub certificates: Vec<CertificateRef>,
     /// The namespaces whose routes may attach.
     pub routes_from: RoutesFrom,
@@ -134,15 +134,18 @@ fn read_listener(node: &Node<'_>) -> Option<GatewayListener> {
     let port = fields.required("port").and_then(|node| node.number(1..=u16::MAX));
     let protocol = fields.required("protocol").and_then(|node| read_protocol(&node));
     let tls = fields.optional("tls");
-    if let Some(node) = &tls
-        && protocol == Some(ListenerProtocol::Http)
-    {
-        node.wrong("a listener that speaks HTTP has no tls", "remove it, or set protocol to HTTPS");
+    check_tls(&fields.node, tls.as_ref(), protocol);
+    if let (Some(Some(_)), Some(ListenerProtocol::Tcp)) = (&hostname, protocol) {
+        let problem = "clients of TCP do not say which host they mean";
+        fields.node.wrong(problem, "remove hostname, or set protocol to TLS");
     }
-    let certificates = tls.map_or(Some(vec![]), |node| read_tls(&node));
+    let tls = tls.map_or(Some(Tls::default()), |node| read_tls(&node, protocol));
+    let Tls { passthrough, certificates } = tls?;
+    let protocol = if passthrough { Some(ListenerProtocol::TlsPassthrough) } else { protocol };
     let allowed = fields.optional("allowedRoutes");
+    let routes = attachable(protocol?);
     let allowed =
-        allowed.map_or(Some((RoutesFrom::Same, ROUTES.to_vec())), |node| read_allowed_routes(&node));
+        allowed.map_or(Some((RoutesFrom::Same, routes.to_vec())), |node| read_allowed_routes(&node, routes));
     fields.finish();
     let (routes_from, allowed_kinds) = allowed?;
     Some(GatewayListener {
@@ -150,33 +153,72 @@ fn read_listener(node: &Node<'_>) -> Option<GatewayListener> {
         hostname: hostname?,
         port: port?,
         protocol: protocol?,
-        certificates: certificates?,
+        certificates,
         routes_from,
         allowed_kinds,
     })
 }
 
 fn read_protocol(node: &Node<'_>) -> Option<ListenerProtocol> {
-    if let Some(text @ ("TLS" | "TCP" | "UDP")) = node.raw().as_str() {
-        node.wrong(format!("{text} is not supported yet"), "use HTTP or HTTPS");
+    if node.raw().as_str() == Some("UDP") {
+        node.wrong("UDP is not supported yet", "use HTTP, HTTPS, TLS or TCP");
         return None;
     }
-    node.choice("a protocol", &[("HTTP", ListenerProtocol::Http), ("HTTPS", ListenerProtocol::Https)])
+    node.choice("a protocol", &PROTOCOLS)
 }
 
-fn read_tls(node: &Node<'_>) -> Option<Vec<CertificateRef>> {
-    let mut fields = node.fields()?;
-    if let Some(node) = fields.optional("mode") {
-        if node.raw().as_str() == Some("Passthrough") {
-            node.wrong("Passthrough is not supported yet", "use Terminate");
-        } else {
-            node.choice("a TLS mode", &[("Terminate", ())])?;
+/// What ports speak; what becomes of TLS is said apart.
+pub(super) const PROTOCOLS: [(&str, ListenerProtocol); 4] = [
+    ("HTTP", ListenerProtocol::Http),
+    ("HTTPS", ListenerProtocol::Https),
+    ("TLS", ListenerProtocol::Tls),
+    ("TCP", ListenerProtocol::Tcp),
+];
+
+/// Whether there is a `tls` where one belongs.
+fn check_tls(listener: &Node<'_>, tls: Option<&Node<'_>>, protocol: Option<ListenerProtocol>) {
+    match (tls, protocol) {
+        (Some(node), Some(ListenerProtocol::Http)) => {
+            node.wrong("a listener that speaks HTTP has no tls", "remove it, or set protocol to HTTPS");
         }
+        (Some(node), Some(ListenerProtocol::Tcp)) => {
+            node.wrong("a listener that speaks TCP has no tls", "remove it, or set protocol to TLS");
+        }
+        (None, Some(ListenerProtocol::Tls)) => {
+            let fix = "add tls with mode Passthrough, or Terminate and certificateRefs";
+            listener.wrong("it does not say what becomes of TLS", fix);
+        }
+        _ => {}
     }
-    let certificates = fields.list("certificateRefs", 64).iter().map(read_certificate).collect();
+}
+
+/// What becomes of TLS.
+#[derive(Default)]
+struct Tls {
+    passthrough: bool,
+    certificates: Vec<CertificateRef>,
+}
+
+fn read_tls(node: &Node<'_>, protocol: Option<ListenerProtocol>) -> Option<Tls> {
+    let mut fields = node.fields()?;
+    let mode = fields.optional("mode");
+    let passthrough = match &mode {
+        Some(node) => node.choice("a TLS mode", &[("Terminate", false), ("Passthrough", true)]),
+        None => Some(false),
+    };
+    if let (Some(node), Some(true), Some(ListenerProtocol::Https)) = (&mode, passthrough, protocol) {
+        node.wrong("HTTPS is read here, so its TLS ends here", "use Terminate, or set protocol to TLS");
+    }
+    let references = fields.list("certificateRefs", 64);
+    if passthrough == Some(true)
+        && let Some(first) = references.first()
+    {
+        first.wrong("TLS that is passed on shows the backend's certificate", "remove certificateRefs");
+    }
+    let certificates = references.iter().map(read_certificate).collect::<Option<_>>();
     fields.unsupported(&["frontendValidation", "options"]);
     fields.finish();
-    certificates
+    Some(Tls { passthrough: passthrough?, certificates: certificates? })
 }
 
 pub(super) fn read_certificate(node: &Node<'_>) -> Option<CertificateRef> {
@@ -201,22 +243,29 @@ pub(super) fn read_reference(fields: &mut Fields<'_>) -> (Option<Option<String>>
     (namespace, fields.required("name").and_then(|node| name::name(&node)))
 }
 
-/// What may attach to a listener of HTTP.
-const ROUTES: [Kind; 2] = [Kind::HttpRoute, Kind::GrpcRoute];
+/// What may attach to a listener.
+fn attachable(protocol: ListenerProtocol) -> &'static [Kind] {
+    match protocol {
+        ListenerProtocol::Http | ListenerProtocol::Https => &[Kind::HttpRoute, Kind::GrpcRoute],
+        ListenerProtocol::TlsPassthrough => &[Kind::TlsRoute],
+        ListenerProtocol::Tls => &[Kind::TlsRoute, Kind::TcpRoute],
+        ListenerProtocol::Tcp => &[Kind::TcpRoute],
+    }
+}
 
 /// From which namespaces, and of which kinds.
-fn read_allowed_routes(node: &Node<'_>) -> Option<(RoutesFrom, Vec<Kind>)> {
+fn read_allowed_routes(node: &Node<'_>, routes: &[Kind]) -> Option<(RoutesFrom, Vec<Kind>)> {
     let mut fields = node.fields()?;
     let from = fields.optional("namespaces").map_or(Some(RoutesFrom::Same), |node| read_namespaces(&node));
     let kinds = fields.optional("kinds").map(|node| node.items(8)).unwrap_or_default();
     fields.finish();
     if kinds.is_empty() {
-        return Some((from?, ROUTES.to_vec()));
+        return Some((from?, routes.to_vec()));
     }
     let mut allowed = vec![];
     for kind in &kinds {
         let kind = read_route_kind(kind)?;
-        allowed.extend(ROUTES.into_iter().filter(|route| route.as_str() == kind));
+        allowed.extend(routes.iter().filter(|route| route.as_str() == kind));
     }
     Some((from?, allowed))
 }

@@ -6,8 +6,9 @@ use std::{
 };
 
 use ipnet::IpNet;
-use model::{ListenerProtocol, ProxyTrust};
+use model::{ListenerProtocol, ProxyTrust, TenantId};
 
+use super::gateway::PROTOCOLS;
 use crate::{name, read::Node};
 
 /// Workers that serve the same addresses, and how many there may be.
@@ -87,13 +88,15 @@ pub struct Listen {
     pub protocol: ListenerProtocol,
     /// Whose PROXY protocol headers are believed. `None`: nobody's.
     pub proxy: Option<ProxyTrust>,
+    /// Whose it is alone, where clients cannot say which host they mean (TCP).
+    pub tenant: Option<TenantId>,
 }
 
 impl Listen {
     /// A port on which every client is who he seems to be.
     #[must_use]
     pub fn new(port: u16, bind: SocketAddr, protocol: ListenerProtocol) -> Self {
-        Self { port, bind, protocol, proxy: None }
+        Self { port, bind, protocol, proxy: None, tenant: None }
     }
 }
 
@@ -212,14 +215,23 @@ fn read_one_listen(node: &Node<'_>) -> Option<Listen> {
         )
     });
     let protocol = read_or(fields.optional("protocol"), ListenerProtocol::Http, |node| {
-        node.choice("a protocol", &[("HTTP", ListenerProtocol::Http), ("HTTPS", ListenerProtocol::Https)])
+        node.choice("a protocol", &PROTOCOLS)
     });
     let proxy = match fields.optional("proxyProtocol") {
         Some(node) => read_proxy(&node).map(Some),
         None => Some(None),
     };
+    let tenant = match fields.optional("tenant") {
+        Some(node) => {
+            if protocol.is_some_and(ListenerProtocol::names_hosts) {
+                node.wrong("its clients say which host they mean, so it is for all tenants", "remove it");
+            }
+            node.parsed(str::parse::<TenantId>, "name a tenant").map(Some)
+        }
+        None => Some(None),
+    };
     fields.finish();
-    Some(Listen { port: port?, bind: bind?, protocol: protocol?, proxy: proxy? })
+    Some(Listen { port: port?, bind: bind?, protocol: protocol?, proxy: proxy?, tenant: tenant? })
 }
 
 fn read_proxy(node: &Node<'_>) -> Option<ProxyTrust> {

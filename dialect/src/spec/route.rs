@@ -3,6 +3,7 @@
 mod filters;
 mod grpc;
 mod matches;
+mod stream;
 
 use std::{collections::HashSet, time::Duration};
 
@@ -15,6 +16,7 @@ use crate::{
 };
 
 pub use matches::RouteMatch;
+pub use stream::StreamRouteSpec;
 
 /// Gateway API's bounds.
 const MAX_PARENTS: usize = 32;

@@ -8,4 +8,5 @@ mod malformed;
 mod property;
 mod secrets;
 mod set;
+mod streams;
 mod upstream_tls;

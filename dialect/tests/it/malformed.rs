@@ -131,11 +131,6 @@ fn gateways() {
         ("{name: a, port: 0, protocol: HTTP}", &["listeners[0].port: 0 is not allowed"]),
         ("{name: a, port: 80, protocol: http}", &["listeners[0].protocol: \"http\"", "did you mean HTTP?"]),
         (
-            "{name: a, port: 80, protocol: TCP}",
-            &["listeners[0].protocol: TCP is not supported yet", "HTTP or HTTPS"],
-        ),
-        ("{name: a, port: 80, protocol: TLS}", &["TLS is not supported yet"]),
-        (
             "{name: a, port: 80, protocol: HTTP, hostname: \"a b\"}",
             &["listeners[0].hostname: \"a b\" is not a hostname"],
         ),
@@ -151,10 +146,6 @@ fn gateways() {
         (
             "{name: a, port: 80, protocol: HTTP, tls: {}}",
             &["listeners[0].tls: a listener that speaks HTTP has no tls"],
-        ),
-        (
-            "{name: a, port: 443, protocol: HTTPS, tls: {mode: Passthrough}}",
-            &["tls.mode: Passthrough is not supported yet"],
         ),
         (
             "{name: a, port: 443, protocol: HTTPS, tls: {certificateRefs: [{kind: ConfigMap, name: x}]}}",

@@ -10,10 +10,12 @@ use model::TenantId;
 use super::{json::Object, stamp::Stamp};
 use crate::h1::{RequestHead, Version};
 
-/// One request, filled while it is served. What stays `None` is not in the line.
+/// One request or stream, filled while it is served. What stays `None` is not in the line.
 #[derive(Debug, Clone)]
 pub struct Entry {
-    /// When its head had come.
+    /// What carries it, of a stream: `TLS` or `TCP`. It has no method, path, version or status.
+    pub stream: Option<&'static str>,
+    /// When its head had come, or it was accepted.
     pub time: SystemTime,
     /// Whose host it asked for.
     pub tenant: Option<TenantId>,
@@ -67,6 +69,7 @@ impl Entry {
     #[must_use]
     pub const fn unread(time: SystemTime) -> Self {
         Self {
+            stream: None,
             time,
             tenant: None,
             route: None,
@@ -89,6 +92,12 @@ impl Entry {
         }
     }
 
+    /// A stream of which nothing is known.
+    #[must_use]
+    pub fn of_stream(protocol: &'static str, time: SystemTime) -> Self {
+        Self { stream: Some(protocol), ..Self::unread(time) }
+    }
+
     /// What a head says of its request.
     #[must_use]
     pub fn of(head: &RequestHead, time: SystemTime) -> Self {
@@ -107,11 +116,16 @@ impl Entry {
         line.text("time", stamp.rfc3339(self.time), SHORT);
         line.some_text("tenant", self.tenant.as_ref().map(TenantId::as_str), SHORT);
         line.some_text("route", self.route.as_deref(), ROUTE);
-        line.text("method", &self.method, METHOD);
-        line.text("host", &self.host, HOST);
-        line.text("path", &self.path, PATH);
-        line.text("protocol", self.protocol.as_str(), SHORT);
-        line.number("status", self.status.into());
+        if let Some(protocol) = self.stream {
+            line.some_text("host", Some(self.host.as_str()).filter(|host| !host.is_empty()), HOST);
+            line.text("protocol", protocol, SHORT);
+        } else {
+            line.text("method", &self.method, METHOD);
+            line.text("host", &self.host, HOST);
+            line.text("path", &self.path, PATH);
+            line.text("protocol", self.protocol.as_str(), SHORT);
+            line.number("status", self.status.into());
+        }
         line.text("outcome", self.outcome, SHORT);
         line.some_text("refusal", self.refusal, SHORT);
         line.number("bytes_in", self.bytes_in);

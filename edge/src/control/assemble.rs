@@ -281,7 +281,8 @@ impl Pool {
 }
 
 fn port_settings(port: convert::PoolPort) -> Option<PortSettings> {
-    Some(PortSettings { port: port.port, proxy: port.proxy? })
+    let convert::PoolPort { port, proxy, tenant, .. } = port;
+    (proxy.is_some() || tenant.is_some()).then_some(PortSettings { port, proxy, tenant })
 }
 
 /// The tenant's table, or why not: a line for each object at fault.

@@ -34,7 +34,7 @@ impl Io {
     }
 
     /// Makes the close a reset, which no client takes for the end of a message.
-    pub(super) fn reset_on_close(&self) {
+    pub(crate) fn reset_on_close(&self) {
         // It fails only if the socket is closed already.
         let _closed = self.socket().set_zero_linger();
     }

@@ -18,7 +18,7 @@ use crate::{
 };
 
 /// One direction.
-struct Way {
+pub(crate) struct Way {
     input: ReadBuffer,
     out: Outbox,
     /// The source has ended.
@@ -28,12 +28,12 @@ struct Way {
 }
 
 impl Way {
-    fn new(input: ReadBuffer) -> Self {
+    pub(crate) fn new(input: ReadBuffer) -> Self {
         Self { input, out: Outbox::default(), ended: false, shut: false }
     }
 
     /// Moves bytes until one side has to wait. Ready when the end was passed on; an error ends the tunnel.
-    fn poll(
+    pub(crate) fn poll(
         &mut self,
         cx: &mut Context<'_>,
         mut from: Pin<&mut impl AsyncRead>,

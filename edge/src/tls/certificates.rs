@@ -3,7 +3,7 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use model::{CertificateId, HostPattern, ListenerProtocol, PoolName, TenantConfig};
+use model::{CertificateId, HostPattern, PoolName, TenantConfig};
 use rustls::{
     SignatureScheme,
     crypto::aws_lc_rs::sign::any_supported_type,
@@ -48,7 +48,7 @@ impl TlsListener {
     }
 }
 
-/// The certificates of one tenant's HTTPS listeners.
+/// The certificates of one tenant's listeners that end TLS.
 #[derive(Debug, Default)]
 pub struct TenantCertificates {
     listeners: Vec<TlsListener>,
@@ -70,7 +70,7 @@ impl TenantCertificates {
             return Err(rejected);
         }
         let served = config.listeners.iter().filter(|l| pool.is_none_or(|pool| l.pool == *pool));
-        let https = served.filter(|l| l.protocol == ListenerProtocol::Https);
+        let https = served.filter(|l| l.protocol.ends_tls());
         let listeners = https
             .map(|listener| TlsListener {
                 port: listener.port,

@@ -8,13 +8,14 @@ use tokio::{
     net::TcpStream,
     time::{Instant, timeout_at},
 };
-use tokio_rustls::TlsConnector;
+use tokio_rustls::{TlsConnector, client::TlsStream};
 
 use super::{
     Endpoint,
     io::UpstreamIo,
     links::{self, Slot},
     pool::Connection,
+    transport::ClientTls,
 };
 use crate::{
     proxy::{self, Hop},
@@ -124,20 +125,7 @@ pub(super) async fn open(
     };
     let only_http1 = wish.upgrade || endpoint.transport.proxy.is_some();
     let config = if only_http1 && !wants_http2 { &tls.http1 } else { &tls.any };
-    let handshake = TlsConnector::from(Arc::clone(config)).connect(tls.server_name.clone(), stream);
-    let result = match timeout_at(ends, handshake).await {
-        Ok(result) => result.map_err(ConnectError::Tls),
-        Err(_) => Err(ConnectError::TimedOut),
-    };
-    let stream = match result {
-        Ok(stream) => stream,
-        Err(error) => {
-            thread.counters.upstream_handshake_errors.add(1);
-            endpoint.rest(thread.clock.now_ms());
-            return Err(error);
-        }
-    };
-    thread.counters.upstream_handshakes.add(1);
+    let stream = handshake(thread, endpoint, tls, config, stream, ends).await?;
     let is_http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
     let io = UpstreamIo::Tls(Box::new(stream));
     if is_http2 {
@@ -152,6 +140,50 @@ pub(super) async fn open(
         endpoint.spoken.set(Spoken::Http1);
     }
     Ok(Way::H1(Connection::new(thread, endpoint, wish.hop, io)))
+}
+
+/// A connection for a stream, whose bytes are nobody's business: in TLS no protocol is offered by ALPN.
+///
+/// # Errors
+/// [`ConnectError`]; the endpoint has seen nothing of the stream.
+pub(crate) async fn open_stream(
+    thread: &Rc<Thread>,
+    endpoint: &Rc<Endpoint>,
+    wish: Wish,
+) -> Result<Connection, ConnectError> {
+    let ends = Instant::now() + wish.limit;
+    let stream = tcp(thread, endpoint, wish).await?;
+    let io = match &endpoint.transport.tls {
+        None => UpstreamIo::Plain(stream),
+        Some(tls) => {
+            UpstreamIo::Tls(Box::new(handshake(thread, endpoint, tls, &tls.raw, stream, ends).await?))
+        }
+    };
+    Ok(Connection::new(thread, endpoint, wish.hop, io))
+}
+
+/// Begins TLS, in whichever protocols `config` offers.
+async fn handshake(
+    thread: &Thread,
+    endpoint: &Endpoint,
+    tls: &ClientTls,
+    config: &Arc<rustls::ClientConfig>,
+    stream: TcpStream,
+    ends: Instant,
+) -> Result<TlsStream<TcpStream>, ConnectError> {
+    let handshake = TlsConnector::from(Arc::clone(config)).connect(tls.server_name.clone(), stream);
+    let result = match timeout_at(ends, handshake).await {
+        Ok(result) => result.map_err(ConnectError::Tls),
+        Err(_) => Err(ConnectError::TimedOut),
+    };
+    match &result {
+        Ok(_) => thread.counters.upstream_handshakes.add(1),
+        Err(_) => {
+            thread.counters.upstream_handshake_errors.add(1);
+            endpoint.rest(thread.clock.now_ms());
+        }
+    }
+    result
 }
 
 /// A TCP connection, with the header that says whose it is where the endpoint is to know.

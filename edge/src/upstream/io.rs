@@ -21,15 +21,24 @@ pub(crate) enum UpstreamIo {
 }
 
 impl UpstreamIo {
+    /// Makes the close a reset, which no endpoint takes for the end of what the client had to say.
+    pub(crate) fn reset_on_close(&self) {
+        // It fails only if the socket is closed already.
+        let _closed = self.socket().set_zero_linger();
+    }
+
+    fn socket(&self) -> &TcpStream {
+        match self {
+            Self::Plain(stream) => stream,
+            Self::Tls(stream) => stream.get_ref().0,
+        }
+    }
+
     /// Whether neither bytes nor the end came since the last read. Costs no system call: that read left the socket
     /// drained, so there is something only if an event said so. In TLS what comes while nothing was asked may be
     /// harmless (a late ticket), but it cannot be told from the beginning of an answer that nobody asked for.
     pub(super) fn is_quiet(&self) -> bool {
-        let socket = match self {
-            Self::Plain(stream) => stream,
-            Self::Tls(stream) => stream.get_ref().0,
-        };
-        matches!(socket.try_read(&mut [0]), Err(error) if error.kind() == io::ErrorKind::WouldBlock)
+        matches!(self.socket().try_read(&mut [0]), Err(error) if error.kind() == io::ErrorKind::WouldBlock)
     }
 }
 

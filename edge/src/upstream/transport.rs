@@ -22,6 +22,8 @@ pub struct ClientTls {
     pub(super) any: Arc<ClientConfig>,
     /// Offers HTTP/1.1 only: for a request that wants to change protocols.
     pub(super) http1: Arc<ClientConfig>,
+    /// Offers nothing: for bytes that are not HTTP.
+    pub(super) raw: Arc<ClientConfig>,
     identity: [u8; 32],
 }
 
@@ -51,7 +53,8 @@ impl ClientTls {
         let build = |alpn: &[&[u8]]| client_config(Arc::clone(&roots), client, alpn).map(Arc::new);
         let any = build(offers(protocol))?;
         let http1 = build(&[HTTP1])?;
-        Ok(Self { server_name, any, http1, identity: identity(tls, client) })
+        let raw = build(&[])?;
+        Ok(Self { server_name, any, http1, raw, identity: identity(tls, client) })
     }
 }
 

@@ -663,7 +663,8 @@ fn each_thread_has_a_slot_and_connections_stay_on_theirs() {
         sys::steer::CidKey::new(api::quic::QuicSecret::new([7; 32]).cid_key()),
     );
     sys::steer::attach(sockets[0].as_fd(), &program).unwrap();
-    let listen = api::agent::Listen { bind, port: 443, tls: true, transport: api::agent::Transport::Udp };
+    let listen =
+        api::agent::Listen { bind, port: 443, tls: true, transport: api::agent::Transport::Udp, raw: false };
     let slots = |slots: &[u32]| api::agent::Slots { listen: listen.clone(), slots: slots.to_vec() };
     let third: Vec<OwnedFd> = vec![sys::reuseport::bind_udp(bind, options).unwrap()];
     edge.runtime.block_on(async {

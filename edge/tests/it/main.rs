@@ -13,6 +13,7 @@ mod overload;
 mod proxy;
 mod reload;
 mod routing;
+mod streams;
 mod support;
 mod tls;
 mod upstreams;

@@ -16,7 +16,11 @@ use api::{
     quic::QuicSecret,
 };
 use dialect::SourceFile;
-use edge::{Control, Limits, Worker, WorkerSettings, static_config};
+use edge::{
+    Control, Limits, Worker, WorkerSettings,
+    accesslog::{AccessLog, Logger, Sink},
+    static_config,
+};
 use model::Revision;
 
 /// Long enough for a loaded machine, short enough to see a hang.
@@ -43,8 +47,18 @@ impl Edge {
         Self::start_on(yaml, limits, &["127.0.0.1:0"])
     }
 
+    /// With an access log in a file, to be closed after the drain.
+    pub(crate) fn start_logging(yaml: &str, file: &std::path::Path) -> (Self, AccessLog) {
+        let log = AccessLog::start(&Sink::File(file.to_owned()), "test").unwrap();
+        (Self::start_as(yaml, Limits::default(), &["127.0.0.1:0"], &|| log.logger()), log)
+    }
+
     /// A thread for each address; what `at` says is the last one's.
     pub(crate) fn start_on(yaml: &str, limits: Limits, addresses: &[&str]) -> Self {
+        Self::start_as(yaml, limits, addresses, &Logger::off)
+    }
+
+    fn start_as(yaml: &str, limits: Limits, addresses: &[&str], logger: &dyn Fn() -> Logger) -> Self {
         let loaded = compile(yaml, 1);
         let threads = addresses.len();
         let settings = WorkerSettings {
@@ -53,7 +67,7 @@ impl Edge {
             limits,
             quic: QuicSecret::new([7; 32]),
         };
-        let worker = Worker::start(&settings).unwrap();
+        let worker = Worker::start_logging(&settings, logger).unwrap();
         let control = worker.control();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         control.activate(loaded.config).unwrap();
@@ -170,6 +184,17 @@ spec: {{endpoints: [{{address: \"{address}\"}}]}}
     )
 }
 
+/// A Secret with a certificate.
+pub(crate) fn secret(name: &str, chain: &str, key: &str) -> String {
+    let indent = |pem: &str| pem.lines().map(|l| format!("    {l}\n")).collect::<String>();
+    format!(
+        "---\napiVersion: v1\nkind: Secret\ntype: kubernetes.io/tls\nmetadata: {{name: {name}}}\n\
+         stringData:\n  tls.crt: |\n{}  tls.key: |\n{}",
+        indent(chain),
+        indent(key),
+    )
+}
+
 /// A rule that forwards to a backend.
 pub(crate) fn forward(name: &str) -> String {
     format!("  - backendRefs: [{{group: weir.dev, kind: Backend, name: {name}}}]\n")
@@ -235,6 +260,22 @@ impl Exchange {
     pub(crate) fn head(&mut self) -> Option<Received> {
         let head = read_head(&mut self.stream, &mut self.pending)?;
         Some(Received { head, ..Received::default() })
+    }
+
+    /// Reads whatever comes next; `None` at the end.
+    pub(crate) fn some(&mut self) -> Option<Vec<u8>> {
+        let more = !self.pending.is_empty() || fill(&mut self.stream, &mut self.pending);
+        more.then(|| std::mem::take(&mut self.pending))
+    }
+
+    /// Says no more.
+    pub(crate) fn end(&mut self) {
+        drop(self.stream.shutdown(Shutdown::Write));
+    }
+
+    /// Breaks the connection, once it is dropped.
+    pub(crate) fn reset(&mut self) {
+        socket2::SockRef::from(&self.stream).set_linger(Some(Duration::ZERO)).unwrap();
     }
 
     /// Reads up to and with `end`.

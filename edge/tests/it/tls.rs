@@ -11,7 +11,7 @@ use tokio::{
 };
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
-use crate::support::{Edge, Upstream, backend};
+use crate::support::{Edge, Upstream, backend, secret};
 
 /// Certificates for these hosts, each with its CA of its own, and a gateway that serves them.
 pub(crate) struct Secured {
@@ -25,13 +25,7 @@ pub(crate) fn secured(upstream: &Upstream, hosts: &[&str]) -> Secured {
     for (number, host) in hosts.iter().enumerate() {
         let made = rcgen::generate_simple_self_signed([(*host).to_owned()]).unwrap();
         roots.push(made.cert.der().clone());
-        let indent = |pem: &str| pem.lines().map(|l| format!("    {l}\n")).collect::<String>();
-        secrets += &format!(
-            "---\napiVersion: v1\nkind: Secret\ntype: kubernetes.io/tls\nmetadata: {{name: cert{number}}}\n\
-             stringData:\n  tls.crt: |\n{}  tls.key: |\n{}",
-            indent(&made.cert.pem()),
-            indent(&made.signing_key.serialize_pem()),
-        );
+        secrets += &secret(&format!("cert{number}"), &made.cert.pem(), &made.signing_key.serialize_pem());
         listeners += &format!(
             "  - {{name: l{number}, port: 443, protocol: HTTPS, hostname: {host}, \
              tls: {{certificateRefs: [{{name: cert{number}}}]}}}}\n"

@@ -6,7 +6,7 @@ use std::{
 };
 
 use super::{Backends, Errors, Positions, position};
-use crate::{CompileLimits, HostPattern, ListenerProtocol, Origin, TenantConfig, UpstreamProtocol};
+use crate::{CompileLimits, HostPattern, Origin, TenantConfig, UpstreamProtocol};
 
 /// The tenant is within its limits.
 pub(super) fn sizes(config: &TenantConfig, limits: &CompileLimits, errors: &mut Errors) {
@@ -14,7 +14,7 @@ pub(super) fn sizes(config: &TenantConfig, limits: &CompileLimits, errors: &mut 
     let whole = Origin { kind: "Tenant".into(), name: config.tenant.to_string(), ..Origin::default() };
     for (what, count, most) in [
         ("listeners", config.listeners.len(), limits.max_listeners),
-        ("routes", config.routes.len(), limits.max_routes),
+        ("routes", config.routes.len() + config.streams.len(), limits.max_routes),
         ("matches", matches, limits.max_matches),
         ("backends", config.backends.len(), limits.max_backends),
         ("certificates", config.certificates.len(), limits.max_certificates),
@@ -90,15 +90,18 @@ pub(super) fn listeners<'c>(config: &'c TenantConfig, errors: &mut Errors) -> Po
             errors.push_in(origin, "port", "it must be at least 1");
         }
         let first = protocols.entry((&listener.pool, listener.port)).or_insert(listener);
-        if first.protocol != listener.protocol {
+        if first.protocol.on_port() != listener.protocol.on_port() {
             let problem = format!("port {} speaks another protocol on listener {}", listener.port, first.id);
             errors.push_in(origin, "protocol", problem);
         }
         if let Some(hostname) = &listener.hostname {
             host(hostname, origin, "hostname", errors);
         }
-        if listener.protocol == ListenerProtocol::Http && !listener.certificates.is_empty() {
-            errors.push_in(origin, "tls", "a listener that speaks HTTP has no certificates");
+        if !listener.protocol.ends_tls() && !listener.certificates.is_empty() {
+            errors.push_in(origin, "tls", "a listener at which no TLS ends has no certificates");
+        }
+        if !listener.protocol.names_hosts() && listener.hostname.is_some() {
+            errors.push_in(origin, "hostname", "clients of TCP do not say which host they mean");
         }
         for id in listener.certificates.iter().filter(|id| !certificates.contains(id)) {
             errors.push_in(origin, "tls.certificateRefs", format!("there is no certificate {id}"));

@@ -110,7 +110,13 @@ impl<'c> Lowering<'_, 'c> {
 
     fn action(&mut self, rule: &Rule) -> CompiledAction {
         match &rule.action {
-            Action::Forward(backends) => CompiledAction::Forward(self.forward(backends, rule)),
+            Action::Forward(backends) => {
+                for (index, weighted) in backends.iter().enumerate() {
+                    let (field, filters) = (format!("backendRefs[{index}].filters"), &weighted.filters);
+                    action::check_filters(filters, rule, self.limits, &rule.origin, &field, self.errors);
+                }
+                CompiledAction::Forward(forward(backends, &rule.origin, self.names, self.limits, self.errors))
+            }
             Action::Redirect(redirect) => {
                 action::check_redirect(redirect, rule, self.errors);
                 CompiledAction::Redirect(redirect.clone().into())
@@ -120,43 +126,6 @@ impl<'c> Lowering<'_, 'c> {
                 CompiledAction::Respond(respond.clone().into())
             }
         }
-    }
-
-    fn forward(&mut self, backends: &[WeightedBackend], rule: &Rule) -> Forward {
-        let origin = &rule.origin;
-        if backends.len() > self.limits.max_backends_per_rule {
-            let (count, most) = (backends.len(), self.limits.max_backends_per_rule);
-            self.errors.push_in(origin, "backendRefs", format!("{count} are more than the limit of {most}"));
-            return Forward { variants: Box::default(), total_weight: 0 };
-        }
-        let mut variants = Vec::with_capacity(backends.len());
-        let mut total_weight = 0_u32;
-        for (index, weighted) in backends.iter().enumerate() {
-            let field = format!("backendRefs[{index}]");
-            if weighted.weight > MAX_WEIGHT {
-                let problem = format!("{} is more than {MAX_WEIGHT}", weighted.weight);
-                self.errors.push_in(origin, &format!("{field}.weight"), problem);
-                continue;
-            }
-            let backend = weighted.backend.as_ref().and_then(|id| {
-                let known = self.names.backends.get(id.0.as_str()).cloned();
-                if known.is_none() {
-                    self.errors.push_in(origin, &field, format!("there is no backend {id}"));
-                }
-                known
-            });
-            let filters = format!("{field}.filters");
-            action::check_filters(&weighted.filters, rule, self.limits, origin, &filters, self.errors);
-            match total_weight.checked_add(weighted.weight) {
-                Some(sum) => total_weight = sum,
-                None => self.errors.push_in(origin, "backendRefs", "the sum of the weights is too large"),
-            }
-            if weighted.weight > 0 {
-                let filters = weighted.filters.clone().into();
-                variants.push(Variant { backend, weight: weighted.weight, filters });
-            }
-        }
-        Forward { variants: variants.into(), total_weight }
     }
 
     fn one_match(&mut self, each: &'c Match, origin: &Origin, rule: u32) -> Option<CompiledMatch> {
@@ -234,4 +203,45 @@ impl<'c> Lowering<'_, 'c> {
     fn regex(&mut self, key: Key<'c>, origin: &Origin, field: &str) -> Option<regex::bytes::Regex> {
         self.regexes.get(key, self.limits).map_err(|problem| self.errors.push_in(origin, field, problem)).ok()
     }
+}
+
+/// Backends by weight; the caller checks their filters.
+pub(super) fn forward(
+    backends: &[WeightedBackend],
+    origin: &Origin,
+    names: &Names<'_>,
+    limits: &CompileLimits,
+    errors: &mut Errors,
+) -> Forward {
+    if backends.len() > limits.max_backends_per_rule {
+        let (count, most) = (backends.len(), limits.max_backends_per_rule);
+        errors.push_in(origin, "backendRefs", format!("{count} are more than the limit of {most}"));
+        return Forward { variants: Box::default(), total_weight: 0 };
+    }
+    let mut variants = Vec::with_capacity(backends.len());
+    let mut total_weight = 0_u32;
+    for (index, weighted) in backends.iter().enumerate() {
+        let field = format!("backendRefs[{index}]");
+        if weighted.weight > MAX_WEIGHT {
+            let problem = format!("{} is more than {MAX_WEIGHT}", weighted.weight);
+            errors.push_in(origin, &format!("{field}.weight"), problem);
+            continue;
+        }
+        let backend = weighted.backend.as_ref().and_then(|id| {
+            let known = names.backends.get(id.0.as_str()).cloned();
+            if known.is_none() {
+                errors.push_in(origin, &field, format!("there is no backend {id}"));
+            }
+            known
+        });
+        match total_weight.checked_add(weighted.weight) {
+            Some(sum) => total_weight = sum,
+            None => errors.push_in(origin, "backendRefs", "the sum of the weights is too large"),
+        }
+        if weighted.weight > 0 {
+            let filters = weighted.filters.clone().into();
+            variants.push(Variant { backend, weight: weighted.weight, filters });
+        }
+    }
+    Forward { variants: variants.into(), total_weight }
 }

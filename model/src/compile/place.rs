@@ -4,9 +4,10 @@ use std::collections::{BTreeMap, HashMap};
 
 use super::{Errors, Parts, position};
 use crate::{
-    CompileLimits, CompiledMatch, CompiledPath, HostPattern, Origin, PoolName, Route, RouteTable,
+    CompileLimits, CompiledMatch, CompiledPath, HostPattern, Origin, PoolName, RouteTable, StreamTable,
     TenantConfig,
     host::HostMap,
+    streams::attached_hosts,
     table::{Group, PathIndex},
 };
 
@@ -28,7 +29,7 @@ pub(super) fn place(
 ) -> RouteTable {
     let mut drafts = Drafts::new();
     for (index, listener) in config.listeners.iter().enumerate() {
-        if pool.is_none_or(|pool| *pool == listener.pool) {
+        if listener.protocol.is_http() && pool.is_none_or(|pool| *pool == listener.pool) {
             let key = (listener.port, listener.hostname.clone());
             drafts.entry(key).or_default().listeners.push(position(index));
         }
@@ -65,6 +66,7 @@ pub(super) fn place(
         matches: parts.matches.into(),
         ports: ports.into(),
         indices,
+        streams: StreamTable::default(),
     }
 }
 
@@ -93,7 +95,7 @@ fn attach(config: &TenantConfig, parts: &Parts, drafts: &mut Drafts, budget: &mu
         for listener in &compiled.listeners {
             let listener = &config.listeners[*listener as usize];
             let Some(draft) = drafts.get_mut(&(listener.port, listener.hostname.clone())) else { continue };
-            for host in hosts(route, listener.hostname.as_ref()) {
+            for host in attached_hosts(&route.hostnames, listener.hostname.as_ref()) {
                 if !budget.take(1, &route.origin) {
                     return;
                 }
@@ -105,19 +107,6 @@ fn attach(config: &TenantConfig, parts: &Parts, drafts: &mut Drafts, budget: &mu
             }
         }
     }
-}
-
-/// The hosts that `route` answers for on a listener of that hostname. `None` is any.
-fn hosts<'r>(
-    route: &'r Route,
-    listener: Option<&'r HostPattern>,
-) -> impl Iterator<Item = Option<HostPattern>> + 'r {
-    let all = route.hostnames.is_empty().then(|| listener.cloned());
-    let some = route.hostnames.iter().filter_map(move |own| match listener {
-        Some(listener) => HostPattern::intersect(own, listener),
-        None => Some(own.clone()),
-    });
-    all.into_iter().chain(some.map(Some))
 }
 
 /// The positions of each route's matches, by rank.

@@ -137,6 +137,7 @@ pub(crate) fn config(listeners: Vec<Listener>, routes: Vec<Route>) -> TenantConf
         tenant: "acme".parse().unwrap(),
         listeners,
         routes,
+        streams: vec![],
         backends: vec![Backend {
             id: BackendId("b".into()),
             origin: origin("Backend", "b", ""),

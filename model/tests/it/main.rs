@@ -6,3 +6,4 @@ mod compile_errors;
 mod find;
 mod naive;
 mod property;
+mod streams;

@@ -10,7 +10,7 @@ fn set(names: &[&str]) -> BTreeSet<WorkerId> {
 
 fn group(transport: Transport, slots: u32) -> Group {
     let bind = "127.0.0.1:8080".parse().unwrap();
-    let mut group = Group::new(&Listen { bind, port: 80, tls: false, transport }, 0);
+    let mut group = Group::new(&Listen { bind, port: 80, tls: false, transport, raw: false }, 0);
     for slot in group.number(slots as usize) {
         group.add(slot);
     }

@@ -9,6 +9,7 @@ mod history;
 mod http3;
 mod scale;
 mod secrets;
+mod streams;
 mod upstream;
 
 use std::{

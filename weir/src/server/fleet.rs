@@ -140,7 +140,8 @@ fn policy(pool: &Arc<PoolState>) -> PoolPolicy {
     let listen = |l: &dialect::Listen| autoscaler::Listen {
         port: l.port,
         bind: l.bind,
-        tls: l.protocol == ListenerProtocol::Https,
+        tls: l.protocol.is_tls(),
+        raw: !l.protocol.is_http(),
         http3: l.protocol == ListenerProtocol::Https && spec.http3 != dialect::Http3::Off,
     };
     PoolPolicy {

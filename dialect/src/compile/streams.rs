@@ -1,0 +1,116 @@
+//! TLSRoutes and TCPRoutes to routes of streams.
+
+use std::collections::BTreeMap;
+
+use model::{HostPattern, ListenerId, PoolName, Revision, RouteId, StreamRoute};
+
+use super::{
+    Output,
+    gateways::{Attach, Attachable},
+    routes::{Fault, attach, condition, owned_hostnames, parent_text, route_id, weighted},
+    world::World,
+};
+use crate::{
+    Object, ObjectStatus, Scope, Spec,
+    spec::StreamRouteSpec,
+    status::{ACCEPTED, RESOLVED_REFS},
+};
+
+/// Who takes the connections of a pool's port and host. `None` is any host.
+type Claims = BTreeMap<(PoolName, u16, Option<HostPattern>), RouteId>;
+
+/// Of two routes for the same connections the older one has them, then the first by name (Gateway API).
+pub(super) fn compile(world: &World<'_>, objects: &[&Object], listeners: &Attachable<'_>, out: &mut Output) {
+    let mut routes: Vec<_> = objects
+        .iter()
+        .filter_map(|object| match &object.spec {
+            Spec::StreamRoute(spec) => Some((*object, spec)),
+            _ => None,
+        })
+        .collect();
+    // What is not stored yet is newest.
+    routes.sort_by_key(|(object, _)| (object.created.unwrap_or(Revision(u64::MAX)), &object.key));
+    let mut claims = Claims::new();
+    for (object, spec) in routes {
+        route(world, object, spec, listeners, &mut claims, out);
+    }
+}
+
+fn route(
+    world: &World<'_>,
+    object: &Object,
+    spec: &StreamRouteSpec,
+    listeners: &Attachable<'_>,
+    claims: &mut Claims,
+    out: &mut Output,
+) {
+    let id = route_id(&object.key);
+    let hostnames = owned_hostnames(world, object, &spec.hostnames, out);
+    let mut fault = None;
+    let backends = spec.backends.iter().enumerate().map(|(index, reference)| {
+        let field = format!("spec.rules[0].backendRefs[{index}]");
+        weighted(world, object, &field, reference, &mut fault, out)
+    });
+    let backends = backends.collect();
+    if spec.parents.is_empty() {
+        let fix = "add parentRefs with a Gateway's name";
+        out.warn(object, "spec.parentRefs", "it attaches to no Gateway", fix);
+    }
+    let mut attached: Vec<ListenerId> = vec![];
+    let mut conditions = vec![];
+    for (index, parent) in spec.parents.iter().enumerate() {
+        let found = attach(object, parent, &spec.hostnames, listeners);
+        let found = found.and_then(|found| claim(&id, &found, &hostnames, claims));
+        let accepted = match found {
+            Ok(ids) => {
+                attached.extend(ids.into_iter().filter(|id| !attached.contains(id)).collect::<Vec<_>>());
+                None
+            }
+            Err((fault, fix)) => {
+                out.warn(object, &format!("spec.parentRefs[{index}]"), fault.message.clone(), fix);
+                Some(fault)
+            }
+        };
+        let scope = || Scope::Parent(parent_text(object, parent));
+        conditions.push(condition(scope(), ACCEPTED, accepted.as_ref()));
+        conditions.push(condition(scope(), RESOLVED_REFS, fault.as_ref()));
+    }
+    out.statuses.push(ObjectStatus { key: object.key.clone(), conditions });
+
+    // A route whose every hostname is another's must not become one for all hosts.
+    let all_foreign = hostnames.is_empty() && !spec.hostnames.is_empty();
+    if !attached.is_empty() && !all_foreign {
+        let origin = object.key.origin("");
+        out.config.streams.push(StreamRoute { id, origin, listeners: attached, hostnames, backends });
+    }
+}
+
+/// The listeners of these that are served and that the route has for itself. All of them or none, so that no host is half
+/// one's and half another's.
+fn claim(
+    id: &RouteId,
+    found: &[&Attach<'_>],
+    hostnames: &[HostPattern],
+    claims: &mut Claims,
+) -> Result<Vec<ListenerId>, (Fault, &'static str)> {
+    let served: Vec<_> = found.iter().filter(|listener| listener.served).collect();
+    let mut wanted = vec![];
+    for listener in &served {
+        let own = listener.spec.hostname.as_ref();
+        for host in model::attached_hosts(hostnames, own) {
+            wanted.push((listener.pool.clone(), listener.spec.port, host));
+        }
+    }
+    let other =
+        wanted.iter().find_map(|place| claims.get(place).filter(|other| *other != id).map(|o| (place, o)));
+    if let Some(((_, port, host), other)) = other {
+        let host = host.as_ref().map_or_else(|| "any host".to_owned(), ToString::to_string);
+        let message = format!("route {other} has port {port} and {host} already");
+        return Err((
+            Fault { reason: "Conflicted", message },
+            "remove either, or change its hostnames or listener",
+        ));
+    }
+    claims.extend(wanted.into_iter().map(|place| (place, id.clone())));
+    Ok(served.into_iter().map(|listener| listener.id.clone()).collect())
+}
