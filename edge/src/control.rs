@@ -27,6 +27,7 @@ use tracing::{debug, error, info, warn};
 use crate::{
     accesslog::{AccessLog, LAST_LINES, Sink},
     config::PoolSettings,
+    confine::confine_worker,
     limits::Limits,
     shared::{Control, Phase},
     tls,
@@ -72,6 +73,8 @@ pub fn run_worker(args: WorkerArgs) -> Result<()> {
             ..PoolSettings::new(args.pool.clone())
         };
         let threads = usize::try_from(welcome.threads)?;
+        // Before there is another thread.
+        confine_worker(&[], &[&welcome.cache_dir], &args.access_log, false).context("confine the worker")?;
         let log = AccessLog::start(&args.access_log, args.worker.as_str())
             .with_context(|| format!("open the access log {}", args.access_log))?;
         // An agent of an earlier version gives none; then it lends no UDP slots either.

@@ -14,6 +14,7 @@ mod body;
 mod buffer;
 mod clock;
 pub mod config;
+mod confine;
 pub mod control;
 mod date;
 mod downstream;

@@ -33,6 +33,7 @@ use tracing::{error, info, warn};
 use crate::{
     accesslog::{AccessLog, LAST_LINES, Sink},
     config::{Config, PoolSettings, PortSettings, TenantTable, load_certificate},
+    confine::{self, confine_worker},
     limits::Limits,
     shared::Control,
     tls,
@@ -76,6 +77,9 @@ async fn serve(args: &StaticArgs) -> anyhow::Result<()> {
         limits: Limits::default(),
         quic,
     };
+    // Before there is another thread. The directory, for editors replace files.
+    let beside = confine::directory(&args.file);
+    confine_worker(&[&beside], &[], &args.access_log, true).context("confine the worker")?;
     let log = AccessLog::start(&args.access_log, "static")
         .with_context(|| format!("open the access log {}", args.access_log))?;
     let worker = Worker::start_logging(&settings, &|| log.logger()).context("start the request threads")?;

@@ -1,5 +1,5 @@
 //! What Weir needs of the kernel beyond std and tokio: packets with file descriptors, `SO_REUSEPORT` groups, lock
-//! files and processes by pidfd.
+//! files, processes by pidfd, and the confinement of a process.
 //!
 //! The only crate that may hold unsafe code, and nearly none is needed: `rustix` and `socket2` do the rest. What is
 //! left are a few socket options that neither offers, in [`reuseport`] and [`steer`], tokio's registration in [`polled`],
@@ -8,6 +8,7 @@
 //! Deliberately absent: policy. Who gets which socket is decided in `node`.
 #![deny(unsafe_code)]
 
+pub mod confine;
 pub mod lock;
 pub mod polled;
 pub mod powercut;

@@ -2,6 +2,7 @@
 
 mod cluster;
 mod config;
+mod confined;
 mod demo;
 mod examples;
 mod faults;
