@@ -1,18 +1,21 @@
 //! Bodies on their way: what comes from a client, and what is waiting to be written to a socket.
 
+mod meter;
+
 use std::{
     io,
     pin::Pin,
     task::{Context, Poll, ready},
-    time::Duration,
 };
 
 use tokio::io::AsyncWrite;
 
+pub(crate) use meter::{Meter, Pace};
+
 use crate::{
     downstream::{h1::H1Body, h2::H2Body, h3::H3Body},
     h1::{BodyLength, Fields, write_chunk, write_last_chunk},
-    limits::{BUFFER, Limits},
+    limits::BUFFER,
 };
 
 /// Why a request's body ended before its end.
@@ -47,8 +50,8 @@ impl RequestBody<'_> {
         match self {
             Self::Empty => BodyLength::None,
             Self::H1(body) => body.length(),
-            Self::H2(body) => body.length(),
-            Self::H3(body) => body.length(),
+            Self::H2(body) => body.meter().length(),
+            Self::H3(body) => body.meter().length(),
         }
     }
 
@@ -57,8 +60,8 @@ impl RequestBody<'_> {
         match self {
             Self::Empty => false,
             Self::H1(body) => body.is_used(),
-            Self::H2(body) => body.is_used(),
-            Self::H3(body) => body.is_used(),
+            Self::H2(body) => body.meter().is_used(),
+            Self::H3(body) => body.meter().is_used(),
         }
     }
 
@@ -67,8 +70,8 @@ impl RequestBody<'_> {
         match self {
             Self::Empty => 0,
             Self::H1(body) => body.received(),
-            Self::H2(body) => body.received(),
-            Self::H3(body) => body.received(),
+            Self::H2(body) => body.meter().received(),
+            Self::H3(body) => body.meter().received(),
         }
     }
 
@@ -86,12 +89,38 @@ impl RequestBody<'_> {
         }
     }
 
+    /// Puts what has come into `out`, as much as one write should take.
+    ///
+    /// # Errors
+    /// [`ClientError`]: what came so far must not be taken for all of it.
+    pub(crate) fn fill(&mut self, cx: &mut Context<'_>, out: &mut Outbox) -> Result<Filled, ClientError> {
+        while out.len() < BUFFER {
+            match self.poll_more(cx, out)? {
+                Poll::Ready(true) => return Ok(Filled::Ended),
+                Poll::Ready(false) => {}
+                Poll::Pending => return Ok(Filled::Starved),
+            }
+        }
+        Ok(Filled::Enough)
+    }
+
     /// The upstream asks for the body (`100 Continue`).
     pub(crate) fn wanted(&mut self) {
         if let Self::H1(body) = self {
             body.send_continue();
         }
     }
+}
+
+/// What [`RequestBody::fill`] came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Filled {
+    /// The outbox has enough.
+    Enough,
+    /// The client has sent no more yet; the task is woken when it does.
+    Starved,
+    /// The body's end is in the outbox.
+    Ended,
 }
 
 /// Bytes that wait to be written to a socket, and how a body among them is framed.
@@ -217,71 +246,9 @@ impl Outbox {
     }
 }
 
-/// Whether a body comes fast enough, counting only the time in which we waited for it.
-#[derive(Debug, Default)]
-pub(crate) struct Pace {
-    waited_ms: u64,
-    since_ms: Option<u64>,
-    bytes: u64,
-}
-
-impl Pace {
-    /// Bytes came.
-    pub(crate) fn came(&mut self, bytes: usize, now_ms: u64) {
-        self.bytes += bytes as u64;
-        if let Some(since) = self.since_ms.take() {
-            self.waited_ms += now_ms.saturating_sub(since);
-        }
-    }
-
-    /// None came, we wait: for how long at most, if only the time since the last bytes counts.
-    pub(crate) fn silence(&mut self, now_ms: u64, limit: Duration) -> Duration {
-        let since = *self.since_ms.get_or_insert(now_ms);
-        limit.saturating_sub(Duration::from_millis(now_ms.saturating_sub(since)))
-    }
-
-    /// None came, we wait: for how long at most. Zero means that the client is too slow.
-    pub(crate) fn waits(&mut self, now_ms: u64, limits: &Limits) -> Duration {
-        let since = *self.since_ms.get_or_insert(now_ms);
-        let waited = self.waited_ms + now_ms.saturating_sub(since);
-        let earned = Duration::from_millis(self.bytes.saturating_mul(1000) / limits.body_rate.max(1));
-        (limits.body_grace + earned)
-            .min(limits.body_grace.max(limits.stall) + Duration::from_millis(self.waited_ms))
-            .saturating_sub(Duration::from_millis(waited))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::limits::LIMITS;
-
-    #[test]
-    fn only_waiting_counts_against_a_body() {
-        let mut pace = Pace::default();
-        assert_eq!(pace.waits(0, &LIMITS), LIMITS.body_grace);
-        pace.came(2048, 5_000);
-        // The upstream did not take it for a minute; that is not the client's fault.
-        assert_eq!(pace.waits(65_000, &LIMITS), Duration::from_secs(7), "10 s + 2 KiB at 1 KiB/s - 5 s");
-        assert_eq!(pace.waits(72_000, &LIMITS), Duration::ZERO);
-    }
-
-    #[test]
-    fn a_fast_start_does_not_buy_a_long_silence() {
-        let mut pace = Pace::default();
-        pace.came(100 << 20, 0);
-        assert_eq!(pace.waits(1_000, &LIMITS), LIMITS.stall);
-    }
-
-    #[test]
-    fn a_stream_may_pause_again_and_again() {
-        let (mut pace, limit) = (Pace::default(), LIMITS.tunnel_idle);
-        for begin in [0, 200_000, 400_000] {
-            assert_eq!(pace.silence(begin, limit), limit);
-            assert_eq!(pace.silence(begin + 100_000, limit), limit - Duration::from_secs(100));
-            pace.came(1, begin + 199_000);
-        }
-    }
 
     #[test]
     fn chunks_are_framed_and_ended() {

@@ -4,7 +4,6 @@ pub(crate) mod h1;
 pub(crate) mod h2;
 pub(crate) mod h3;
 mod introduction;
-pub(crate) mod io;
 pub(crate) mod tunnel;
 
 use std::{net::SocketAddr, pin::pin, rc::Rc, sync::atomic::Ordering, task::Poll};
@@ -16,13 +15,13 @@ use crate::{
     buffer::ReadBuffer,
     drain::{Seat, Verdict},
     h1::Scheme,
+    io::ClientIo,
     listen::{Admitted, over_limit},
     proxy::Hop,
     stream,
     tls::Agreed,
     worker::Thread,
 };
-use io::Io;
 
 /// Who is at the other end of a connection, and how it came.
 #[derive(Debug, Clone)]
@@ -91,7 +90,7 @@ pub(crate) async fn serve(thread: Rc<Thread>, arrival: Arrival, mut admitted: Ad
         advertise_h3: listen.tls && thread.shared.advertises_h3(listen.bind),
     };
     if !listen.tls {
-        match h1::serve(&thread, Io::Plain(stream), &client, &seat).await {
+        match h1::serve(&thread, ClientIo::Plain(stream), &client, &seat).await {
             h1::End::Closed => {}
             h1::End::PriorKnowledge(io, input) => {
                 // A connection is of one kind for life, so the larger state is paid for only where it is needed.
@@ -120,7 +119,12 @@ fn local(thread: &Thread, stream: &TcpStream, admitted: &Admitted) -> SocketAddr
     bind
 }
 
-async fn handshake(thread: &Thread, stream: TcpStream, seat: &Seat, client: &Client) -> Option<(Io, Agreed)> {
+async fn handshake(
+    thread: &Thread,
+    stream: TcpStream,
+    seat: &Seat,
+    client: &Client,
+) -> Option<(ClientIo, Agreed)> {
     let timer = thread.clock.timer();
     let result = {
         let mut accepting = pin!(thread.shared.tls.accept(client.port, stream));
@@ -139,7 +143,7 @@ async fn handshake(thread: &Thread, stream: TcpStream, seat: &Seat, client: &Cli
             if agreed.resumed {
                 thread.counters.resumed.add(1);
             }
-            Some((Io::Tls(Box::new(stream)), agreed))
+            Some((ClientIo::Tls(Box::new(stream)), agreed))
         }
         Ok(None) => None,
         Ok(Some(Err(error))) => {

@@ -24,7 +24,7 @@ struct State<S> {
     blocked: bool,
 }
 
-/// The byte stream as hyper and h2 see it. Clones are the same stream.
+/// The byte stream as hyper (by `TokioIo`) and h2 see it. Clones are the same stream.
 pub(crate) struct Gather<S>(Rc<RefCell<State<S>>>);
 
 impl<S> Clone for Gather<S> {
@@ -80,24 +80,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Gather<S> {
         std::mem::take(&mut self.0.borrow_mut().blocked)
     }
 
-    /// Reads, and gives `take` as much of it as it has room for.
-    fn poll_input(
-        &self,
-        cx: &mut Context<'_>,
-        room: usize,
-        take: impl FnOnce(&[u8]),
-    ) -> Poll<io::Result<()>> {
-        let state = &mut *self.0.borrow_mut();
-        if state.input.is_empty() {
-            ready!(state.input.poll_read(cx, Pin::new(&mut state.io), false))?;
-        }
-        let count = state.input.len().min(room);
-        take(&state.input.filled()[..count]);
-        state.input.consume(count);
-        state.input.release();
-        Poll::Ready(Ok(()))
-    }
-
     fn gather(&self, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let state = &mut *self.0.borrow_mut();
         let room = LARGE_BUFFER.saturating_sub(state.out.len());
@@ -110,65 +92,19 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Gather<S> {
         state.out.data(&bytes[..count]);
         Poll::Ready(Ok(count))
     }
-
-    fn gather_all(&self, parts: &[io::IoSlice<'_>]) -> Poll<io::Result<usize>> {
-        let mut total = 0;
-        for part in parts.iter().filter(|part| !part.is_empty()) {
-            match self.gather(part)? {
-                Poll::Ready(count) => {
-                    total += count;
-                    if count < part.len() {
-                        break;
-                    }
-                }
-                Poll::Pending if total == 0 => return Poll::Pending,
-                Poll::Pending => break,
-            }
-        }
-        Poll::Ready(Ok(total))
-    }
-}
-
-impl<S: AsyncRead + AsyncWrite + Unpin> hyper::rt::Read for Gather<S> {
-    fn poll_read(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        mut buf: hyper::rt::ReadBufCursor<'_>,
-    ) -> Poll<io::Result<()>> {
-        self.poll_input(cx, buf.remaining(), |bytes| buf.put_slice(bytes))
-    }
-}
-
-impl<S: AsyncRead + AsyncWrite + Unpin> hyper::rt::Write for Gather<S> {
-    fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        self.gather(bytes)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        true
-    }
-
-    fn poll_write_vectored(
-        self: Pin<&mut Self>,
-        _: &mut Context<'_>,
-        parts: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        self.gather_all(parts)
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        // Whoever drives the connection closes it, once all is written.
-        Poll::Ready(Ok(()))
-    }
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Gather<S> {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        self.poll_input(cx, buf.remaining(), |bytes| buf.put_slice(bytes))
+        let state = &mut *self.0.borrow_mut();
+        if state.input.is_empty() {
+            ready!(state.input.poll_read(cx, Pin::new(&mut state.io), false))?;
+        }
+        let count = state.input.len().min(buf.remaining());
+        buf.put_slice(&state.input.filled()[..count]);
+        state.input.consume(count);
+        state.input.release();
+        Poll::Ready(Ok(()))
     }
 }
 
@@ -186,7 +122,20 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Gather<S> {
         _: &mut Context<'_>,
         parts: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        self.gather_all(parts)
+        let mut total = 0;
+        for part in parts.iter().filter(|part| !part.is_empty()) {
+            match self.gather(part)? {
+                Poll::Ready(count) => {
+                    total += count;
+                    if count < part.len() {
+                        break;
+                    }
+                }
+                Poll::Pending if total == 0 => return Poll::Pending,
+                Poll::Pending => break,
+            }
+        }
+        Poll::Ready(Ok(total))
     }
 
     fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -194,7 +143,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Gather<S> {
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        // As above.
+        // Whoever drives the connection closes it, once all is written.
         Poll::Ready(Ok(()))
     }
 }

@@ -24,6 +24,7 @@ mod grpc;
 pub mod h1;
 pub mod h3;
 pub mod hello;
+mod io;
 pub mod limits;
 mod listen;
 pub mod metrics;

@@ -20,9 +20,9 @@ use tracing::debug;
 use crate::{
     buffer::ReadBuffer,
     config::{Config, TenantTable},
-    downstream::io::Io,
     drain::{Seat, Verdict},
     hello::{DECODE_ERROR, HelloReader, INTERNAL_ERROR, NotHello, UNRECOGNIZED_NAME, alert},
+    io::ClientIo,
     limits::STREAM_TRIES,
     listen::Point,
     proxy::Hop,
@@ -107,7 +107,7 @@ pub(crate) async fn serve(thread: &Rc<Thread>, stream: TcpStream, ends: Hop, poi
     seat.busy();
     let mut record = Record::begin(thread, ends.source, point.listen.tls);
     let mut client =
-        Opening { io: Some(Io::Plain(stream)), input: ReadBuffer::default(), host: String::new() };
+        Opening { io: Some(ClientIo::Plain(stream)), input: ReadBuffer::default(), host: String::new() };
     match open(thread, &mut client, ends, point, seat, &mut record).await {
         Ok((connection, _occupied)) => {
             record.opened();
@@ -128,7 +128,7 @@ pub(crate) async fn serve(thread: &Rc<Thread>, stream: TcpStream, ends: Hop, poi
 /// A client's connection before it is passed on.
 struct Opening {
     /// `None`: a TLS handshake that failed has closed it.
-    io: Option<Io>,
+    io: Option<ClientIo>,
     /// What was read of it, and is still to be passed on.
     input: ReadBuffer,
     /// The host that it asks for; empty where it does not say.
@@ -199,7 +199,7 @@ async fn read_hello(thread: &Thread, client: &mut Opening, seat: &Seat) -> Resul
 
 /// Ends TLS here: the handshake goes on from the hello.
 async fn terminate(thread: &Thread, client: &mut Opening, port: u16, seat: &Seat) -> Result<(), Refusal> {
-    let Some(Io::Plain(stream)) = client.io.take() else { return Err(Refusal::Handshake) };
+    let Some(ClientIo::Plain(stream)) = client.io.take() else { return Err(Refusal::Handshake) };
     let begun = std::mem::take(&mut client.input);
     let timer = thread.clock.timer();
     let mut accepting = pin!(thread.shared.tls.accept_begun(port, stream, begun.filled()));
@@ -212,7 +212,7 @@ async fn terminate(thread: &Thread, client: &mut Opening, port: u16, seat: &Seat
     match accepted.await {
         Ok(Some(Ok(stream))) => {
             thread.counters.handshakes.add(1);
-            client.io = Some(Io::Tls(Box::new(stream)));
+            client.io = Some(ClientIo::Tls(Box::new(stream)));
             Ok(())
         }
         Ok(None) => Err(Refusal::Drained),
@@ -260,9 +260,9 @@ async fn connect(
 }
 
 /// Closes a connection that comes to nothing, so that nobody takes it for one that was served.
-async fn turn_away(mut io: Io, alert_of: Option<u8>) {
+async fn turn_away(mut io: ClientIo, alert_of: Option<u8>) {
     match (&mut io, alert_of) {
-        (Io::Plain(stream), Some(description)) => {
+        (ClientIo::Plain(stream), Some(description)) => {
             // Seven bytes fit into the socket's empty buffer; what the client thinks of them is its own affair.
             if stream.write_all(&alert(description)).await.is_ok() {
                 let _closed = stream.shutdown().await;

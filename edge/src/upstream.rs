@@ -3,7 +3,6 @@
 
 pub(crate) mod connect;
 pub(crate) mod exchange;
-mod io;
 pub(crate) mod links;
 pub(crate) mod pool;
 pub(crate) mod resolve;

@@ -17,7 +17,7 @@ use tokio::io::AsyncWrite;
 use body::BodyState;
 pub(crate) use body::H1Body;
 
-use super::{Client, io::Io, tunnel};
+use super::{Client, tunnel};
 use crate::{
     body::{Outbox, RequestBody},
     buffer::ReadBuffer,
@@ -27,6 +27,7 @@ use crate::{
         self, BodyLength, Outgoing, ParsedRequest, Persistence, Preface, RequestParser, Version, h2_preface,
         write_response,
     },
+    io::ClientIo,
     limits::{LARGE_BUFFER, Limits},
     serve::{Incoming, Reply, ReplyBody, local, record, refusal::Refusal, serve_request},
     upstream::exchange::Exchange,
@@ -38,13 +39,13 @@ pub(crate) enum End {
     /// It is closed.
     Closed,
     /// It speaks HTTP/2; these bytes of it were read already.
-    PriorKnowledge(Io, ReadBuffer),
+    PriorKnowledge(ClientIo, ReadBuffer),
 }
 
 /// What the reading and the writing side of a connection share. They take turns within one task, so each borrow
 /// is over before the next begins.
 pub(crate) struct Wire {
-    io: RefCell<Io>,
+    io: RefCell<ClientIo>,
     input: RefCell<ReadBuffer>,
     body: RefCell<BodyState>,
     reading: Timer,
@@ -74,7 +75,7 @@ enum After {
 }
 
 /// Serves requests until one side has enough.
-pub(crate) async fn serve(thread: &Rc<Thread>, io: Io, client: &Client, seat: &Seat) -> End {
+pub(crate) async fn serve(thread: &Rc<Thread>, io: ClientIo, client: &Client, seat: &Seat) -> End {
     let wire = Wire::new(thread, io);
     let mut parser = RequestParser::default();
     let mut outbox = Outbox::default();
@@ -115,7 +116,7 @@ pub(crate) async fn serve(thread: &Rc<Thread>, io: Io, client: &Client, seat: &S
 const LINGER: Duration = Duration::from_secs(2);
 
 impl Wire {
-    fn new(thread: &Rc<Thread>, io: Io) -> Self {
+    fn new(thread: &Rc<Thread>, io: ClientIo) -> Self {
         Self {
             io: RefCell::new(io),
             input: RefCell::default(),

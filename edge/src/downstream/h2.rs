@@ -15,15 +15,17 @@ use std::{
 };
 
 use hyper::{body::Incoming as HyperBody, server::conn::http2, service::service_fn};
+use hyper_util::rt::TokioIo;
 
 pub(crate) use body::{H2Body, H2Reply};
 
-use super::{Client, io::Io};
+use super::Client;
 use crate::{
     buffer::ReadBuffer,
     drain::{Seat, Verdict},
     gather::Gather,
     h1::{ResponseHead, Version},
+    io::ClientIo,
     serve::{Incoming, local, record, refusal::Refusal, serve_request},
     worker::Thread,
 };
@@ -77,7 +79,13 @@ impl Drop for OpenStream {
 }
 
 /// Serves a connection to its end. `input` is what was read of it already.
-pub(super) async fn serve(thread: Rc<Thread>, io: Io, input: ReadBuffer, client: Rc<Client>, seat: Seat) {
+pub(super) async fn serve(
+    thread: Rc<Thread>,
+    io: ClientIo,
+    input: ReadBuffer,
+    client: Rc<Client>,
+    seat: Seat,
+) {
     let limits = thread.limits;
     let gather = Gather::new(io, input);
     let streams = Rc::new(Streams::default());
@@ -104,7 +112,7 @@ pub(super) async fn serve(thread: Rc<Thread>, io: Io, input: ReadBuffer, client:
         // that are gone.
         .keep_alive_interval(None)
         .auto_date_header(false)
-        .serve_connection(gather.clone(), service);
+        .serve_connection(TokioIo::new(gather.clone()), service);
     let mut connection = pin!(connection);
 
     let timer = thread.clock.timer();

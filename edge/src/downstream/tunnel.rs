@@ -8,11 +8,11 @@ use std::{
 
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use super::io::Io;
 use crate::{
     body::Outbox,
     buffer::ReadBuffer,
     drain::{Seat, Verdict},
+    io::ClientIo,
     upstream::pool::Connection,
     worker::Thread,
 };
@@ -76,7 +76,7 @@ impl Way {
 /// Copies both ways until both have ended, one breaks, nothing moves for too long, or the drain is over.
 pub(super) async fn run(
     thread: &Thread,
-    mut io: Io,
+    mut io: ClientIo,
     input: ReadBuffer,
     mut upstream: Connection,
     seat: &Seat,

@@ -4,8 +4,9 @@ use std::{future::poll_fn, pin::Pin, task::Poll};
 
 use crate::{
     buffer::ReadBuffer,
-    downstream::{io::Io, tunnel::Way},
+    downstream::tunnel::Way,
     drain::{Seat, Verdict},
+    io::ClientIo,
     upstream::pool::Connection,
     worker::Thread,
 };
@@ -37,7 +38,7 @@ pub(super) struct Moved {
 /// connections, so that nobody takes half for the whole.
 pub(super) async fn run(
     thread: &Thread,
-    mut io: Io,
+    mut io: ClientIo,
     input: ReadBuffer,
     mut upstream: Connection,
     seat: &Seat,

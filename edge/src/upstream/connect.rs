@@ -12,12 +12,12 @@ use tokio_rustls::{TlsConnector, client::TlsStream};
 
 use super::{
     Endpoint,
-    io::UpstreamIo,
     links::{self, Slot},
     pool::Connection,
     transport::ClientTls,
 };
 use crate::{
+    io::UpstreamIo,
     proxy::{self, Hop},
     worker::Thread,
 };

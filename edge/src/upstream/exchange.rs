@@ -16,7 +16,7 @@ pub(crate) use h2::{H2Exchange, Unsayable, request};
 
 use super::{Occupied, pool::Connection};
 use crate::{
-    body::{ClientError, RequestBody},
+    body::{ClientError, Filled, Outbox, RequestBody},
     h1::{BodyError, Fields, ParsedResponse, ResponseError},
 };
 
@@ -38,6 +38,38 @@ pub(crate) enum ExchangeError {
     /// The request could not be sent to its end through the client's fault.
     #[error(transparent)]
     Client(#[from] ClientError),
+}
+
+/// How far a request has been sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Sending {
+    /// More of the body is to come.
+    Body,
+    /// All is in the outbox.
+    Last,
+    /// All is on its way.
+    Done,
+    /// The upstream takes no more; it may have answered before it stopped listening.
+    Broken,
+}
+
+impl Sending {
+    /// Puts what the client has sent of the body into `out`, and notes its end.
+    fn fill(
+        &mut self,
+        cx: &mut Context<'_>,
+        request: &mut RequestBody<'_>,
+        out: &mut Outbox,
+    ) -> Result<Filled, ClientError> {
+        if *self != Self::Body {
+            return Ok(Filled::Enough);
+        }
+        let filled = request.fill(cx, out)?;
+        if filled == Filled::Ended {
+            *self = Self::Last;
+        }
+        Ok(filled)
+    }
 }
 
 /// A request on its way and the response that comes back.

@@ -20,12 +20,12 @@ use tracing::debug;
 use super::{
     Endpoint,
     connect::{ConnectError, Way, Wish, open},
-    io::UpstreamIo,
     pool::millis,
 };
 use crate::{
     buffer::ReadBuffer,
     gather::Gather,
+    io::UpstreamIo,
     limits::{UPSTREAM_AGE, UPSTREAM_H2_FRAME, UPSTREAM_H2_STREAMS, UPSTREAM_IDLE_TIME},
     metrics::Counters,
     worker::Thread,

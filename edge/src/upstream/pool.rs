@@ -2,10 +2,11 @@
 
 use std::{sync::Arc, time::Duration};
 
-use super::{Endpoint, io::UpstreamIo};
+use super::Endpoint;
 use crate::{
     buffer::ReadBuffer,
     clock::Timer,
+    io::UpstreamIo,
     limits::{UPSTREAM_AGE, UPSTREAM_IDLE, UPSTREAM_IDLE_TIME},
     metrics::Counters,
     proxy::Hop,

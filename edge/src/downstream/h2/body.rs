@@ -13,11 +13,9 @@ use hyper::body::{Body, Frame, Incoming as HyperBody, SizeHint};
 
 use super::{OpenStream, Streams, request};
 use crate::{
-    body::{ClientError, Outbox, Pace, RequestBody},
-    clock::Timer,
+    body::{ClientError, Meter, Outbox, RequestBody},
     grpc,
     h1::{BodyLength, Fields, Method, Name, RequestHead, ResponseHead},
-    limits::Limits,
     metrics::Outcome,
     serve::{Reply, ReplyBody, local::has_body},
     upstream::exchange::ExchangeError,
@@ -27,17 +25,8 @@ use crate::{
 /// The body of a request.
 pub(crate) struct H2Body {
     incoming: HyperBody,
-    length: BodyLength,
-    used: bool,
-    received: u64,
-    /// DATA frames without data since the last with some.
-    empty_frames: u32,
-    pace: Pace,
-    /// The rate does not count, only the time between two messages.
-    pauses: bool,
-    timer: Timer,
+    meter: Meter,
     streams: Rc<Streams>,
-    limits: Limits,
 }
 
 impl H2Body {
@@ -52,35 +41,15 @@ impl H2Body {
         if length == BodyLength::None {
             return RequestBody::Empty;
         }
-        let timer = thread.clock.timer();
-        let body = Self {
-            incoming,
-            length,
-            used: false,
-            received: 0,
-            empty_frames: 0,
-            pace: Pace::default(),
-            timer,
-            // A gRPC stream is right to say nothing for a while.
-            pauses: grpc::is_grpc(&head.fields),
-            streams: Rc::clone(&stream.0),
-            limits: thread.limits,
-        };
-        RequestBody::H2(Box::new(body))
+        let meter = Meter::new(thread, length, head);
+        RequestBody::H2(Box::new(Self { incoming, meter, streams: Rc::clone(&stream.0) }))
     }
 
-    pub(crate) fn length(&self) -> BodyLength {
-        self.length
+    pub(crate) fn meter(&self) -> &Meter {
+        &self.meter
     }
 
-    pub(crate) fn received(&self) -> u64 {
-        self.received
-    }
-
-    pub(crate) fn is_used(&self) -> bool {
-        self.used
-    }
-
+    /// As [`RequestBody::poll_more`].
     pub(crate) fn poll_more(
         &mut self,
         cx: &mut Context<'_>,
@@ -88,14 +57,7 @@ impl H2Body {
     ) -> Poll<Result<bool, ClientError>> {
         let frame = match Pin::new(&mut self.incoming).poll_frame(cx) {
             Poll::Ready(frame) => frame,
-            Poll::Pending => {
-                if self.pauses {
-                    self.timer.set(self.pace.silence(self.timer.now_ms(), self.limits.tunnel_idle));
-                } else {
-                    self.timer.set(self.pace.waits(self.timer.now_ms(), &self.limits));
-                }
-                return self.timer.poll(cx).map(|()| Err(ClientError::TooSlow));
-            }
+            Poll::Pending => return self.meter.poll_slow(cx).map(Err),
         };
         match frame {
             None => {
@@ -104,17 +66,11 @@ impl H2Body {
             }
             Some(Err(_)) => Poll::Ready(Err(ClientError::Gone)),
             Some(Ok(frame)) => {
-                self.used = true;
+                self.meter.taken();
                 match frame.into_data() {
                     Ok(data) => {
-                        self.empty_frames = if data.is_empty() { self.empty_frames + 1 } else { 0 };
-                        if self.empty_frames > self.limits.h2_empty_frames {
-                            return Poll::Ready(Err(ClientError::Malformed));
-                        }
-                        let now = self.timer.now_ms();
-                        self.pace.came(data.len(), now);
-                        self.streams.moved(now);
-                        self.received += data.len() as u64;
+                        self.meter.came(data.len())?;
+                        self.streams.moved(self.meter.now_ms());
                         out.data(&data);
                         Poll::Ready(Ok(false))
                     }

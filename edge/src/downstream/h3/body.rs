@@ -11,9 +11,7 @@ use super::{
     request,
 };
 use crate::{
-    body::{ClientError, Outbox, Pace, RequestBody},
-    clock::Timer,
-    grpc,
+    body::{ClientError, Meter, Outbox, RequestBody},
     h1::{BodyLength, Fields, RequestHead},
     h3::Code,
 };
@@ -23,18 +21,10 @@ pub(crate) struct H3Body {
     frames: Frames,
     /// What was read to see whether there is a body.
     peeked: Option<Result<Next, Broken>>,
-    length: BodyLength,
     /// Bytes that the head declares.
     declared: Option<u64>,
     trailers: Fields,
-    used: bool,
-    received: u64,
-    /// DATA frames without data since the last with some.
-    empty_frames: u32,
-    pace: Pace,
-    /// The rate does not count, only the time between two messages.
-    pauses: bool,
-    timer: Timer,
+    meter: Meter,
     link: Rc<Link>,
 }
 
@@ -59,31 +49,16 @@ impl H3Body {
         let body = Self {
             frames,
             peeked,
-            length,
             declared,
             trailers: Fields::new(),
-            used: false,
-            received: 0,
-            empty_frames: 0,
-            pace: Pace::default(),
-            // A gRPC stream is right to say nothing for a while.
-            pauses: grpc::is_grpc(&head.fields),
-            timer: link.thread.clock.timer(),
+            meter: Meter::new(&link.thread, length, head),
             link: Rc::clone(link),
         };
         RequestBody::H3(Box::new(body))
     }
 
-    pub(crate) fn length(&self) -> BodyLength {
-        self.length
-    }
-
-    pub(crate) fn received(&self) -> u64 {
-        self.received
-    }
-
-    pub(crate) fn is_used(&self) -> bool {
-        self.used
+    pub(crate) fn meter(&self) -> &Meter {
+        &self.meter
     }
 
     /// As [`RequestBody::poll_more`].
@@ -94,22 +69,17 @@ impl H3Body {
     ) -> Poll<Result<bool, ClientError>> {
         match ready!(self.poll_next(cx))? {
             Next::Nothing => {
-                self.used = true;
-                self.empty_frames += 1;
-                if self.empty_frames > self.link.thread.limits.h2_empty_frames {
+                let came = self.meter.came(0);
+                if came.is_err() {
                     self.link.close(Code::ExcessiveLoad);
-                    return Poll::Ready(Err(ClientError::Malformed));
                 }
-                Poll::Ready(Ok(false))
+                Poll::Ready(came.map(|()| false))
             }
             Next::Data(count) => {
-                self.used = true;
-                self.empty_frames = 0;
-                self.received += count as u64;
-                if self.declared.is_some_and(|declared| self.received > declared) {
+                self.meter.came(count)?;
+                if self.declared.is_some_and(|declared| self.meter.received() > declared) {
                     return Poll::Ready(Err(ClientError::Malformed));
                 }
-                self.pace.came(count, self.timer.now_ms());
                 self.link.thread.counters.bytes_in.add(count as u64);
                 out.data(self.frames.data());
                 self.frames.consume();
@@ -124,7 +94,7 @@ impl H3Body {
                 None => Poll::Ready(Err(ClientError::Malformed)),
             },
             Next::End => {
-                if self.declared.is_some_and(|declared| self.received != declared) {
+                if self.declared.is_some_and(|declared| self.meter.received() != declared) {
                     return Poll::Ready(Err(ClientError::Malformed));
                 }
                 out.end(&self.trailers);
@@ -147,15 +117,7 @@ impl H3Body {
                 Poll::Ready(Err(ClientError::Malformed))
             }
             Poll::Ready(Err(Broken::Stream(_) | Broken::Head(_))) => Poll::Ready(Err(ClientError::Malformed)),
-            Poll::Pending => {
-                let now = self.timer.now_ms();
-                self.timer.set(if self.pauses {
-                    self.pace.silence(now, limits.tunnel_idle)
-                } else {
-                    self.pace.waits(now, limits)
-                });
-                self.timer.poll(cx).map(|()| Err(ClientError::TooSlow))
-            }
+            Poll::Pending => self.meter.poll_slow(cx).map(Err),
         }
     }
 }

@@ -9,26 +9,13 @@ use std::{
 
 use tokio::time::{Instant, Sleep};
 
-use super::{ExchangeError, closed};
+use super::{ExchangeError, Sending, closed};
 use crate::{
-    body::{ClientError, Outbox, RequestBody},
+    body::{ClientError, Filled, Outbox, RequestBody},
     h1::{self, BodyLength, BodyReader, Fields, Method, ParsedResponse, ResponseError, ResponseParser},
     limits::{BUFFER, INTERIM_RESPONSES, LARGE_BUFFER},
     upstream::{Occupied, pool::Connection},
 };
-
-/// How far the request has been sent.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Sending {
-    /// More of the body is to come.
-    Body,
-    /// All is in the outbox.
-    Last,
-    /// All is written.
-    Done,
-    /// The upstream takes no more; it may have answered before it stopped listening.
-    Broken,
-}
 
 /// A request on its way and the response that comes back.
 pub(crate) struct H1Exchange {
@@ -161,15 +148,7 @@ impl H1Exchange {
         let Some(connection) = &mut self.connection else { return Poll::Ready(Ok(())) };
         loop {
             // A small body goes out with its head, in one write.
-            let mut starved = false;
-            while self.sending == Sending::Body && !starved && self.outbox.len() < BUFFER {
-                match request.poll_more(cx, &mut self.outbox) {
-                    Poll::Ready(Ok(true)) => self.sending = Sending::Last,
-                    Poll::Ready(Ok(false)) => {}
-                    Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
-                    Poll::Pending => starved = true,
-                }
-            }
+            let filled = self.sending.fill(cx, request, &mut self.outbox)?;
             match self.sending {
                 Sending::Done | Sending::Broken => return Poll::Ready(Ok(())),
                 Sending::Body if self.outbox.is_empty() => return Poll::Pending,
@@ -185,7 +164,7 @@ impl H1Exchange {
                 Poll::Pending => return Poll::Pending,
                 Poll::Ready(Err(_)) => self.sending = Sending::Broken,
                 Poll::Ready(Ok(())) if self.sending == Sending::Last => self.sending = Sending::Done,
-                Poll::Ready(Ok(())) if starved => return Poll::Pending,
+                Poll::Ready(Ok(())) if filled == Filled::Starved => return Poll::Pending,
                 Poll::Ready(Ok(())) => {}
             }
         }

@@ -13,7 +13,7 @@ use h2::{Reason, RecvStream, SendStream, client::ResponseFuture};
 use http::{HeaderMap, HeaderName, HeaderValue, Uri, header};
 use tokio::time::{Instant, Sleep};
 
-use super::{ExchangeError, closed};
+use super::{ExchangeError, Sending, closed};
 use crate::{
     body::{ClientError, Outbox, RequestBody},
     clock::Timer,
@@ -22,7 +22,6 @@ use crate::{
         BodyLength, Fields, HeadError, Method, Name, ParsedResponse, RequestHead, RequestTarget,
         ResponseError, ResponseFraming, ResponseHead, Scheme,
     },
-    limits::BUFFER,
     upstream::{Occupied, links::Slot},
     worker::Thread,
 };
@@ -65,19 +64,6 @@ pub(crate) fn request(
 
 fn has_trailers(te: &[u8]) -> bool {
     te.split(|byte| *byte == b',').any(|coding| coding.trim_ascii().eq_ignore_ascii_case(b"trailers"))
-}
-
-/// How far the request has been sent.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Sending {
-    /// More of the body is to come.
-    Body,
-    /// All is in the outbox.
-    Last,
-    /// All is on its way.
-    Done,
-    /// The upstream takes no more; it may have answered before it stopped listening.
-    Broken,
 }
 
 /// A request on its way and the response that comes back.
@@ -220,15 +206,7 @@ impl H2Exchange {
         request: &mut RequestBody<'_>,
     ) -> Poll<Result<(), ClientError>> {
         loop {
-            let mut starved = false;
-            while self.sending == Sending::Body && !starved && self.outbox.len() < BUFFER {
-                match request.poll_more(cx, &mut self.outbox) {
-                    Poll::Ready(Ok(true)) => self.sending = Sending::Last,
-                    Poll::Ready(Ok(false)) => {}
-                    Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
-                    Poll::Pending => starved = true,
-                }
-            }
+            self.sending.fill(cx, request, &mut self.outbox)?;
             match self.sending {
                 Sending::Done | Sending::Broken => return Poll::Ready(Ok(())),
                 Sending::Body if self.outbox.is_empty() => return Poll::Pending,
