@@ -1,14 +1,20 @@
 //! What a worker serves, compiled and ready: one [`Config`] is swapped in as a whole, and a request sees one.
 
-use std::{collections::HashMap, net::IpAddr, sync::Arc, time::Duration};
+use std::{
+    collections::{HashMap, HashSet},
+    net::IpAddr,
+    sync::Arc,
+    time::Duration,
+};
 
 use model::{
     Backend, BackendId, CompileError, CompileLimits, Epoch, HostIndex, Origin, PoolName, ProxyTrust,
-    Revision, RouteTable, TenantConfig, TenantId,
+    Revision, RouteId, RouteTable, TenantConfig, TenantId,
 };
 use rustls::sign::CertifiedKey;
 
 use crate::{
+    drain::TunnelRoute,
     tls::certificates::{TenantCertificates, certified_key},
     upstream::transport::ClientTls,
 };
@@ -42,6 +48,27 @@ impl Config {
             pool,
             default_certificate: None,
         }
+    }
+}
+
+/// The routes of a configuration, found by name.
+pub(crate) struct RouteSet<'c> {
+    config: &'c Config,
+    /// Of the tenants that were asked for.
+    routes: HashMap<&'c TenantId, HashSet<&'c RouteId>>,
+}
+
+impl<'c> RouteSet<'c> {
+    pub(crate) fn of(config: &'c Config) -> Self {
+        Self { config, routes: HashMap::new() }
+    }
+
+    /// Whether the tenant still has both the host and the route.
+    pub(crate) fn has(&mut self, route: &TunnelRoute) -> bool {
+        let Some((tenant, table)) = self.config.tenants.get_key_value(&route.tenant) else { return false };
+        let ids = || table.routes.routes().iter().map(|route| &route.id).collect();
+        self.config.hosts.owner(&route.host) == Some(tenant)
+            && self.routes.entry(tenant).or_insert_with(ids).contains(&route.route)
     }
 }
 

@@ -14,10 +14,11 @@ use tracing::debug;
 use crate::{
     buffer::ReadBuffer,
     drain::{Seat, Verdict},
-    h1::Scheme,
+    h1::{RequestError, RequestHead, Scheme, Upgrade},
     io::ClientIo,
     listen::{Admitted, over_limit},
     proxy::Hop,
+    serve::upgrade,
     stream,
     tls::Agreed,
     worker::Thread,
@@ -56,6 +57,33 @@ pub(crate) struct Arrival {
     pub(crate) peer: SocketAddr,
     /// Whether it passes on the connections of others, and then whether it must say whose.
     pub(crate) introduces: Option<bool>,
+}
+
+/// A request as it was read from a stream of HTTP/2 or HTTP/3.
+#[derive(Debug)]
+pub(crate) struct StreamRequest {
+    /// That of an extended CONNECT is the upgrade's that it stands for.
+    pub(crate) head: RequestHead,
+    /// Bytes of the body that the head declares.
+    pub(crate) length: Option<u64>,
+    /// What an extended CONNECT asks for.
+    pub(crate) upgrade: Option<Upgrade>,
+}
+
+impl StreamRequest {
+    /// # Errors
+    /// [`RequestError::ConnectBody`]: what follows an extended CONNECT is no body.
+    pub(crate) fn new(
+        mut head: RequestHead,
+        length: Option<u64>,
+        extended: bool,
+    ) -> Result<Self, RequestError> {
+        if extended && length.is_some_and(|length| length > 0) {
+            return Err(RequestError::ConnectBody);
+        }
+        let upgrade = extended.then(|| upgrade::ask_for_websocket(&mut head));
+        Ok(Self { head, length, upgrade })
+    }
 }
 
 /// Serves a connection to its end.

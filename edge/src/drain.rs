@@ -3,8 +3,8 @@
 //! ```text
 //!            drain, age, retire_above            protocol allows it           deadline
 //! Stay ------------------------------> Retire ----------------------> (end)
-//!                                        |  idle past what we advertised
-//!                                        +----------------------> CloseIdle --> (end)
+//!                                        |  idle past what we advertised; a tunnel's turn
+//!                                        +----------------------> Leave --> (end)
 //!                                        |  deadline
 //!                                        +----------------------> Abort --> (end)
 //! ```
@@ -13,7 +13,8 @@
 //! retired connection answers its next request with `Connection: close`; one that stays idle is closed once it
 //! has been idle for longer than the `Keep-Alive: timeout` that we advertised, when a careful client no longer
 //! uses it. HTTP/2 says GOAWAY and finishes its streams; HTTP/3, too, and goes on
-//! serving what was sent before the client heard of it. Tunnels have no such moment: they end at the deadline.
+//! serving what was sent before the client heard of it. Tunnels have no such moment: they end at the deadline, and those
+//! that can say goodbye (WebSocket) are told to in good time before it, one by one.
 
 use std::{
     cell::{Cell, RefCell},
@@ -22,6 +23,8 @@ use std::{
     task::{Context, Waker},
     time::Duration,
 };
+
+use model::{RouteId, TenantId};
 
 use crate::{clock::Clock, limits::LIMITS};
 
@@ -32,8 +35,8 @@ pub(crate) enum Verdict {
     Stay,
     /// Finish what runs and end: `Connection: close` on the next response, GOAWAY.
     Retire,
-    /// End now if no request runs.
-    CloseIdle,
+    /// End as soon as that cuts nothing: no request runs, no message of a WebSocket is under way.
+    Leave,
     /// End now.
     Abort,
 }
@@ -43,12 +46,23 @@ pub(crate) enum Verdict {
 pub(crate) struct Life {
     /// When it was accepted.
     pub(crate) born_ms: u64,
-    /// Since when no request runs on it; `None` while one does.
-    pub(crate) idle_since_ms: Option<u64>,
+    /// What it is busy with.
+    pub(crate) doing: Doing,
     /// Drawn at its birth, 0 to 999: spreads what would otherwise happen at once.
     pub(crate) jitter_permille: u64,
     /// Picked to relieve a hot worker.
     pub(crate) retired: bool,
+}
+
+/// What a connection is busy with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Doing {
+    /// Nothing, since then.
+    Idle { since_ms: u64 },
+    /// Requests.
+    Requests,
+    /// A tunnel. One whose route is gone drains by itself: since when, and until when.
+    Tunnel { drain: Option<(u64, u64)> },
 }
 
 /// What holds for all connections of a thread.
@@ -75,25 +89,51 @@ pub(crate) fn verdict(life: &Life, policy: &Policy, now_ms: u64) -> Verdict {
     {
         verdict = Verdict::Retire;
     }
-    if let Some((began, deadline)) = policy.drain {
+    if let Some((began, deadline)) = ends(life, policy) {
         if now_ms >= deadline {
             return Verdict::Abort;
         }
         verdict = Verdict::Retire;
-        // The last tenth of the drain: idle connections go one by one, not all at its end, so that their
-        // clients do not come back all at once.
-        let spread = deadline.saturating_sub(began) / 10;
-        if life.idle_since_ms.is_some() && now_ms >= deadline - spread * life.jitter_permille / 1_000 {
-            return Verdict::CloseIdle;
+        let length = deadline.saturating_sub(began);
+        // One by one, so that their clients do not come back all at once.
+        let turn = match life.doing {
+            Doing::Requests => None,
+            // In the last tenth of the drain.
+            Doing::Idle { .. } => Some(deadline - length / 10 * life.jitter_permille / 1_000),
+            // After half of it, in which it may end by itself, and before the last fifth, in which both sides answer.
+            Doing::Tunnel { .. } => Some(began + length / 2 + length * 3 / 10 * life.jitter_permille / 1_000),
+        };
+        if turn.is_some_and(|turn| now_ms >= turn) {
+            return Verdict::Leave;
         }
     }
     let patience = u64::try_from(LIMITS.advertised_idle.as_millis()).unwrap_or(u64::MAX) + IDLE_MARGIN_MS;
-    match life.idle_since_ms {
-        Some(since) if verdict == Verdict::Retire && now_ms.saturating_sub(since) >= patience => {
-            Verdict::CloseIdle
+    match life.doing {
+        Doing::Idle { since_ms }
+            if verdict == Verdict::Retire && now_ms.saturating_sub(since_ms) >= patience =>
+        {
+            Verdict::Leave
         }
         _ => verdict,
     }
+}
+
+/// When the drain that ends it began and when it must be over: the thread's or its own.
+fn ends(life: &Life, policy: &Policy) -> Option<(u64, u64)> {
+    let own = match life.doing {
+        Doing::Tunnel { drain } => drain,
+        Doing::Idle { .. } | Doing::Requests => None,
+    };
+    policy.drain.into_iter().chain(own).min_by_key(|(_, deadline)| *deadline)
+}
+
+/// The route that a tunnel was opened by.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct TunnelRoute {
+    pub(crate) tenant: TenantId,
+    /// Without a port.
+    pub(crate) host: String,
+    pub(crate) route: RouteId,
 }
 
 struct Entry {
@@ -101,6 +141,8 @@ struct Entry {
     life: Cell<Life>,
     verdict: Cell<Verdict>,
     waker: RefCell<Option<Waker>>,
+    /// If it is a tunnel.
+    route: RefCell<Option<Box<TunnelRoute>>>,
 }
 
 /// The connections of one thread.
@@ -130,12 +172,14 @@ impl Registry {
     pub(crate) fn enter(self: &Rc<Self>, jitter_permille: u64) -> Seat {
         let now = self.clock.now_ms();
         let mut entries = self.entries.borrow_mut();
-        let life = Life { born_ms: now, idle_since_ms: Some(now), jitter_permille, retired: false };
+        let doing = Doing::Idle { since_ms: now };
+        let life = Life { born_ms: now, doing, jitter_permille, retired: false };
         let entry = Rc::new(Entry {
             place: Cell::new(entries.len()),
             life: Cell::new(life),
             verdict: Cell::new(verdict(&life, &self.policy.get(), now)),
             waker: RefCell::new(None),
+            route: RefCell::new(None),
         });
         entries.push(Rc::clone(&entry));
         Seat { registry: Rc::clone(self), entry }
@@ -149,6 +193,21 @@ impl Registry {
         policy.drain = Some(policy.drain.map_or((now, end), |(began, earlier)| (began, end.min(earlier))));
         self.policy.set(policy);
         self.sweep();
+    }
+
+    /// Begins to drain the tunnels whose routes are gone.
+    pub(crate) fn drain_tunnels(&self, deadline: Duration, mut is_gone: impl FnMut(&TunnelRoute) -> bool) {
+        let now = self.clock.now_ms();
+        let end = now.saturating_add(u64::try_from(deadline.as_millis()).unwrap_or(u64::MAX));
+        for entry in self.entries.borrow().iter() {
+            if let Some(route) = &*entry.route.borrow()
+                && let life @ Life { doing: Doing::Tunnel { drain: None }, .. } = entry.life.get()
+                && is_gone(route)
+            {
+                let doing = Doing::Tunnel { drain: Some((now, end)) };
+                entry.life.set(Life { doing, ..life });
+            }
+        }
     }
 
     /// Sets the age at which connections retire.
@@ -214,13 +273,23 @@ pub(crate) struct Seat {
 impl Seat {
     /// A request begins.
     pub(crate) fn busy(&self) {
-        self.entry.life.set(Life { idle_since_ms: None, ..self.entry.life.get() });
+        self.set_doing(Doing::Requests);
+    }
+
+    /// It is a tunnel from now on.
+    pub(crate) fn tunnel(&self, route: TunnelRoute) {
+        *self.entry.route.borrow_mut() = Some(Box::new(route));
+        self.set_doing(Doing::Tunnel { drain: None });
     }
 
     /// No request runs any more.
     pub(crate) fn idle(&self) {
         let now = self.registry.clock.now_ms();
-        self.entry.life.set(Life { idle_since_ms: Some(now), ..self.entry.life.get() });
+        self.set_doing(Doing::Idle { since_ms: now });
+    }
+
+    fn set_doing(&self, doing: Doing) {
+        self.entry.life.set(Life { doing, ..self.entry.life.get() });
     }
 
     /// What to do now.

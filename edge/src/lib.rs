@@ -37,6 +37,7 @@ pub mod static_config;
 mod stream;
 mod tls;
 mod upstream;
+mod websocket;
 mod worker;
 
 pub use config::{Config, PoolSettings, TenantTable};

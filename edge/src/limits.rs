@@ -185,6 +185,9 @@ pub const COMMANDS: usize = 64;
 /// 1xx responses before the final one: more than any server sends, and each one begins the wait for the next anew.
 pub const INTERIM_RESPONSES: u32 = 16;
 
+/// How long each side of a WebSocket that has to go may take to answer our Close: ten round trips of the slowest link.
+pub const WEBSOCKET_GOODBYE: Duration = Duration::from_secs(5);
+
 /// The kernel asks a silent client whether it is still there after this, three times at this distance: a client that
 /// lost its network holds a connection for two minutes at most.
 pub const TCP_KEEPALIVE: Duration = Duration::from_secs(30);

@@ -8,6 +8,7 @@ mod edit;
 pub(crate) mod local;
 pub(crate) mod record;
 pub(crate) mod refusal;
+pub(crate) mod upgrade;
 
 use std::{borrow::Cow, rc::Rc, time::Duration};
 
@@ -19,7 +20,7 @@ use crate::{
     body::{Outbox, RequestBody},
     config::{Config, TenantTable},
     date,
-    downstream::Client,
+    downstream::{Client, tunnel::Tunnel},
     grpc,
     h1::{
         Name, Outgoing, Persistence, RequestHead, RequestTarget, ResponseFraming, ResponseHead, Upgrade,
@@ -61,7 +62,7 @@ pub(crate) enum ReplyBody<'c> {
     /// What the upstream sends.
     Upstream(Box<Relay<'c>>),
     /// The upstream changed protocols.
-    Tunnel(Box<Exchange>),
+    Tunnel(Box<Tunnel>),
 }
 
 /// A response that is still coming, and the request that may still be going.
@@ -165,14 +166,14 @@ fn find<'t>(config: &'t Config, client: &Client, head: &RequestHead) -> Result<P
 enum Answer {
     Local(Cow<'static, [u8]>),
     Upstream(Box<(Exchange, ResponseFraming)>),
-    Tunnel(Box<Exchange>),
+    Tunnel(Box<Tunnel>),
 }
 
 impl Answer {
     fn with_request(self, request: RequestBody<'_>) -> ReplyBody<'_> {
         match self {
             Self::Local(body) => ReplyBody::Local(body),
-            Self::Tunnel(exchange) => ReplyBody::Tunnel(exchange),
+            Self::Tunnel(tunnel) => ReplyBody::Tunnel(tunnel),
             Self::Upstream(upstream) => {
                 let (exchange, framing) = *upstream;
                 ReplyBody::Upstream(Box::new(Relay { exchange, request, framing, ended: false, sent: 0 }))
@@ -368,11 +369,11 @@ async fn attempt(
     record.upstream_answered();
     let (mut head, framing) = (parsed.head, parsed.framing);
     if head.status() == 101 {
-        if incoming.upgrade.is_none() {
-            return Err(Failure { refusal: Refusal::UnaskedUpgrade, unsent: false });
-        }
-        return Ok((head, Answer::Tunnel(Box::new(exchange))));
+        let tunnel = upgrade::switch(exchange, &mut head, incoming, to.place);
+        let tunnel = tunnel.map_err(|refusal| Failure { refusal, unsent: false })?;
+        return Ok((head, Answer::Tunnel(Box::new(tunnel))));
     }
+    upgrade::allow(incoming, head.status()).map_err(|refusal| Failure { refusal, unsent: false })?;
     head.fields.remove_known(Name::Server);
     if is_slow_stream(&head) {
         exchange.set_patience(LIMITS.tunnel_idle);

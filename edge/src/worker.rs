@@ -18,8 +18,8 @@ use crate::{
     accesslog::Logger,
     admit::Door,
     clock::Clock,
-    config::{Config, PoolSettings},
-    drain::Registry,
+    config::{Config, PoolSettings, RouteSet},
+    drain::{Registry, TunnelRoute},
     limits::{COMMANDS, Limits, TICK},
     listen::Acceptors,
     metrics::Counters,
@@ -189,7 +189,11 @@ async fn run(thread: Rc<Thread>, mut inbox: mpsc::Receiver<Command>) {
                     let _gone = done.send(());
                 }
                 Command::Configured => {
-                    thread.registry.limit_age(thread.config().pool.max_connection_age);
+                    let config = thread.config();
+                    thread.registry.limit_age(config.pool.max_connection_age);
+                    let mut routes = RouteSet::of(&config);
+                    let is_gone = |route: &TunnelRoute| !routes.has(route);
+                    thread.registry.drain_tunnels(config.pool.drain_deadline, is_gone);
                 }
                 Command::Drain { deadline, begun } => {
                     let ends = Instant::now() + deadline;

@@ -17,7 +17,7 @@ use tokio::io::AsyncWrite;
 use body::BodyState;
 pub(crate) use body::H1Body;
 
-use super::{Client, tunnel};
+use super::{Client, tunnel::Tunnel};
 use crate::{
     body::{Outbox, RequestBody},
     buffer::ReadBuffer,
@@ -30,7 +30,6 @@ use crate::{
     io::ClientIo,
     limits::{LARGE_BUFFER, Limits},
     serve::{Incoming, Reply, ReplyBody, local, record, refusal::Refusal, serve_request},
-    upstream::exchange::Exchange,
     worker::Thread,
 };
 
@@ -71,7 +70,7 @@ enum After {
     /// Nothing more to say.
     Close,
     /// It is a tunnel now.
-    Tunnel(Box<Exchange>),
+    Tunnel(Box<Tunnel>),
 }
 
 /// Serves requests until one side has enough.
@@ -100,12 +99,9 @@ pub(crate) async fn serve(thread: &Rc<Thread>, io: ClientIo, client: &Client, se
                 return End::Closed;
             }
             After::Close => return End::Closed,
-            After::Tunnel(exchange) => {
-                if let Some((connection, _occupied)) = exchange.into_tunnel() {
-                    thread.counters.tunnels.add(1);
-                    let (io, input) = (wire.io.into_inner(), wire.input.into_inner());
-                    Box::pin(tunnel::run(thread, io, input, connection, seat)).await;
-                }
+            After::Tunnel(tunnel) => {
+                let (io, input) = (wire.io.into_inner(), wire.input.into_inner());
+                Box::pin(tunnel.run(thread, io, input, seat)).await;
                 return End::Closed;
             }
         }
@@ -181,7 +177,7 @@ impl Wire {
                     }
                     if waiting {
                         // A request that came since the runtime last looked will wake us.
-                        if (late || verdict == Verdict::CloseIdle) && !self.io.borrow().has_input() {
+                        if (late || verdict == Verdict::Leave) && !self.io.borrow().has_input() {
                             return Poll::Ready(Next::Closed);
                         }
                         self.input.borrow_mut().release();
@@ -256,7 +252,7 @@ impl Wire {
                 After::Close
             }
             reply::Written::Whole { .. } => After::Linger,
-            reply::Written::Tunnel(exchange) => After::Tunnel(exchange),
+            reply::Written::Tunnel(tunnel) => After::Tunnel(tunnel),
             reply::Written::Broken => After::Close,
         }
     }

@@ -4,6 +4,7 @@
 
 mod body;
 pub(crate) mod request;
+mod tunnel;
 
 use std::{
     cell::Cell,
@@ -16,17 +17,18 @@ use std::{
 
 use hyper::{body::Incoming as HyperBody, server::conn::http2, service::service_fn};
 use hyper_util::rt::TokioIo;
+use tokio::task::spawn_local;
 
 pub(crate) use body::{H2Body, H2Reply};
 
-use super::Client;
+use super::{Client, StreamRequest};
 use crate::{
     buffer::ReadBuffer,
     drain::{Seat, Verdict},
     gather::Gather,
     h1::{ResponseHead, Version},
     io::ClientIo,
-    serve::{Incoming, local, record, refusal::Refusal, serve_request},
+    serve::{Incoming, Reply, ReplyBody, local, record, refusal::Refusal, serve_request},
     worker::Thread,
 };
 
@@ -41,7 +43,7 @@ where
 {
     fn execute(&self, future: F) {
         // The task ends with its stream; nobody waits for it.
-        drop(tokio::task::spawn_local(future));
+        drop(spawn_local(future));
     }
 }
 
@@ -50,6 +52,8 @@ where
 pub(crate) struct Streams {
     /// Streams that are open.
     open: Cell<usize>,
+    /// Those of them that are tunnels, which bound their silence themselves.
+    tunnels: Cell<usize>,
     /// When a stream was last opened or a body moved, in either direction.
     moved_ms: Cell<u64>,
 }
@@ -70,11 +74,34 @@ impl OpenStream {
         streams.moved(now_ms);
         Self(Rc::clone(streams))
     }
+
+    /// The same stream as a tunnel, which outlives its reply.
+    fn tunnel(&self) -> OpenTunnel {
+        let streams = &self.0;
+        streams.tunnels.set(streams.tunnels.get() + 1);
+        OpenTunnel(Self::new(streams, streams.moved_ms.get()))
+    }
 }
 
 impl Drop for OpenStream {
     fn drop(&mut self) {
         self.0.open.set(self.0.open.get() - 1);
+    }
+}
+
+/// A stream that has become a tunnel.
+pub(crate) struct OpenTunnel(OpenStream);
+
+impl OpenTunnel {
+    fn moved(&self, now_ms: u64) {
+        self.0.0.moved(now_ms);
+    }
+}
+
+impl Drop for OpenTunnel {
+    fn drop(&mut self) {
+        let streams = &self.0.0;
+        streams.tunnels.set(streams.tunnels.get() - 1);
     }
 }
 
@@ -112,6 +139,8 @@ pub(super) async fn serve(
         // that are gone.
         .keep_alive_interval(None)
         .auto_date_header(false)
+        // WebSocket (RFC 8441).
+        .enable_connect_protocol()
         .serve_connection(TokioIo::new(gather.clone()), service);
     let mut connection = pin!(connection);
 
@@ -151,10 +180,11 @@ pub(super) async fn serve(
         if late && busy {
             let silent = timer.now_ms().saturating_sub(streams.moved_ms.get());
             let limit = u64::try_from(limits.tunnel_idle.as_millis()).unwrap_or(u64::MAX);
-            if silent >= limit {
+            if silent >= limit && streams.tunnels.get() == 0 {
                 return Poll::Ready(());
             }
-            timer.set(std::time::Duration::from_millis(limit - silent));
+            let left = if silent >= limit { limit } else { limit - silent };
+            timer.set(std::time::Duration::from_millis(left));
             return timer.poll(cx);
         }
         if (late || verdict >= Verdict::Retire) && !retiring {
@@ -174,16 +204,24 @@ pub(super) async fn serve(
 async fn answer(
     thread: &Rc<Thread>,
     client: &Client,
-    request: http::Request<HyperBody>,
+    mut request: http::Request<HyperBody>,
     stream: OpenStream,
 ) -> http::Response<H2Reply> {
+    let upgraded = hyper::upgrade::on(&mut request);
     let (parts, body) = request.into_parts();
     let reply = match request::convert(&parts, &thread.limits) {
-        Ok((head, length)) => {
+        Ok(StreamRequest { head, length, upgrade }) => {
             let method = head.method();
             let body = H2Body::request(thread, body, &head, length, &stream);
-            let reply = serve_request(thread, client, Incoming { head, body, upgrade: None }).await;
-            H2Reply::new(thread, reply, method, stream)
+            let reply = serve_request(thread, client, Incoming { head, body, upgrade }).await;
+            match reply {
+                Reply { head, body: ReplyBody::Tunnel(tunnel), record } => {
+                    let open = stream.tunnel();
+                    drop(spawn_local(tunnel::run(Rc::clone(thread), upgraded, tunnel, open)));
+                    H2Reply::tunnel(head, record, stream)
+                }
+                reply => H2Reply::new(thread, reply, method, stream),
+            }
         }
         Err(refusal) => {
             let (head, bytes) = local::refuse_unread(&refusal);

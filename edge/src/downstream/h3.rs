@@ -10,6 +10,7 @@ mod control;
 mod frames;
 mod reply;
 mod request;
+mod tunnel;
 
 use std::{
     cell::{Cell, RefCell},
@@ -28,16 +29,18 @@ pub(crate) use body::H3Body;
 use frames::{Broken, Frames};
 use reply::Answer;
 
-use super::Client;
+use super::{Client, StreamRequest};
 use crate::{
+    body::RequestBody,
     clock::Timer,
     drain::{Seat, Verdict},
     h1::{Scheme, Version},
     h3::{Code, FrameKind, VARINT_MAX, write_frame_header, write_settings, write_varint},
     limits::{H3_UNI_STREAMS_EVER, QUIC_QUIET},
     listen::Admitted,
+    metrics::Outcome,
     quic::Unproved,
-    serve::{Incoming, local, record, refusal::Refusal, serve_request},
+    serve::{Incoming, Reply, ReplyBody, local, record, refusal::Refusal, serve_request},
     worker::Thread,
 };
 
@@ -394,7 +397,7 @@ async fn serve_request_stream(
         Ok(Err(Broken::Head(error))) => Err(request::Fault::Refused(Refusal::Request(error.into()))),
         Err(_expired) => Err(request::Fault::Refused(Refusal::HeadTimeout)),
     };
-    let (head, declared) = match read {
+    let StreamRequest { head, length, upgrade } = match read {
         Ok(read) => read,
         Err(request::Fault::Malformed(error)) => {
             record::unread(thread, client, &Refusal::Request(error));
@@ -407,7 +410,20 @@ async fn serve_request_stream(
         }
     };
     let method = head.method();
-    let body = H3Body::request(link, frames, &head, declared);
-    let reply = serve_request(thread, client, Incoming { head, body, upgrade: None }).await;
-    answer.reply(link, &timer, reply, method).await
+    if upgrade.is_none() {
+        let body = H3Body::request(link, frames, &head, length);
+        let reply = serve_request(thread, client, Incoming { head, body, upgrade }).await;
+        return answer.reply(link, &timer, reply, method).await;
+    }
+    let reply = serve_request(thread, client, Incoming { head, body: RequestBody::Empty, upgrade }).await;
+    match reply {
+        Reply { head, body: ReplyBody::Tunnel(tunnel), mut record } => {
+            answer.begin(&timer, limits, &head).await?;
+            record.finished(Outcome::Forwarded);
+            drop(record);
+            tunnel::run(link, *tunnel, answer, frames).await;
+            Ok(())
+        }
+        reply => answer.reply(link, &timer, reply, method).await,
+    }
 }

@@ -240,6 +240,12 @@ impl ResponseHead {
         self.status
     }
 
+    /// Answers with another status, 100 to 599 or else 500, and its standard reason phrase.
+    pub fn set_status(&mut self, status: u16) {
+        self.status = if (100..600).contains(&status) { status } else { 500 };
+        self.reason = Span::default();
+    }
+
     /// The reason phrase of the upstream, or the standard one where it sent none.
     #[must_use]
     pub fn reason(&self) -> &[u8] {

@@ -9,6 +9,8 @@ use super::{
 const QPACK_MAX_TABLE_CAPACITY: u64 = 0x01;
 const MAX_FIELD_SECTION_SIZE: u64 = 0x06;
 const QPACK_BLOCKED_STREAMS: u64 = 0x07;
+/// RFC 9220 section 5.
+const ENABLE_CONNECT_PROTOCOL: u64 = 0x08;
 
 /// Settings in one frame: ten times what any client sends.
 const MOST: usize = 64;
@@ -49,13 +51,14 @@ impl Settings {
     }
 }
 
-/// Appends the SETTINGS frame of a server that uses no dynamic table.
+/// Appends the SETTINGS frame of a server that uses no dynamic table and serves extended CONNECT.
 pub fn write_settings(out: &mut Vec<u8>, max_field_section: u64) {
     let mut payload = Vec::new();
     for (id, value) in [
         (QPACK_MAX_TABLE_CAPACITY, 0),
         (MAX_FIELD_SECTION_SIZE, max_field_section),
         (QPACK_BLOCKED_STREAMS, 0),
+        (ENABLE_CONNECT_PROTOCOL, 1),
     ] {
         write_varint(&mut payload, id);
         write_varint(&mut payload, value);

@@ -62,6 +62,9 @@ pub(crate) enum Refusal {
     /// The upstream changed protocols, unasked.
     #[error("the upstream changed protocols without being asked")]
     UnaskedUpgrade,
+    /// The upstream was to change to WebSocket and did something else.
+    #[error("the upstream did not change to WebSocket")]
+    NotSwitched,
     /// The upstream did not answer in time.
     #[error("the upstream did not answer in time")]
     UpstreamTimeout,
@@ -91,7 +94,8 @@ impl Refusal {
             | Self::NotHttp2
             | Self::UpstreamClosed(_)
             | Self::BadResponse(_)
-            | Self::UnaskedUpgrade => 502,
+            | Self::UnaskedUpgrade
+            | Self::NotSwitched => 502,
             Self::Unresolved | Self::Overload(_) => 503,
             Self::ConnectTimeout | Self::UpstreamTimeout => 504,
         }
@@ -116,6 +120,7 @@ impl Refusal {
             Self::UpstreamClosed(_) => "upstream_closed",
             Self::BadResponse(_) => "bad_response",
             Self::UnaskedUpgrade => "unasked_upgrade",
+            Self::NotSwitched => "not_switched",
             Self::UpstreamTimeout => "upstream_timeout",
             Self::Client(ClientError::Gone) => "client_gone",
             Self::Client(ClientError::Malformed) => "client_body",

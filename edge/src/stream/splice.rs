@@ -43,15 +43,15 @@ pub(super) async fn run(
     mut upstream: Connection,
     seat: &Seat,
 ) -> Moved {
-    let mut up = Way::new(input);
-    let mut down = Way::new(std::mem::take(&mut upstream.input));
+    let mut up = Way::opaque(input);
+    let mut down = Way::opaque(std::mem::take(&mut upstream.input));
     let timer = thread.clock.timer();
     timer.set(thread.limits.tunnel_idle);
     let mut moved = Moved { received: 0, sent: 0, ended: Ended::Whole };
     moved.ended = poll_fn(|cx| {
-        let (mut received, mut sent) = (0, 0);
-        let upward = up.poll(cx, Pin::new(&mut io), Pin::new(&mut upstream.stream), &mut received);
-        let downward = down.poll(cx, Pin::new(&mut upstream.stream), Pin::new(&mut io), &mut sent);
+        let upward = up.poll(cx, Pin::new(&mut io), Pin::new(&mut upstream.stream));
+        let downward = down.poll(cx, Pin::new(&mut upstream.stream), Pin::new(&mut io));
+        let (received, sent) = (up.take_moved(), down.take_moved());
         thread.counters.bytes_in.add(received);
         thread.counters.bytes_out.add(sent);
         moved.received += received;

@@ -14,10 +14,10 @@ use crate::{
     tls,
 };
 
-type Body = http_body_util::combinators::UnsyncBoxBody<Bytes, std::convert::Infallible>;
-type Sender = http2::SendRequest<Body>;
+pub(crate) type Body = http_body_util::combinators::UnsyncBoxBody<Bytes, std::convert::Infallible>;
+pub(crate) type Sender = http2::SendRequest<Body>;
 
-async fn prior_knowledge(edge: &Edge) -> Sender {
+pub(crate) async fn prior_knowledge(edge: &Edge) -> Sender {
     over(TcpStream::connect(edge.at(80)).await.unwrap()).await
 }
 
@@ -27,7 +27,7 @@ async fn over(io: impl tokio::io::AsyncRead + tokio::io::AsyncWrite + Send + Unp
     sender
 }
 
-fn empty() -> Body {
+pub(crate) fn empty() -> Body {
     Full::default().boxed_unsync()
 }
 
@@ -35,11 +35,11 @@ fn full(bytes: impl Into<Bytes>) -> Body {
     Full::new(bytes.into()).boxed_unsync()
 }
 
-fn get(path: &str) -> Request<Body> {
+pub(crate) fn get(path: &str) -> Request<Body> {
     Request::get(format!("http://a.test{path}")).body(empty()).unwrap()
 }
 
-async fn ask(sender: &mut Sender, request: Request<Body>) -> Response<Bytes> {
+pub(crate) async fn ask(sender: &mut Sender, request: Request<Body>) -> Response<Bytes> {
     let (parts, body) = sender.send_request(request).await.unwrap().into_parts();
     Response::from_parts(parts, body.collect().await.unwrap().to_bytes())
 }

@@ -17,3 +17,4 @@ mod streams;
 mod support;
 mod tls;
 mod upstreams;
+mod websocket;

@@ -207,7 +207,7 @@ pub(crate) fn proxy(upstream: &Upstream) -> String {
 
 /// What an upstream received, and how it answers.
 pub(crate) struct Exchange {
-    stream: TcpStream,
+    pub(crate) stream: TcpStream,
     pending: Vec<u8>,
     /// The number of the connection, from 0.
     pub(crate) connection: usize,

@@ -11,12 +11,13 @@ use tokio::io::AsyncWrite;
 use super::{Wire, open_ended};
 use crate::{
     body::Outbox,
+    downstream::tunnel::Tunnel,
     drain::{Seat, Verdict},
     h1::{BodyLength, Method, Outgoing, Persistence, ResponseHead, Version, write_response},
     limits::{BUFFER, LARGE_BUFFER},
     metrics::Outcome,
     serve::{Relay, Reply, ReplyBody, local::has_body},
-    upstream::exchange::{Exchange, ExchangeError},
+    upstream::exchange::ExchangeError,
 };
 
 /// The client takes nothing any more, or is gone.
@@ -36,7 +37,7 @@ pub(super) enum Written {
     /// To its end; whether the connection can live on.
     Whole { stay: bool },
     /// Its head; the rest is a tunnel.
-    Tunnel(Box<Exchange>),
+    Tunnel(Box<Tunnel>),
     /// Not to its end.
     Broken,
 }
@@ -101,13 +102,13 @@ impl Wire {
                     }
                 }
             }
-            ReplyBody::Tunnel(exchange) => {
+            ReplyBody::Tunnel(tunnel) => {
                 let outgoing = Outgoing { body: BodyLength::None, persistence: Persistence::Upgrade };
                 write_response(&mut outbox.bytes, &head, outgoing);
                 match self.flush(outbox).await {
                     Ok(()) => {
                         record.finished(Outcome::Forwarded);
-                        Written::Tunnel(exchange)
+                        Written::Tunnel(tunnel)
                     }
                     Err(Stuck) => Written::Broken,
                 }

@@ -17,7 +17,7 @@ use crate::{
     grpc,
     h1::{BodyLength, Fields, Method, Name, RequestHead, ResponseHead},
     metrics::Outcome,
-    serve::{Reply, ReplyBody, local::has_body},
+    serve::{Reply, ReplyBody, local::has_body, record::Record},
     upstream::exchange::ExchangeError,
     worker::Thread,
 };
@@ -89,7 +89,7 @@ impl H2Body {
 pub(crate) struct H2Reply {
     head: ResponseHead,
     body: Option<ReplyBody<'static>>,
-    record: Option<crate::serve::record::Record>,
+    record: Option<Record>,
     length: Option<u64>,
     stream: OpenStream,
     thread: Option<Rc<Thread>>,
@@ -123,7 +123,7 @@ impl H2Reply {
                 (BodyLength::Length(length), _) => (Some(ReplyBody::Upstream(relay)), Some(length)),
                 (BodyLength::Chunked | BodyLength::UntilClose, _) => (Some(ReplyBody::Upstream(relay)), None),
             },
-            // Nothing asks for an upgrade by HTTP/2.
+            // See `tunnel`.
             ReplyBody::Tunnel(_) => (None, None),
         };
         head.fields.remove_known(Name::ContentLength);
@@ -140,6 +140,12 @@ impl H2Reply {
             reply.finish_empty();
         }
         reply
+    }
+
+    /// The head after which the stream is a tunnel; what moves there is no body.
+    pub(super) fn tunnel(head: ResponseHead, mut record: Record, stream: OpenStream) -> Self {
+        record.finished(Outcome::Forwarded);
+        Self { head, body: None, record: None, length: None, stream, thread: None }
     }
 
     pub(super) fn local(head: ResponseHead, bytes: Cow<'static, [u8]>, stream: OpenStream) -> Self {

@@ -1,22 +1,27 @@
 //! HTTP/2 heads to ours and back (RFC 9113 section 8.3).
 
 use http::{HeaderMap, HeaderName, HeaderValue, header, request::Parts};
+use hyper::ext::Protocol;
 
 use super::{Refused, VERSION};
 use crate::{
+    downstream::StreamRequest,
     h1::{BodyLength, Fields, FramingError, HeadError, Name, RequestError, RequestHead},
     limits::Limits,
     serve::refusal::Refusal,
 };
 
-/// The head of a request, checked as strictly as one that came by HTTP/1, and the length that it declares.
+/// The request, its head checked as strictly as one that came by HTTP/1.
 ///
 /// # Errors
 /// The refusal.
-pub(super) fn convert(parts: &Parts, limits: &Limits) -> Refused<(RequestHead, Option<u64>)> {
-    if parts.method == http::Method::CONNECT {
+pub(super) fn convert(parts: &Parts, limits: &Limits) -> Refused<StreamRequest> {
+    // RFC 8441: a CONNECT that names a protocol is that protocol's upgrade.
+    let extended = parts.method == http::Method::CONNECT;
+    if extended && parts.extensions.get::<Protocol>().is_none_or(|asked| asked.as_str() != "websocket") {
         return Err(RequestError::Connect.into());
     }
+    let method = if extended { "GET" } else { parts.method.as_str() };
     if parts.headers.len() > limits.head_fields {
         return Err(RequestError::Head(HeadError::TooManyFields).into());
     }
@@ -30,7 +35,7 @@ pub(super) fn convert(parts: &Parts, limits: &Limits) -> Refused<(RequestHead, O
         (None, None) => return Err(RequestError::HostMissing.into()),
     };
     let target = parts.uri.path_and_query().map_or("/", |t| t.as_str());
-    let mut head = RequestHead::from_parts(parts.method.as_str(), authority, target, VERSION)?;
+    let mut head = RequestHead::from_parts(method, authority, target, VERSION)?;
     let mut cookie = Vec::new();
     for (name, value) in &parts.headers {
         match *name {
@@ -61,7 +66,7 @@ pub(super) fn convert(parts: &Parts, limits: &Limits) -> Refused<(RequestHead, O
             Some(length.ok_or(RequestError::Framing(FramingError::Length))?)
         }
     };
-    Ok((head, length))
+    Ok(StreamRequest::new(head, length, extended)?)
 }
 
 fn one<'h>(headers: &'h HeaderMap, name: &HeaderName, repeated: RequestError) -> Refused<Option<&'h [u8]>> {

@@ -82,7 +82,7 @@ impl H3Body {
                 }
                 self.link.thread.counters.bytes_in.add(count as u64);
                 out.data(self.frames.data());
-                self.frames.consume();
+                self.frames.consume(count);
                 Poll::Ready(Ok(false))
             }
             // The request is whole when its stream ends, and nothing may come in between.

@@ -104,11 +104,12 @@ impl Frames {
         &self.input.filled()[..self.data]
     }
 
-    /// Forgets the data.
-    pub(super) fn consume(&mut self) {
-        self.input.consume(self.data);
+    /// Forgets the first `count` bytes of the data; the others come again.
+    pub(super) fn consume(&mut self, count: usize) {
+        let count = count.min(self.data);
+        self.input.consume(count);
         if let State::Data { left } = &mut self.state {
-            *left -= self.data as u64;
+            *left -= count as u64;
         }
         self.data = 0;
         self.input.release();
@@ -149,8 +150,8 @@ impl Frames {
                 }
                 State::Head { length } if length <= self.input.len() => {
                     let section = SectionLimits {
-                        // The four pseudo-headers come on top.
-                        fields: limits.head_fields + 4,
+                        // The five pseudo-headers come on top.
+                        fields: limits.head_fields + 5,
                         bytes: limits.head_bytes,
                     };
                     let lines = FieldLines::decode(&self.input.filled()[..length], section);

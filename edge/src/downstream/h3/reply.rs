@@ -52,9 +52,26 @@ impl Answer {
         }
     }
 
-    fn finish(&mut self) {
+    pub(super) fn finish(&mut self) {
         self.ended = true;
         let _ended = self.send.finish();
+    }
+
+    /// Writes the head of a reply whose body is a tunnel.
+    pub(super) async fn begin(
+        &mut self,
+        timer: &Timer,
+        limits: &Limits,
+        head: &ResponseHead,
+    ) -> Result<(), Code> {
+        let mut out = Outgoing::default();
+        out.head(head, None);
+        poll_fn(|cx| self.poll_flush(cx, timer, limits, &mut out)).await
+    }
+
+    /// The stream to write a tunnel's frames to.
+    pub(super) fn stream(&mut self) -> Pin<&mut SendStream> {
+        Pin::new(&mut self.send)
     }
 
     /// Writes a reply of our own.
@@ -115,7 +132,7 @@ impl Answer {
                     }
                 }
             }
-            // Nothing asks for an upgrade by HTTP/3.
+            // See `tunnel`.
             ReplyBody::Tunnel(_) => return Err(Code::InternalError),
         }
         self.finish();

@@ -2,6 +2,7 @@
 
 use super::{Refused, VERSION};
 use crate::{
+    downstream::StreamRequest,
     h1::{BodyLength, Fields, FramingError, HeadError, Name, RequestError, RequestHead, TargetError},
     h3::qpack::FieldLines,
     limits::Limits,
@@ -34,6 +35,8 @@ struct Pseudo<'l> {
     scheme: Option<&'l [u8]>,
     authority: Option<&'l [u8]>,
     path: Option<&'l [u8]>,
+    /// Of an extended CONNECT (RFC 9220).
+    protocol: Option<&'l [u8]>,
 }
 
 impl<'l> Pseudo<'l> {
@@ -44,6 +47,7 @@ impl<'l> Pseudo<'l> {
             b":scheme" => &mut self.scheme,
             b":authority" => &mut self.authority,
             b":path" => &mut self.path,
+            b":protocol" => &mut self.protocol,
             _ => return Err(malformed(HeadError::FieldName)),
         };
         match place.replace(value) {
@@ -53,11 +57,11 @@ impl<'l> Pseudo<'l> {
     }
 }
 
-/// The head of a request, checked as strictly as one that came by HTTP/1, and the length that it declares.
+/// The request, its head checked as strictly as one that came by HTTP/1.
 ///
 /// # Errors
 /// The fault.
-pub(super) fn convert(lines: &FieldLines, limits: &Limits) -> Refused<(RequestHead, Option<u64>)> {
+pub(super) fn convert(lines: &FieldLines, limits: &Limits) -> Refused<StreamRequest> {
     let mut pseudo = Pseudo::default();
     let (mut host, mut length) = (None, None);
     let (mut ordinary, mut crumbs) = (0, 0);
@@ -112,15 +116,19 @@ pub(super) fn convert(lines: &FieldLines, limits: &Limits) -> Refused<(RequestHe
         push(&mut head.fields, Name::Cookie.as_str().as_bytes(), &cookie)?;
     }
     let length = length.map(parse_length).transpose()?;
-    Ok((head, length))
+    Ok(StreamRequest::new(head, length, pseudo.protocol.is_some())?)
 }
 
 /// The head without its fields.
 fn begin(pseudo: &Pseudo<'_>, host: Option<&[u8]>) -> Refused<RequestHead> {
     let method = pseudo.method.ok_or(malformed(HeadError::StartLine))?;
-    if method == b"CONNECT" {
-        return Err(RequestError::Connect.into());
-    }
+    // A CONNECT that names a protocol is that protocol's upgrade.
+    let method = match (method, pseudo.protocol) {
+        (b"CONNECT", Some(b"websocket")) => b"GET",
+        (b"CONNECT", _) => return Err(RequestError::Connect.into()),
+        (_, Some(_)) => return Err(malformed(HeadError::FieldName)),
+        (method, None) => method,
+    };
     let method = std::str::from_utf8(method).map_err(|_| Fault::Malformed(RequestError::Method))?;
     let scheme = pseudo.scheme.ok_or(malformed(HeadError::StartLine))?;
     if !scheme.eq_ignore_ascii_case(b"https") && !scheme.eq_ignore_ascii_case(b"http") {
@@ -220,7 +228,10 @@ mod tests {
     /// The label of what is wrong with a request of these fields and more; `!` before it says that the stream is reset.
     fn verdict(fields: &[(&str, &str)]) -> String {
         match convert(&lines(fields), &LIMITS) {
-            Ok((head, length)) => format!("{} {} {length:?}", head.method_str(), head.path()),
+            Ok(StreamRequest { head, length, upgrade }) => {
+                let upgrade = if upgrade.is_some() { " upgrade" } else { "" };
+                format!("{} {} {length:?}{upgrade}", head.method_str(), head.path())
+            }
             Err(Fault::Malformed(error)) => format!("!{}", error.kind()),
             Err(Fault::Refused(refusal)) => refusal.kind().to_owned(),
         }
@@ -234,7 +245,7 @@ mod tests {
     fn ordinary_requests_pass() {
         check(&[], "GET /p None");
         check(&[("host", "A.test"), ("te", "trailers"), ("content-length", "7")], "GET /p Some(7)");
-        let (head, _) =
+        let StreamRequest { head, .. } =
             convert(&lines(&[GET, &[("cookie", "a=1"), ("x", "y"), ("cookie", "b=2")]].concat()), &LIMITS)
                 .ok()
                 .unwrap();
@@ -272,6 +283,18 @@ mod tests {
             let expect = if missing == 2 { "host_missing" } else { "!start_line" };
             assert_eq!(verdict(&rest), expect, "{rest:?}");
         }
+    }
+
+    #[test]
+    fn an_extended_connect_is_an_upgrade() {
+        let connect = |more: &[(&str, &str)]| {
+            let fields = GET.iter().map(|(n, v)| if *n == ":method" { (*n, "CONNECT") } else { (*n, *v) });
+            verdict(&fields.chain(more.iter().copied()).collect::<Vec<_>>())
+        };
+        assert_eq!(connect(&[(":protocol", "websocket")]), "GET /p None upgrade");
+        assert_eq!(connect(&[(":protocol", "connect-udp")]), "connect");
+        assert_eq!(connect(&[(":protocol", "websocket"), ("content-length", "3")]), "connect_body");
+        assert_eq!(connect(&[]), "connect");
     }
 
     #[test]
