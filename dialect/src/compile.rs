@@ -22,7 +22,7 @@ use world::World;
 pub struct Compiled {
     /// What the edges are to serve. Complete and safe even when there are mistakes: what is mistaken is left out.
     pub config: TenantConfig,
-    /// One for each Gateway, route and BackendTLSPolicy, by key.
+    /// One for each Gateway, route and policy, by key.
     pub statuses: Vec<ObjectStatus>,
     /// Reasons to refuse an apply that brings these objects.
     pub mistakes: Vec<Mistake>,

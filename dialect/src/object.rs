@@ -50,6 +50,8 @@ pub enum Kind {
     Backend,
     /// `weir.dev/v1` DirectResponse: a fixed reply, named by an `ExtensionRef` filter.
     DirectResponse,
+    /// `weir.dev/v1` ListenerPolicy: what listeners allow beside ordinary requests.
+    ListenerPolicy,
     /// `weir.dev/v1` Pool: workers that serve the same addresses. The platform's.
     Pool,
     /// `weir.dev/v1` Tenant: what a tenant is granted. The platform's.
@@ -58,7 +60,7 @@ pub enum Kind {
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::Gateway,
         Self::HttpRoute,
         Self::GrpcRoute,
@@ -70,6 +72,7 @@ impl Kind {
         Self::ConfigMap,
         Self::Backend,
         Self::DirectResponse,
+        Self::ListenerPolicy,
         Self::Pool,
         Self::Tenant,
     ];
@@ -89,6 +92,7 @@ impl Kind {
             Self::ConfigMap => "ConfigMap",
             Self::Backend => "Backend",
             Self::DirectResponse => "DirectResponse",
+            Self::ListenerPolicy => "ListenerPolicy",
             Self::Pool => "Pool",
             Self::Tenant => "Tenant",
         }
@@ -117,7 +121,9 @@ impl Kind {
             Self::TcpRoute => &["gateway.networking.k8s.io/v1alpha2", "gateway.networking.k8s.io/v1"],
             Self::BackendTlsPolicy => &["gateway.networking.k8s.io/v1", "gateway.networking.k8s.io/v1alpha3"],
             Self::Secret | Self::ConfigMap => &["v1"],
-            Self::Backend | Self::DirectResponse | Self::Pool | Self::Tenant => &["weir.dev/v1"],
+            Self::Backend | Self::DirectResponse | Self::ListenerPolicy | Self::Pool | Self::Tenant => {
+                &["weir.dev/v1"]
+            }
         }
     }
 

@@ -5,6 +5,7 @@ mod config_map;
 mod direct_response;
 mod gateway;
 mod grant;
+mod listener_policy;
 mod pool;
 mod route;
 mod secret;
@@ -16,6 +17,7 @@ pub use config_map::ConfigMapSpec;
 pub use direct_response::DirectResponseSpec;
 pub use gateway::{CertificateRef, GatewayListener, GatewaySpec, RoutesFrom};
 pub use grant::{GrantFrom, GrantTo, ReferenceGrantSpec};
+pub use listener_policy::{ListenerPolicySpec, ListenerRef};
 pub use pool::{Http3, Listen, PoolSpec};
 pub use route::{
     BackendRef, BackendTarget, HttpRouteSpec, ParentRef, RouteMatch, RouteRule, RuleAction, StreamRouteSpec,
@@ -52,6 +54,8 @@ pub enum Spec {
     Backend(BackendSpec),
     /// Of a DirectResponse.
     DirectResponse(DirectResponseSpec),
+    /// Of a ListenerPolicy.
+    ListenerPolicy(ListenerPolicySpec),
     /// Of a Pool.
     Pool(PoolSpec),
     /// Of a Tenant.
@@ -76,6 +80,7 @@ impl Spec {
             Kind::ConfigMap => ConfigMapSpec::read(fields).map(Self::ConfigMap),
             Kind::Backend => spec(fields, BackendSpec::read).map(Self::Backend),
             Kind::DirectResponse => spec(fields, DirectResponseSpec::read).map(Self::DirectResponse),
+            Kind::ListenerPolicy => spec(fields, ListenerPolicySpec::read).map(Self::ListenerPolicy),
             // All of their fields have defaults.
             Kind::Pool => match fields.optional("spec") {
                 Some(node) => PoolSpec::read(&node).map(Self::Pool),

@@ -8,13 +8,13 @@ use std::{
 };
 
 use model::{
-    Backend, BackendId, CompileError, CompileLimits, Epoch, HostIndex, Origin, PoolName, ProxyTrust,
-    Revision, RouteId, RouteTable, TenantConfig, TenantId,
+    Backend, BackendId, CompileError, CompileLimits, Epoch, HostIndex, HostPattern, ListenerPolicy, Origin,
+    PoolName, ProxyTrust, Revision, RouteId, RouteTable, TenantConfig, TenantId,
 };
 use rustls::sign::CertifiedKey;
 
 use crate::{
-    drain::TunnelRoute,
+    drain::{OpenedBy, TunnelRoute},
     tls::certificates::{TenantCertificates, certified_key},
     upstream::transport::ClientTls,
 };
@@ -51,6 +51,21 @@ impl Config {
     }
 }
 
+impl Config {
+    /// Whether a connection of whose host nothing is known may speak HTTP/2: some listener on its port does, or none is
+    /// there to forbid it.
+    pub(crate) fn speaks_http2(&self, port: u16) -> bool {
+        let mut known = self.tenants.values().filter_map(|table| table.speaks_http2(port)).peekable();
+        known.peek().is_none() || known.any(|speaks| speaks)
+    }
+
+    /// Whether the listener that serves `host` on that port speaks HTTP/2.
+    pub(crate) fn speaks_http2_for(&self, port: u16, host: &str) -> bool {
+        let table = self.hosts.owner(host).and_then(|tenant| self.tenants.get(tenant));
+        table.and_then(|table| table.policy(port, host)).is_none_or(|policy| policy.http2)
+    }
+}
+
 /// The routes of a configuration, found by name.
 pub(crate) struct RouteSet<'c> {
     config: &'c Config,
@@ -63,12 +78,19 @@ impl<'c> RouteSet<'c> {
         Self { config, routes: HashMap::new() }
     }
 
-    /// Whether the tenant still has both the host and the route.
-    pub(crate) fn has(&mut self, route: &TunnelRoute) -> bool {
-        let Some((tenant, table)) = self.config.tenants.get_key_value(&route.tenant) else { return false };
-        let ids = || table.routes.routes().iter().map(|route| &route.id).collect();
-        self.config.hosts.owner(&route.host) == Some(tenant)
-            && self.routes.entry(tenant).or_insert_with(ids).contains(&route.route)
+    /// Whether the tenant still has the host, and what opened the tunnel.
+    pub(crate) fn has(&mut self, tunnel: &TunnelRoute) -> bool {
+        let Some((tenant, table)) = self.config.tenants.get_key_value(&tunnel.tenant) else { return false };
+        self.config.hosts.owner(&tunnel.host) == Some(tenant)
+            && match &tunnel.opened_by {
+                OpenedBy::Route(route) => {
+                    let ids = || table.routes.routes().iter().map(|route| &route.id).collect();
+                    self.routes.entry(tenant).or_insert_with(ids).contains(route)
+                }
+                OpenedBy::Connect { listener_port, host, port } => table
+                    .policy(*listener_port, &tunnel.host)
+                    .is_some_and(|policy| policy.allows_connect(host, *port)),
+            }
     }
 }
 
@@ -83,6 +105,8 @@ pub struct PoolSettings {
     pub max_connection_age: Option<Duration>,
     /// Whether responses by TLS say that HTTP/3 is served (`Alt-Svc`), where it is.
     pub advertise_h3: bool,
+    /// Whether CONNECT may lead to addresses that are not the public internet's: where all configuration is its owner's.
+    pub connect_private: bool,
     /// Ports of which something is to be known, by their number as Gateways name it.
     pub ports: Vec<PortSettings>,
 }
@@ -110,6 +134,7 @@ impl PoolSettings {
             drain_deadline: Self::DRAIN_DEADLINE,
             max_connection_age: None,
             advertise_h3: true,
+            connect_private: false,
             ports: vec![],
         }
     }
@@ -147,6 +172,8 @@ pub struct TenantTable {
     pub upstream_tls: HashMap<BackendId, Arc<ClientTls>>,
     /// Whether a backend is told who its clients are.
     pub sends_proxy: bool,
+    /// Some listener has a policy of its own.
+    has_policies: bool,
 }
 
 /// Why a tenant's configuration is not served.
@@ -191,6 +218,7 @@ impl TenantTable {
         match (routes, TenantCertificates::load(config, pool), upstream_tls(config)) {
             (Ok(routes), Ok(certificates), Ok(upstream_tls)) => Ok(Self {
                 tenant: config.tenant.clone(),
+                has_policies: routes.listeners().iter().any(|l| !l.policy.is_default()),
                 routes,
                 backends,
                 certificates,
@@ -206,6 +234,26 @@ impl TenantTable {
                 Err(rejected)
             }
         }
+    }
+}
+
+impl TenantTable {
+    /// What the listener allows that serves `host` (lowercase, no port) on a Gateway's port.
+    pub(crate) fn policy(&self, port: u16, host: &str) -> Option<&ListenerPolicy> {
+        if !self.has_policies {
+            return None;
+        }
+        let on_port = self.routes.listeners().iter().filter(|listener| listener.port == port);
+        let fitting =
+            on_port.filter_map(|l| HostPattern::specificity(l.hostname.as_ref(), host).map(|s| (s, l)));
+        fitting.max_by_key(|(specificity, _)| *specificity).map(|(_, listener)| &listener.policy)
+    }
+
+    /// Whether some listener on the port speaks HTTP/2; `None` if it has none there.
+    fn speaks_http2(&self, port: u16) -> Option<bool> {
+        let mut on_port = self.routes.listeners().iter().filter(|listener| listener.port == port).peekable();
+        on_port.peek()?;
+        Some(on_port.any(|listener| listener.policy.http2))
     }
 }
 

@@ -127,13 +127,25 @@ fn ends(life: &Life, policy: &Policy) -> Option<(u64, u64)> {
     policy.drain.into_iter().chain(own).min_by_key(|(_, deadline)| *deadline)
 }
 
-/// The route that a tunnel was opened by.
+/// Whose a tunnel is, and why it may be there.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct TunnelRoute {
     pub(crate) tenant: TenantId,
-    /// Without a port.
+    /// The host that was asked, without a port.
     pub(crate) host: String,
-    pub(crate) route: RouteId,
+    pub(crate) opened_by: OpenedBy,
+}
+
+/// What allowed a tunnel.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum OpenedBy {
+    Route(RouteId),
+    /// A listener that allows CONNECT to that destination.
+    Connect {
+        listener_port: u16,
+        host: String,
+        port: u16,
+    },
 }
 
 struct Entry {

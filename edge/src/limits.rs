@@ -188,6 +188,13 @@ pub const INTERIM_RESPONSES: u32 = 16;
 /// How long each side of a WebSocket that has to go may take to answer our Close: ten round trips of the slowest link.
 pub const WEBSOCKET_GOODBYE: Duration = Duration::from_secs(5);
 
+/// From a CONNECT to its destination's connection, the name's resolution and all addresses together: as long as for any
+/// upstream.
+pub const CONNECT_TIME: Duration = Duration::from_secs(5);
+
+/// Names of CONNECT that one thread resolves at once; each waits on a thread of its own.
+pub const CONNECT_LOOKUPS: usize = 64;
+
 /// The kernel asks a silent client whether it is still there after this, three times at this distance: a client that
 /// lost its network holds a connection for two minutes at most.
 pub const TCP_KEEPALIVE: Duration = Duration::from_secs(30);

@@ -4,6 +4,7 @@
 //! turns refusals into replies. The reply owns what the request occupies (its place in the counters, its upstream
 //! connection) until the last byte of its body is on the way or it is dropped.
 
+mod dial;
 mod edit;
 pub(crate) mod local;
 pub(crate) mod record;
@@ -23,8 +24,8 @@ use crate::{
     downstream::{Client, tunnel::Tunnel},
     grpc,
     h1::{
-        Name, Outgoing, Persistence, RequestHead, RequestTarget, ResponseFraming, ResponseHead, Upgrade,
-        write_request,
+        Method, Name, Outgoing, Persistence, RequestHead, RequestTarget, ResponseFraming, ResponseHead,
+        Upgrade, Version, write_request,
     },
     limits::LIMITS,
     retry::{self, Failed},
@@ -104,6 +105,15 @@ async fn reply_to<'c>(thread: &Rc<Thread>, client: &Client, mut incoming: Incomi
     if let Err(overload) = admit(thread) {
         return refuse(&Refusal::Overload(overload), &incoming.head, record);
     }
+    if incoming.head.method() == Method::Connect {
+        return match dial::open(thread, client, &incoming.head).await {
+            Ok(tunnel) => {
+                record.answered(200);
+                Reply { head: ResponseHead::new(200), body: ReplyBody::Tunnel(Box::new(tunnel)), record }
+            }
+            Err(refusal) => refuse(&refusal, &incoming.head, record),
+        };
+    }
     if incoming.head.path() == "*" {
         record.answered(204);
         return Reply { head: local::about_us(), body: ReplyBody::Local(Cow::Borrowed(b"")), record };
@@ -159,6 +169,9 @@ fn find<'t>(config: &'t Config, client: &Client, head: &RequestHead) -> Result<P
     let table = config.tenants.get(tenant).ok_or(Refusal::UnknownHost)?;
     let request = Lookup { head, port: client.port, path: &path };
     let found = table.routes.find(&request).map_err(Refusal::NoRoute)?;
+    if head.version() == Version::Http2 && !found.listener.policy.http2 {
+        return Err(Refusal::Http2Off);
+    }
     Ok(Place { tenant, table, found, path: path.into_owned() })
 }
 

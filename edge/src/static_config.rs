@@ -185,6 +185,7 @@ pub fn compile(file: SourceFile, revision: Revision) -> anyhow::Result<Loaded> {
             max_connection_age: Some(pool.max_connection_age),
             advertise_h3: pool.http3 == Http3::On,
             ports,
+            connect_private: true,
         },
         default_certificate: default_certificate(&compiled.config)?,
     };

@@ -16,7 +16,7 @@ use rustls::{
     sign::CertifiedKey,
 };
 use tokio::net::TcpStream;
-use tokio_rustls::{TlsAcceptor, server::TlsStream};
+use tokio_rustls::{LazyConfigAcceptor, TlsAcceptor, server::TlsStream};
 
 use crate::config::Config;
 
@@ -52,8 +52,8 @@ impl Agreed {
 /// resumes on any of them.
 pub(crate) struct Acceptor {
     config: Arc<ArcSwap<Config>>,
-    /// By port, and whether HTTP is spoken in it.
-    ports: Mutex<HashMap<(u16, bool), TlsAcceptor>>,
+    /// A port may speak something else after a change of the pool.
+    ports: Mutex<HashMap<(u16, Offer), Arc<ServerConfig>>>,
     quic: Mutex<HashMap<u16, Arc<ServerConfig>>>,
 }
 
@@ -70,8 +70,14 @@ impl Acceptor {
 
     /// Does a handshake; the caller bounds its time. Dropping it closes the connection.
     pub(crate) async fn accept(&self, port: u16, stream: TcpStream) -> io::Result<TlsStream<TcpStream>> {
-        let acceptor = self.acceptor(port, &HTTP).map_err(io::Error::other)?;
-        acceptor.accept(stream).await
+        let accepted = LazyConfigAcceptor::new(rustls::server::Acceptor::default(), stream).await?;
+        let http2 = {
+            let hello = accepted.client_hello();
+            let host = hello.server_name().unwrap_or_default();
+            self.config.load().speaks_http2_for(port, host)
+        };
+        let offer = if http2 { Offer::Http } else { Offer::Http1 };
+        accepted.into_stream(self.server(port, offer).map_err(io::Error::other)?).await
     }
 
     /// Does a handshake whose first bytes were read already, for bytes that are not HTTP; the caller bounds its time.
@@ -81,7 +87,7 @@ impl Acceptor {
         stream: TcpStream,
         begun: &[u8],
     ) -> io::Result<TlsStream<TcpStream>> {
-        let acceptor = self.acceptor(port, &[]).map_err(io::Error::other)?;
+        let acceptor = TlsAcceptor::from(self.server(port, Offer::Nothing).map_err(io::Error::other)?);
         let mut fed = Ok(());
         let accepting = acceptor.accept_with(stream, |connection| fed = feed(connection, begun));
         // A client that was refused gets its alert in the course of the handshake.
@@ -102,23 +108,40 @@ impl Acceptor {
         Ok(server)
     }
 
-    fn acceptor(&self, port: u16, offers: &[&[u8]]) -> Result<TlsAcceptor, rustls::Error> {
+    fn server(&self, port: u16, offer: Offer) -> Result<Arc<ServerConfig>, rustls::Error> {
         let mut ports = self.ports.lock().unwrap_or_else(PoisonError::into_inner);
-        // A port may speak something else after a change of the pool.
-        let key = (port, !offers.is_empty());
-        if let Some(known) = ports.get(&key) {
-            return Ok(known.clone());
+        if let Some(known) = ports.get(&(port, offer)) {
+            return Ok(Arc::clone(known));
         }
         let mut server = server_config(port, Arc::clone(&self.config))?;
-        server.alpn_protocols = offers.iter().map(|protocol| protocol.to_vec()).collect();
-        let acceptor = TlsAcceptor::from(Arc::new(server));
-        ports.insert(key, acceptor.clone());
-        Ok(acceptor)
+        server.alpn_protocols = offer.protocols().iter().map(|protocol| protocol.to_vec()).collect();
+        let server = Arc::new(server);
+        ports.insert((port, offer), Arc::clone(&server));
+        Ok(server)
     }
 }
 
-/// What is spoken in TLS, best first.
-const HTTP: [&[u8]; 2] = [b"h2", b"http/1.1"];
+/// What is offered by ALPN.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Offer {
+    /// HTTP/2 and HTTP/1.1.
+    Http,
+    /// HTTP/1.1 alone.
+    Http1,
+    /// Bytes that are not HTTP.
+    Nothing,
+}
+
+impl Offer {
+    /// The best first.
+    fn protocols(self) -> &'static [&'static [u8]] {
+        match self {
+            Self::Http => &[b"h2", b"http/1.1"],
+            Self::Http1 => &[b"http/1.1"],
+            Self::Nothing => &[],
+        }
+    }
+}
 
 /// Gives a connection what was read of it.
 fn feed(connection: &mut ServerConnection, mut bytes: &[u8]) -> io::Result<()> {

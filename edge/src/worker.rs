@@ -120,6 +120,8 @@ pub(crate) struct Thread {
     pub(crate) retries: RefCell<RetryBudget>,
     /// QUIC handshakes whose clients' addresses are not proved.
     pub(crate) unproved: Cell<usize>,
+    /// Names of CONNECT that are being resolved.
+    pub(crate) lookups: Cell<usize>,
     /// Whether requests are let in.
     pub(crate) door: RefCell<Door>,
     config: RefCell<Cache<Arc<ArcSwap<Config>>, Arc<Config>>>,
@@ -138,6 +140,7 @@ impl Thread {
             retries: RefCell::default(),
             door: RefCell::default(),
             unproved: Cell::default(),
+            lookups: Cell::default(),
             series: RouteSeries::default(),
             config: RefCell::new(Cache::new(Arc::clone(&shared.config))),
             random: Cell::new(rand::random::<u64>() | 1),

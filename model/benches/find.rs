@@ -5,8 +5,8 @@ use std::{borrow::Cow, hint::black_box, time::Duration};
 use criterion::{BenchmarkId, Criterion};
 use model::{
     Action, Backend, BackendId, CompileLimits, Endpoint, EndpointAddress, HostPattern, Listener, ListenerId,
-    ListenerProtocol, Match, Origin, PathMatch, Rank, Request, Route, RouteId, RouteTable, Rule,
-    TenantConfig, Timeouts, UpstreamProtocol, WeightedBackend,
+    ListenerPolicy, ListenerProtocol, Match, Origin, PathMatch, Rank, Request, Route, RouteId, RouteTable,
+    Rule, TenantConfig, Timeouts, UpstreamProtocol, WeightedBackend,
 };
 
 struct Get {
@@ -86,6 +86,7 @@ fn config(routes: u32, hosts: u32) -> TenantConfig {
             protocol: ListenerProtocol::Http,
             hostname: None,
             certificates: vec![],
+            policy: ListenerPolicy::default(),
         }],
         routes: (0..routes).map(route).collect(),
         streams: vec![],

@@ -65,6 +65,18 @@ impl HostPattern {
         }
     }
 
+    /// How exactly `hostname` says `host` (lowercase, no port): not at all where there is none, then a wildcard by its
+    /// length, then the name itself. `None`: it is for other hosts.
+    #[must_use]
+    pub fn specificity(hostname: Option<&Self>, host: &str) -> Option<usize> {
+        match hostname {
+            None => Some(0),
+            Some(pattern) if !pattern.matches(host) => None,
+            Some(Self::Wildcard(suffix)) => Some(1 + suffix.len()),
+            Some(Self::Exact(_)) => Some(usize::MAX),
+        }
+    }
+
     /// Whether every host of `other` is one of these.
     #[must_use]
     pub fn covers(&self, other: &Self) -> bool {

@@ -85,11 +85,13 @@ pub enum Feature {
     UpstreamProxy,
     /// TLS and TCP that are passed on as they are.
     Streams,
+    /// What listeners allow: HTTP/2 switched off, CONNECT.
+    ListenerPolicies,
 }
 
 impl Feature {
     /// Every feature that this version serves.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::HttpRouting,
         Self::HttpRewriting,
         Self::TlsTermination,
@@ -97,6 +99,7 @@ impl Feature {
         Self::UpstreamHttp2,
         Self::UpstreamProxy,
         Self::Streams,
+        Self::ListenerPolicies,
     ];
 
     /// The feature's name on the wire.
@@ -110,6 +113,7 @@ impl Feature {
             Self::UpstreamHttp2 => "upstream-http2",
             Self::UpstreamProxy => "upstream-proxy",
             Self::Streams => "streams",
+            Self::ListenerPolicies => "listener-policies",
         }
     }
 
@@ -180,6 +184,9 @@ impl TenantConfig {
         if !self.streams.is_empty() || self.listeners.iter().any(|l| !l.protocol.is_http()) {
             needed.insert(Feature::Streams);
         }
+        if self.listeners.iter().any(|l| !l.policy.is_default()) {
+            needed.insert(Feature::ListenerPolicies);
+        }
         needed
     }
 }
@@ -201,6 +208,47 @@ pub struct Listener {
     pub hostname: Option<HostPattern>,
     /// Where TLS ends here; the first is the default. Empty there means the pool's own certificate.
     pub certificates: Vec<CertificateId>,
+    /// What it allows beside ordinary requests.
+    #[serde(default, skip_serializing_if = "ListenerPolicy::is_default")]
+    pub policy: ListenerPolicy,
+}
+
+/// What a listener allows beside ordinary requests.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ListenerPolicy {
+    /// HTTP/2, by ALPN and by prior knowledge.
+    pub http2: bool,
+    /// Where CONNECT may lead; empty: CONNECT is off.
+    pub connect: Vec<ConnectTarget>,
+}
+
+impl Default for ListenerPolicy {
+    fn default() -> Self {
+        Self { http2: true, connect: vec![] }
+    }
+}
+
+impl ListenerPolicy {
+    /// Whether it is every listener's that has no policy of its own.
+    #[must_use]
+    pub fn is_default(&self) -> bool {
+        self.http2 && self.connect.is_empty()
+    }
+
+    /// Whether CONNECT may lead to `host` (lowercase, no port) and `port`.
+    #[must_use]
+    pub fn allows_connect(&self, host: &str, port: u16) -> bool {
+        self.connect.iter().any(|target| target.host.matches(host) && target.ports.contains(&port))
+    }
+}
+
+/// Destinations of CONNECT.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConnectTarget {
+    /// Their names; addresses are no destinations.
+    pub host: HostPattern,
+    /// Their ports; never empty.
+    pub ports: Vec<u16>,
 }
 
 /// What a listener speaks.

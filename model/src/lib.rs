@@ -30,12 +30,13 @@ pub use error::CompileError;
 pub use host::{HostConflict, HostIndex, InvalidHost};
 pub use id::{Epoch, Generation, InvalidName, PoolName, Revision, TenantId, WorkerId};
 pub use ir::{
-    Action, Backend, BackendId, Certificate, CertificateId, Endpoint, EndpointAddress, Feature, Filter,
-    HeaderEdit, HostPattern, Listener, ListenerId, ListenerProtocol, Match, Origin, PathMatch, PathModifier,
-    Rank, Redirect, Respond, Rewrite, Route, RouteId, Rule, StreamRoute, TenantConfig, Timeouts,
-    UpstreamProtocol, UpstreamRoots, UpstreamTls, ValueMatch, ValueMatcher, WeightedBackend,
+    Action, Backend, BackendId, Certificate, CertificateId, ConnectTarget, Endpoint, EndpointAddress,
+    Feature, Filter, HeaderEdit, HostPattern, Listener, ListenerId, ListenerPolicy, ListenerProtocol, Match,
+    Origin, PathMatch, PathModifier, Rank, Redirect, Respond, Rewrite, Route, RouteId, Rule, StreamRoute,
+    TenantConfig, Timeouts, UpstreamProtocol, UpstreamRoots, UpstreamTls, ValueMatch, ValueMatcher,
+    WeightedBackend,
 };
-pub use limits::{CompileLimits, is_denied};
+pub use limits::{CompileLimits, is_denied, is_public};
 pub use proxy::{ProxyTrust, ProxyVersion};
 pub use request::{Found, NotFound, Request};
 pub use streams::{CompiledStream, FoundStream, StreamTable, attached_hosts};

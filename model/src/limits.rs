@@ -82,3 +82,80 @@ pub fn is_denied(ip: IpAddr) -> bool {
     let ip = ip.to_canonical();
     ip == METADATA_V4 || ip == METADATA_V6
 }
+
+/// Whether an address is one of the public internet's: where a client that chooses destinations itself may be led without
+/// reaching what only this machine or its network is to reach (IANA's special-purpose registries).
+#[must_use]
+pub fn is_public(ip: IpAddr) -> bool {
+    match ip.to_canonical() {
+        IpAddr::V4(ip) => is_public_v4(ip),
+        IpAddr::V6(ip) => is_public_v6(ip),
+    }
+}
+
+fn is_public_v4(ip: Ipv4Addr) -> bool {
+    let special = match ip.octets() {
+        [0 | 10 | 127 | 240.., ..] => true,
+        [100, second, ..] => (64..128).contains(&second),
+        [192, 0, 0 | 2, _] => true,
+        [192, 88, 99, _] => true,
+        [198, 18 | 19, ..] => true,
+        [198, 51, 100, _] | [203, 0, 113, _] => true,
+        _ => ip.is_private() || ip.is_link_local() || ip.is_multicast(),
+    };
+    !special
+}
+
+fn is_public_v6(ip: Ipv6Addr) -> bool {
+    let embedded = |high: u16, low: u16| {
+        let [a, b] = high.to_be_bytes();
+        let [c, d] = low.to_be_bytes();
+        is_public_v4(Ipv4Addr::new(a, b, c, d))
+    };
+    match ip.segments() {
+        // Translated to IPv4 on the way: NAT64 and 6to4.
+        [0x64, 0xff9b, 0, 0, 0, 0, high, low] | [0x2002, high, low, ..] => embedded(high, low),
+        // Protocol assignments, Teredo among them, and documentation.
+        [0x2001, 0..0x200, ..] | [0x2001, 0xdb8, ..] | [0x3fff, 0..0x1000, ..] => false,
+        // Global unicast is all that is assigned.
+        [0x2000..0x4000, ..] => true,
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_public_is_not_reached() {
+        for private in [
+            "127.0.0.1",
+            "10.1.2.3",
+            "172.16.0.1",
+            "192.168.1.1",
+            "169.254.169.254",
+            "100.64.0.1",
+            "0.0.0.0",
+            "224.0.0.1",
+            "255.255.255.255",
+            "198.18.0.1",
+            "192.0.0.8",
+            "::",
+            "::1",
+            "fe80::1",
+            "fc00::1",
+            "fd00:ec2::254",
+            "ff02::1",
+            "::ffff:10.0.0.1",
+            "64:ff9b::a00:1",
+            "2002:7f00:1::",
+            "2001:db8::1",
+        ] {
+            assert!(!is_public(private.parse().unwrap()), "{private}");
+        }
+        for public in ["1.1.1.1", "100.63.0.1", "172.15.0.1", "2606:4700::1111", "64:ff9b::101:101"] {
+            assert!(is_public(public.parse().unwrap()), "{public}");
+        }
+    }
+}

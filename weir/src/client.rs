@@ -119,7 +119,7 @@ pub(crate) fn refusal(status: Status) -> anyhow::Error {
 
 /// `HTTPRoute` for `httproute`, `httproutes`, `HTTPRoute`, or a short name.
 pub(crate) fn kind(name: &str) -> Result<&'static str> {
-    const KINDS: [(&str, &[&str]); 13] = [
+    const KINDS: [(&str, &[&str]); 14] = [
         ("Gateway", &["gateway", "gateways", "gtw"]),
         ("HTTPRoute", &["httproute", "httproutes", "route", "routes"]),
         ("GRPCRoute", &["grpcroute", "grpcroutes"]),
@@ -129,6 +129,7 @@ pub(crate) fn kind(name: &str) -> Result<&'static str> {
         ("Pool", &["pool", "pools"]),
         ("Tenant", &["tenant", "tenants"]),
         ("DirectResponse", &["directresponse", "directresponses"]),
+        ("ListenerPolicy", &["listenerpolicy", "listenerpolicies"]),
         ("Secret", &["secret", "secrets"]),
         ("ReferenceGrant", &["referencegrant", "referencegrants", "grant", "grants"]),
         ("BackendTLSPolicy", &["backendtlspolicy", "backendtlspolicies"]),

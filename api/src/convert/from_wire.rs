@@ -95,8 +95,17 @@ impl<'t> Place<'t> {
             protocol,
             hostname,
             certificates: listener.certificates.into_iter().map(model::CertificateId).collect(),
+            policy: place.listener_policy(listener.policy.unwrap_or_default())?,
             origin: place.origin,
         })
+    }
+
+    fn listener_policy(&self, policy: wire::ListenerPolicy) -> Result<model::ListenerPolicy> {
+        let target = |target: wire::ConnectTarget| -> Result<model::ConnectTarget> {
+            let ports = target.ports.iter().map(|port| self.fits(*port, "port")).collect::<Result<_>>()?;
+            Ok(model::ConnectTarget { host: self.host(&target.host)?, ports })
+        };
+        Ok(model::ListenerPolicy { http2: !policy.http2_off, connect: each(policy.connect, target)? })
     }
 
     fn route(&self, route: wire::Route) -> Result<model::Route> {

@@ -1,10 +1,11 @@
 use std::time::Duration;
 
 use model::{
-    Action, Backend, BackendId, Certificate, CertificateId, Endpoint, EndpointAddress, Filter, HeaderEdit,
-    HostPattern, Listener, ListenerId, ListenerProtocol, Match, Origin, PathMatch, PathModifier, ProxyTrust,
-    ProxyVersion, Rank, Redirect, Respond, Rewrite, Route, RouteId, Rule, StreamRoute, TenantId, Timeouts,
-    UpstreamProtocol, UpstreamRoots, UpstreamTls, ValueMatch, ValueMatcher, WeightedBackend,
+    Action, Backend, BackendId, Certificate, CertificateId, ConnectTarget, Endpoint, EndpointAddress, Filter,
+    HeaderEdit, HostPattern, Listener, ListenerId, ListenerPolicy, ListenerProtocol, Match, Origin,
+    PathMatch, PathModifier, ProxyTrust, ProxyVersion, Rank, Redirect, Respond, Rewrite, Route, RouteId,
+    Rule, StreamRoute, TenantId, Timeouts, UpstreamProtocol, UpstreamRoots, UpstreamTls, ValueMatch,
+    ValueMatcher, WeightedBackend,
 };
 use proptest::{collection::vec, option, prelude::*};
 
@@ -161,8 +162,12 @@ fn listener() -> impl Strategy<Value = Listener> {
         Just(ListenerProtocol::TlsPassthrough),
         Just(ListenerProtocol::Tcp),
     ];
-    (text(), origin(), label(), any::<u16>(), protocol, option::of(host()), vec(text(), 0..3)).prop_map(
-        |(id, origin, pool, port, protocol, hostname, certificates)| Listener {
+    let target = (host(), vec(any::<u16>(), 1..3)).prop_map(|(host, ports)| ConnectTarget { host, ports });
+    let policy =
+        (any::<bool>(), vec(target, 0..3)).prop_map(|(http2, connect)| ListenerPolicy { http2, connect });
+    let hosts = (option::of(host()), vec(text(), 0..3));
+    (text(), origin(), label(), any::<u16>(), protocol, hosts, policy).prop_map(
+        |(id, origin, pool, port, protocol, (hostname, certificates), policy)| Listener {
             id: ListenerId(id),
             origin,
             pool: pool.parse().unwrap(),
@@ -170,6 +175,7 @@ fn listener() -> impl Strategy<Value = Listener> {
             protocol,
             hostname,
             certificates: certificates.into_iter().map(CertificateId).collect(),
+            policy,
         },
     )
 }

@@ -54,7 +54,18 @@ impl From<&model::Listener> for wire::Listener {
             protocol: protocol.into(),
             hostname: listener.hostname.as_ref().map(ToString::to_string).unwrap_or_default(),
             certificates: texts(&listener.certificates),
+            policy: (!listener.policy.is_default()).then(|| (&listener.policy).into()),
         }
+    }
+}
+
+impl From<&model::ListenerPolicy> for wire::ListenerPolicy {
+    fn from(policy: &model::ListenerPolicy) -> Self {
+        let target = |target: &model::ConnectTarget| wire::ConnectTarget {
+            host: target.host.to_string(),
+            ports: target.ports.iter().map(|port| (*port).into()).collect(),
+        };
+        Self { http2_off: !policy.http2, connect: policy.connect.iter().map(target).collect() }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use model::{Certificate, CertificateId, HostPattern, Listener, ListenerId, PoolName};
+use model::{Certificate, CertificateId, HostPattern, Listener, ListenerId, ListenerPolicy, PoolName};
 
 use super::{
     Output,
@@ -118,6 +118,7 @@ fn gateway<'a>(
                 protocol: listener.protocol,
                 hostname: listener.hostname.clone(),
                 certificates: ids,
+                policy: policy(world, &object.key, &listener.name),
             });
         }
         attachable.push(Attach { id, spec: listener, served, pool: pool_name.clone() });
@@ -149,6 +150,12 @@ fn condition(scope: Scope, kind: &str, fault: Option<&Fault>, fine: &str) -> Con
         reason: fault.map_or(fine, |fault| fault.reason).to_owned(),
         message: fault.map(|fault| fault.message.clone()).unwrap_or_default(),
     }
+}
+
+/// The listener's own policy, or else its Gateway's.
+fn policy(world: &World<'_>, gateway: &ObjectKey, listener: &str) -> ListenerPolicy {
+    let find = |listener| world.listener_policy(&gateway.namespace, &gateway.name, listener);
+    find(Some(listener)).or_else(|| find(None)).map(|(_, spec)| spec.policy.clone()).unwrap_or_default()
 }
 
 /// Whether the tenant owns the listener's hosts; a mistake if not.

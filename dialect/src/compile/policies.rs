@@ -1,16 +1,18 @@
-//! What became of each BackendTLSPolicy.
+//! What became of each policy.
 
 use super::{Output, backends, world::World};
 use crate::{
     Condition, Kind, Object, ObjectKey, ObjectStatus, Scope, Spec,
-    spec::BackendTlsPolicySpec,
+    spec::{BackendTlsPolicySpec, ListenerPolicySpec, ListenerRef},
     status::{ACCEPTED, RESOLVED_REFS},
 };
 
 pub(super) fn compile(world: &World<'_>, objects: &[&Object], out: &mut Output) {
     for object in objects {
-        if let Spec::BackendTlsPolicy(spec) = &object.spec {
-            policy(world, object, spec, out);
+        match &object.spec {
+            Spec::BackendTlsPolicy(spec) => policy(world, object, spec, out),
+            Spec::ListenerPolicy(spec) => listener_policy(world, object, spec, out),
+            _ => {}
         }
     }
 }
@@ -30,6 +32,46 @@ fn policy(world: &World<'_>, object: &Object, spec: &BackendTlsPolicySpec, out: 
     });
     let conditions = vec![accepted, condition(RESOLVED_REFS, unresolved)];
     out.statuses.push(ObjectStatus { key: object.key.clone(), conditions });
+}
+
+fn listener_policy(world: &World<'_>, object: &Object, spec: &ListenerPolicySpec, out: &mut Output) {
+    let mut fault = None;
+    for (index, target) in spec.targets.iter().enumerate() {
+        if let Some((reason, message, fix)) = listener_fault(world, object, target) {
+            out.warn(object, &format!("spec.targetRefs[{index}]"), message.clone(), fix);
+            fault.get_or_insert((reason, message));
+        }
+    }
+    let conditions = vec![condition(ACCEPTED, fault)];
+    out.statuses.push(ObjectStatus { key: object.key.clone(), conditions });
+}
+
+/// Why the policy does not hold for such listeners, and what to do.
+fn listener_fault(
+    world: &World<'_>,
+    object: &Object,
+    target: &ListenerRef,
+) -> Option<(&'static str, String, &'static str)> {
+    let ListenerRef { gateway, listener } = target;
+    let namespace = &object.key.namespace;
+    let Some(Spec::Gateway(spec)) = world.object(Kind::Gateway, namespace, gateway).map(|found| &found.spec)
+    else {
+        let message = format!("there is no Gateway {namespace}/{gateway}");
+        return Some(("TargetNotFound", message, "create it, or name another"));
+    };
+    if let Some(name) = listener
+        && !spec.listeners.iter().any(|listener| listener.name == *name)
+    {
+        let message = format!("Gateway {namespace}/{gateway} has no listener {name:?}");
+        return Some(("TargetNotFound", message, "add it, or name another"));
+    }
+    match world.listener_policy(namespace, gateway, listener.as_deref()) {
+        Some((holds, _)) if holds.key != object.key => {
+            let message = format!("an older policy holds for it, {}", holds.key.name);
+            Some(("Conflicted", message, "remove either"))
+        }
+        _ => None,
+    }
 }
 
 /// Why the policy does not hold for a Backend of that name, and what to do.

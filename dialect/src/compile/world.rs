@@ -6,7 +6,7 @@ use model::{PoolName, Revision};
 
 use crate::{
     Environment, Kind, Object, ObjectKey, PoolSpec, Spec,
-    spec::{BackendTlsPolicySpec, ReferenceGrantSpec},
+    spec::{BackendTlsPolicySpec, ListenerPolicySpec, ReferenceGrantSpec},
 };
 
 /// The objects by name, the grants, and the surroundings.
@@ -17,7 +17,12 @@ pub(super) struct World<'a> {
     grants: Vec<(&'a str, &'a ReferenceGrantSpec)>,
     /// By namespace and name of the Backend: the policy that holds for it.
     tls_policies: HashMap<(&'a str, &'a str), (&'a Object, &'a BackendTlsPolicySpec)>,
+    listener_policies: ListenerPolicies<'a>,
 }
+
+/// By namespace, Gateway and listener (`None`: its others): the policy that holds.
+type ListenerPolicies<'a> =
+    HashMap<(&'a str, &'a str, Option<&'a str>), (&'a Object, &'a ListenerPolicySpec)>;
 
 /// A reference that leads nowhere.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,7 +46,23 @@ impl<'a> World<'a> {
                 _ => None,
             })
             .collect();
-        Self { environment, by_name, grants, tls_policies: tls_policies(objects) }
+        Self {
+            environment,
+            by_name,
+            grants,
+            tls_policies: tls_policies(objects),
+            listener_policies: listener_policies(objects),
+        }
+    }
+
+    /// The policy that holds for a listener by its name, or for those of a Gateway that no policy names.
+    pub(super) fn listener_policy(
+        &self,
+        namespace: &str,
+        gateway: &str,
+        listener: Option<&str>,
+    ) -> Option<(&'a Object, &'a ListenerPolicySpec)> {
+        self.listener_policies.get(&(namespace, gateway, listener)).copied()
     }
 
     /// The policy that holds for a Backend.
@@ -100,22 +121,38 @@ impl<'a> World<'a> {
 fn tls_policies<'a>(
     objects: &[&'a Object],
 ) -> HashMap<(&'a str, &'a str), (&'a Object, &'a BackendTlsPolicySpec)> {
-    let mut policies: Vec<_> = objects
-        .iter()
-        .filter_map(|object| match &object.spec {
-            Spec::BackendTlsPolicy(spec) => Some((*object, spec)),
-            _ => None,
-        })
-        .collect();
-    // What is not stored yet is newest.
-    policies.sort_by_key(|(object, _)| (object.created.unwrap_or(Revision(u64::MAX)), &object.key));
     let mut found = HashMap::new();
-    for (object, spec) in policies {
+    let own = |spec: &'a Spec| if let Spec::BackendTlsPolicy(spec) = spec { Some(spec) } else { None };
+    for (object, spec) in oldest_first(objects, own) {
         for name in &spec.targets {
             found.entry((object.key.namespace.as_str(), name.as_str())).or_insert((object, spec));
         }
     }
     found
+}
+
+/// Of several policies for one target the same holds.
+fn listener_policies<'a>(objects: &[&'a Object]) -> ListenerPolicies<'a> {
+    let mut found = HashMap::new();
+    let own = |spec: &'a Spec| if let Spec::ListenerPolicy(spec) = spec { Some(spec) } else { None };
+    for (object, spec) in oldest_first(objects, own) {
+        for target in &spec.targets {
+            let key = (object.key.namespace.as_str(), target.gateway.as_str(), target.listener.as_deref());
+            found.entry(key).or_insert((object, spec));
+        }
+    }
+    found
+}
+
+/// The objects of one kind. What is not stored yet is newest.
+fn oldest_first<'a, S>(
+    objects: &[&'a Object],
+    own: impl Fn(&'a Spec) -> Option<&'a S>,
+) -> Vec<(&'a Object, &'a S)> {
+    let mut all: Vec<_> =
+        objects.iter().filter_map(|object| own(&object.spec).map(|spec| (*object, spec))).collect();
+    all.sort_by_key(|(object, _)| (object.created.unwrap_or(Revision(u64::MAX)), &object.key));
+    all
 }
 
 /// `namespace/name`, as the model's identifiers have it.

@@ -4,6 +4,7 @@
 mod conditions;
 mod golden;
 mod grpc_route;
+mod listener_policy;
 mod malformed;
 mod property;
 mod secrets;

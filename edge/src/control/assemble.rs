@@ -275,6 +275,8 @@ impl Pool {
             max_connection_age: pool.max_connection_age,
             advertise_h3: pool.advertise_h3,
             ports: pool.ports.into_iter().filter_map(port_settings).collect(),
+            // Tenants write what is allowed, and must not reach the platform's own network by it.
+            connect_private: false,
         };
         Ok(Self { wire, settings, certificate })
     }

@@ -24,8 +24,8 @@ use crate::{
     clock::Timer,
     drain::{Seat, Verdict},
     h1::{
-        self, BodyLength, Outgoing, ParsedRequest, Persistence, Preface, RequestParser, Version, h2_preface,
-        write_response,
+        self, BodyLength, Outgoing, ParsedRequest, Persistence, Preface, RequestError, RequestParser,
+        Version, h2_preface, write_response,
     },
     io::ClientIo,
     limits::{LARGE_BUFFER, Limits},
@@ -85,6 +85,9 @@ pub(crate) async fn serve(thread: &Rc<Thread>, io: ClientIo, client: &Client, se
         seat.busy();
         let after = match next {
             Next::Closed => return End::Closed,
+            Next::PriorKnowledge if !thread.config().speaks_http2(client.port) => {
+                wire.refuse(client, &RequestError::VersionUnsupported.into(), &mut outbox).await
+            }
             Next::PriorKnowledge => {
                 return End::PriorKnowledge(wire.io.into_inner(), wire.input.into_inner());
             }
@@ -128,6 +131,8 @@ impl Wire {
         h1::Limits {
             head_bytes: self.limits.head_bytes.min(LARGE_BUFFER),
             fields: self.limits.head_fields,
+            // Whether it is allowed is the listener's to say.
+            connect: true,
             ..h1::Limits::default()
         }
     }

@@ -36,8 +36,8 @@ pub(crate) use way::Way;
 /// The upstream's side of a tunnel, and what it is for.
 pub(crate) struct Tunnel {
     pub(crate) upstream: Connection,
-    /// The place that it takes up on its endpoint.
-    pub(crate) occupied: Occupied,
+    /// The place that it takes up on its endpoint, if it is one of a backend's.
+    pub(crate) occupied: Option<Occupied>,
     /// It speaks WebSocket.
     pub(crate) websocket: bool,
     /// Without which it has no business here.

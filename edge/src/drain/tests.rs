@@ -96,12 +96,14 @@ fn only_tunnels_whose_routes_are_gone_drain() {
     let registry = Registry::new(Clock::new(Instant::now()));
     let seats = ["a", "b"].map(|name| {
         let seat = registry.enter(0);
-        let route = RouteId(format!("default/{name}"));
-        seat.tunnel(TunnelRoute { tenant: "acme".parse().unwrap(), host: "a.test".to_owned(), route });
+        let opened_by = OpenedBy::Route(RouteId(format!("default/{name}")));
+        seat.tunnel(TunnelRoute { tenant: "acme".parse().unwrap(), host: "a.test".to_owned(), opened_by });
         seat
     });
     let idle = registry.enter(0);
-    registry.drain_tunnels(Duration::ZERO, |route| route.route.0 == "default/a");
+    registry.drain_tunnels(Duration::ZERO, |tunnel| {
+        tunnel.opened_by == OpenedBy::Route(RouteId("default/a".to_owned()))
+    });
     registry.sweep();
     assert_eq!(seats.each_ref().map(Seat::verdict), [Verdict::Abort, Verdict::Stay]);
     assert_eq!(idle.verdict(), Verdict::Stay);

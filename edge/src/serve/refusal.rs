@@ -29,6 +29,12 @@ pub(crate) enum Refusal {
     /// Its host belongs to another tenant than the TLS session.
     #[error("this connection was made for another host")]
     Misdirected,
+    /// The listener does not speak HTTP/2.
+    #[error("this host is served by HTTP/1.1 only")]
+    Http2Off,
+    /// CONNECT may not lead there.
+    #[error("CONNECT may not lead to this destination")]
+    Destination,
     /// No route answers it.
     #[error(transparent)]
     NoRoute(NotFound),
@@ -87,7 +93,8 @@ impl Refusal {
             Self::HeadTimeout | Self::Client(ClientError::TooSlow) => 408,
             Self::Path(_) | Self::Unsayable | Self::Client(ClientError::Gone | ClientError::Malformed) => 400,
             Self::UnknownHost | Self::NoRoute(_) => 404,
-            Self::Misdirected => 421,
+            Self::Misdirected | Self::Http2Off => 421,
+            Self::Destination => 403,
             Self::NoBackend | Self::BadLocation => 500,
             Self::Connect(_)
             | Self::UpstreamTls(_)
@@ -109,6 +116,8 @@ impl Refusal {
             Self::Path(_) => "path",
             Self::UnknownHost => "unknown_host",
             Self::Misdirected => "misdirected",
+            Self::Http2Off => "http2_off",
+            Self::Destination => "destination",
             Self::NoRoute(_) => "no_route",
             Self::NoBackend => "no_backend",
             Self::Unresolved => "unresolved",

@@ -7,7 +7,7 @@ use base64::{Engine, prelude::BASE64_STANDARD};
 use super::{Incoming, Place, refusal::Refusal};
 use crate::{
     downstream::tunnel::Tunnel,
-    drain::TunnelRoute,
+    drain::{OpenedBy, TunnelRoute},
     h1::{Name, RequestHead, ResponseHead, Upgrade, Version},
     upstream::exchange::Exchange,
 };
@@ -52,9 +52,9 @@ pub(super) fn switch(
     let route = TunnelRoute {
         tenant: place.tenant.clone(),
         host: incoming.head.host().to_owned(),
-        route: place.found.route.id.clone(),
+        opened_by: OpenedBy::Route(place.found.route.id.clone()),
     };
-    Ok(Tunnel { upstream, occupied, websocket: upgrade == Upgrade::WebSocket, route })
+    Ok(Tunnel { upstream, occupied: Some(occupied), websocket: upgrade == Upgrade::WebSocket, route })
 }
 
 /// Whether a response without a tunnel may be passed on: to an extended CONNECT, success would mean that there is one.

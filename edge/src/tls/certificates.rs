@@ -36,18 +36,6 @@ struct TlsListener {
     certificates: Vec<(Arc<CertifiedKey>, Vec<HostPattern>)>,
 }
 
-impl TlsListener {
-    /// How exactly its hostname says `host`; `None` when it is not for that host.
-    fn specificity(&self, host: &str) -> Option<usize> {
-        match &self.hostname {
-            None => Some(0),
-            Some(pattern) if !pattern.matches(host) => None,
-            Some(HostPattern::Wildcard(suffix)) => Some(1 + suffix.len()),
-            Some(HostPattern::Exact(_)) => Some(usize::MAX),
-        }
-    }
-}
-
 /// The certificates of one tenant's listeners that end TLS.
 #[derive(Debug, Default)]
 pub struct TenantCertificates {
@@ -93,7 +81,7 @@ impl TenantCertificates {
             .listeners
             .iter()
             .filter(|l| l.port == port)
-            .filter_map(|l| l.specificity(host).map(|s| (s, l)))
+            .filter_map(|l| HostPattern::specificity(l.hostname.as_ref(), host).map(|s| (s, l)))
             .max_by_key(|(s, _)| *s)?
             .1;
         let named =

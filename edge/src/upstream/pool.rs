@@ -63,6 +63,13 @@ impl Connection {
 
     /// A connection that was just opened.
     pub(super) fn new(thread: &Thread, endpoint: &Endpoint, hop: Hop, stream: UpstreamIo) -> Self {
+        let mut connection = Self::apart(thread, stream);
+        connection.of = endpoint.transport.proxy.map(|_| Box::new(hop));
+        connection
+    }
+
+    /// One that is no endpoint's, and so is never used again.
+    pub(crate) fn apart(thread: &Thread, stream: UpstreamIo) -> Self {
         let now = thread.clock.now_ms();
         thread.counters.upstream_connections.add(1);
         Self {
@@ -70,7 +77,7 @@ impl Connection {
             input: ReadBuffer::default(),
             timer: thread.clock.timer(),
             counters: Arc::clone(&thread.counters),
-            of: endpoint.transport.proxy.map(|_| Box::new(hop)),
+            of: None,
             born_ms: now,
             idle_since_ms: now,
         }

@@ -21,7 +21,9 @@ pub(crate) async fn prior_knowledge(edge: &Edge) -> Sender {
     over(TcpStream::connect(edge.at(80)).await.unwrap()).await
 }
 
-async fn over(io: impl tokio::io::AsyncRead + tokio::io::AsyncWrite + Send + Unpin + 'static) -> Sender {
+pub(crate) async fn over(
+    io: impl tokio::io::AsyncRead + tokio::io::AsyncWrite + Send + Unpin + 'static,
+) -> Sender {
     let (sender, connection) = http2::handshake(TokioExecutor::new(), TokioIo::new(io)).await.unwrap();
     tokio::spawn(async move { drop(connection.await) });
     sender

@@ -10,6 +10,7 @@ mod grpc;
 mod h2;
 mod h3;
 mod overload;
+mod policies;
 mod proxy;
 mod reload;
 mod routing;

@@ -146,7 +146,7 @@ impl Edge {
     }
 }
 
-fn compile(yaml: &str, revision: u64) -> static_config::Loaded {
+pub(crate) fn compile(yaml: &str, revision: u64) -> static_config::Loaded {
     let file = SourceFile { name: "test.yaml".to_owned(), content: yaml.to_owned() };
     static_config::compile(file, Revision(revision)).unwrap()
 }

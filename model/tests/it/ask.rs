@@ -3,7 +3,7 @@
 use std::{borrow::Cow, time::Duration};
 
 use model::{
-    Action, Backend, BackendId, Endpoint, EndpointAddress, HostPattern, Listener, ListenerId,
+    Action, Backend, BackendId, Endpoint, EndpointAddress, HostPattern, Listener, ListenerId, ListenerPolicy,
     ListenerProtocol, Match, Origin, PathMatch, Rank, Request, Route, RouteId, Rule, TenantConfig, Timeouts,
     UpstreamProtocol, WeightedBackend,
 };
@@ -95,6 +95,7 @@ pub(crate) fn listener(name: &str, port: u16, hostname: Option<&str>) -> Listene
         protocol: ListenerProtocol::Http,
         hostname: hostname.map(|h| HostPattern::parse(h).unwrap()),
         certificates: vec![],
+        policy: ListenerPolicy::default(),
     }
 }
 

@@ -103,7 +103,10 @@ impl Wire {
                 }
             }
             ReplyBody::Tunnel(tunnel) => {
-                let outgoing = Outgoing { body: BodyLength::None, persistence: Persistence::Upgrade };
+                // An answer to CONNECT changes nothing of the protocol: the tunnel is the rest of the connection.
+                let persistence =
+                    if head.status() == 101 { Persistence::Upgrade } else { Persistence::Default };
+                let outgoing = Outgoing { body: BodyLength::None, persistence };
                 write_response(&mut outbox.bytes, &head, outgoing);
                 match self.flush(outbox).await {
                     Ok(()) => {

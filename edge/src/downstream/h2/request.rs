@@ -17,8 +17,10 @@ use crate::{
 /// The refusal.
 pub(super) fn convert(parts: &Parts, limits: &Limits) -> Refused<StreamRequest> {
     // RFC 8441: a CONNECT that names a protocol is that protocol's upgrade.
-    let extended = parts.method == http::Method::CONNECT;
-    if extended && parts.extensions.get::<Protocol>().is_none_or(|asked| asked.as_str() != "websocket") {
+    let connect = parts.method == http::Method::CONNECT;
+    let protocol = parts.extensions.get::<Protocol>().map(Protocol::as_str);
+    let extended = protocol == Some("websocket");
+    if connect && protocol.is_some() && !extended {
         return Err(RequestError::Connect.into());
     }
     let method = if extended { "GET" } else { parts.method.as_str() };
@@ -34,7 +36,11 @@ pub(super) fn convert(parts: &Parts, limits: &Limits) -> Refused<StreamRequest> 
         (None, Some(host)) => std::str::from_utf8(host).map_err(|_| RequestError::HostMissing)?,
         (None, None) => return Err(RequestError::HostMissing.into()),
     };
-    let target = parts.uri.path_and_query().map_or("/", |t| t.as_str());
+    let target = match parts.uri.path_and_query() {
+        Some(target) => target.as_str(),
+        None if connect => authority,
+        None => "/",
+    };
     let mut head = RequestHead::from_parts(method, authority, target, VERSION)?;
     let mut cookie = Vec::new();
     for (name, value) in &parts.headers {

@@ -1,0 +1,97 @@
+//! `weir.dev/v1` ListenerPolicy.
+
+use model::{ConnectTarget, ListenerPolicy};
+
+use super::hostname;
+use crate::{Kind, name, read::Node};
+
+/// Gateway API's bound.
+const MAX_TARGETS: usize = 16;
+/// Each is compared with the destination of each CONNECT.
+const MAX_DESTINATIONS: usize = 64;
+const MAX_PORTS: usize = 16;
+
+/// What some listeners of its namespace allow beside ordinary requests.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ListenerPolicySpec {
+    /// Whose it is.
+    pub targets: Vec<ListenerRef>,
+    /// What they allow.
+    pub policy: ListenerPolicy,
+}
+
+/// A listener of a Gateway, or all of them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ListenerRef {
+    /// The Gateway's name.
+    pub gateway: String,
+    /// The listener's name; `None` is all that no policy names.
+    pub listener: Option<String>,
+}
+
+impl ListenerPolicySpec {
+    pub(super) fn read(node: &Node<'_>) -> Option<Self> {
+        let default = ListenerPolicy::default();
+        let mut fields = node.fields()?;
+        let targets = fields.required("targetRefs").map(|node| {
+            if node.raw().as_array().is_some_and(Vec::is_empty) {
+                node.wrong("it applies to nothing", "name a Gateway");
+            }
+            node.items(MAX_TARGETS).iter().map(read_target).collect::<Option<Vec<_>>>()
+        });
+        let http2 = match fields.optional("http2") {
+            Some(node) => node.choice("a choice", &[("on", true), ("off", false)]),
+            None => Some(default.http2),
+        };
+        let connect = match fields.optional("connect") {
+            Some(node) => read_connect(&node),
+            None => Some(default.connect),
+        };
+        fields.finish();
+        Some(Self { targets: targets??, policy: ListenerPolicy { http2: http2?, connect: connect? } })
+    }
+}
+
+fn read_target(node: &Node<'_>) -> Option<ListenerRef> {
+    let mut fields = node.fields()?;
+    let group = fields
+        .required("group")
+        .and_then(|node| node.choice("the group of Gateways", &[(Kind::Gateway.group(), ())]));
+    let kind = fields
+        .required("kind")
+        .and_then(|node| node.choice("a kind with listeners", &[(Kind::Gateway.as_str(), ())]));
+    let gateway = fields.required("name").and_then(|node| name::name(&node));
+    let listener = match fields.optional("sectionName") {
+        Some(node) => name::name(&node).map(Some),
+        None => Some(None),
+    };
+    fields.finish();
+    group?;
+    kind?;
+    Some(ListenerRef { gateway: gateway?, listener: listener? })
+}
+
+fn read_connect(node: &Node<'_>) -> Option<Vec<ConnectTarget>> {
+    let mut fields = node.fields()?;
+    let allow = fields.required("allow").and_then(|node| {
+        if node.raw().as_array().is_some_and(Vec::is_empty) {
+            node.wrong("CONNECT could lead nowhere", "name a destination, or remove connect");
+        }
+        node.items(MAX_DESTINATIONS).iter().map(read_destination).collect()
+    });
+    fields.finish();
+    allow
+}
+
+fn read_destination(node: &Node<'_>) -> Option<ConnectTarget> {
+    let mut fields = node.fields()?;
+    let host = fields.required("host").and_then(|node| hostname(&node));
+    let ports = fields.required("ports").and_then(|node| {
+        if node.raw().as_array().is_some_and(Vec::is_empty) {
+            node.wrong("no port is allowed", "name one, like 443");
+        }
+        node.items(MAX_PORTS).iter().map(|port| port.number(1..=u16::MAX)).collect()
+    });
+    fields.finish();
+    Some(ConnectTarget { host: host?, ports: ports? })
+}

@@ -1,0 +1,200 @@
+//! What listeners allow beside ordinary requests: CONNECT, and HTTP/2.
+
+use std::{net::SocketAddr, time::Duration};
+
+use hyper::{Request, StatusCode};
+use hyper_util::rt::TokioIo;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    time::timeout,
+};
+
+use crate::{
+    h2::{Sender, ask, empty, get, over, prior_knowledge},
+    support::{Client, Edge, PATIENCE, Upstream, compile, dead_address, proxy},
+    tls,
+};
+
+fn policy(listener: Option<&str>, spec: &str) -> String {
+    let section = listener.map(|name| format!(", sectionName: {name}")).unwrap_or_default();
+    format!(
+        "---\napiVersion: weir.dev/v1\nkind: ListenerPolicy\nmetadata: {{name: policy}}\nspec:\n  \
+         targetRefs: [{{group: gateway.networking.k8s.io, kind: Gateway, name: gateway{section}}}]\n  {spec}\n"
+    )
+}
+
+fn allowing(host: &str, address: SocketAddr) -> String {
+    policy(None, &format!("connect: {{allow: [{{host: {host}, ports: [{}]}}]}}", address.port()))
+}
+
+/// Says everything again.
+fn echo() -> Upstream {
+    Upstream::raw(|exchange| {
+        let mut stream = exchange.stream.try_clone().unwrap();
+        drop(std::io::copy(&mut stream, &mut exchange.stream));
+    })
+}
+
+fn connect_to(edge: &Edge, authority: &str, early: &str) -> (Client, u16, String) {
+    let mut client = edge.connect();
+    client.send(format!("CONNECT {authority} HTTP/1.1\r\nHost: {authority}\r\n\r\n{early}"));
+    let response = client.response_to("HEAD").unwrap();
+    (client, response.status, response.head)
+}
+
+#[test]
+fn connect_leads_where_its_listener_allows() {
+    let (destination, site) = (echo(), Upstream::saying("x"));
+    let port = destination.address.port();
+    let edge = Edge::start(&(proxy(&site) + &allowing("localhost", destination.address)));
+    let (mut client, status, head) = connect_to(&edge, &format!("LocalHost:{port}"), "early ");
+    assert_eq!(status, 200);
+    let head = head.to_ascii_lowercase();
+    for field in ["content-length", "transfer-encoding", "connection", "upgrade"] {
+        assert!(!head.contains(&format!("\r\n{field}:")), "{head}");
+    }
+    client.send("and late");
+    let mut echoed = [0; 14];
+    std::io::Read::read_exact(&mut client.stream, &mut echoed).unwrap();
+    assert_eq!(&echoed, b"early and late");
+    assert!(edge.control.metrics().contains("weir_edge_tunnels_total 1\n"));
+    client.stream.shutdown(std::net::Shutdown::Write).unwrap();
+    assert!(client.is_closed(), "both ends have ended");
+
+    for (authority, expect) in [
+        (format!("localhost:{}", dead_address().port()), 403),
+        (format!("127.0.0.1:{port}"), 403),
+        (format!("[::1]:{port}"), 403),
+        (format!("a.test:{port}"), 403),
+        ("localhost".to_owned(), 400),
+        (format!("user@localhost:{port}"), 400),
+    ] {
+        assert_eq!(connect_to(&edge, &authority, "").1, expect, "{authority}");
+    }
+    assert_eq!(edge.get("/").text(), "x", "all else is served as ever");
+}
+
+#[test]
+fn without_a_policy_connect_is_off() {
+    let site = Upstream::saying("x");
+    let edge = Edge::start(&proxy(&site));
+    let (mut client, status, _) = connect_to(&edge, &site.address.to_string(), "");
+    assert_eq!(status, 501);
+    let _explanation = client.response_to("GET");
+    edge.runtime.block_on(async {
+        let mut sender = prior_knowledge(&edge).await;
+        let (status, _) = tunnel(&mut sender, "localhost:1").await;
+        assert_eq!(status, StatusCode::NOT_IMPLEMENTED);
+        assert_eq!(ask(&mut sender, get("/")).await.status(), 200);
+    });
+}
+
+#[test]
+fn destinations_that_cannot_be_reached_are_told_apart() {
+    let (site, dead) = (Upstream::saying("x"), dead_address());
+    let yaml = proxy(&site) + &allowing("localhost", dead);
+    let edge = Edge::start(&yaml);
+    assert_eq!(connect_to(&edge, &format!("localhost:{}", dead.port()), "").1, 502);
+    let edge = Edge::start(&yaml.replace("host: localhost", "host: \"*.invalid\""));
+    let status = connect_to(&edge, &format!("nowhere.invalid:{}", dead.port()), "").1;
+    assert!(matches!(status, 503 | 504), "{status}: a resolver says no, or nothing");
+}
+
+/// Where tenants write the configuration, a name must not lead into the machine or its network.
+#[test]
+fn private_addresses_are_out_of_reach_unless_all_is_one_owners() {
+    let (destination, site) = (echo(), Upstream::saying("x"));
+    let yaml = proxy(&site) + &allowing("localhost", destination.address);
+    let edge = Edge::start(&yaml);
+    let mut config = compile(&yaml, 2).config;
+    config.pool.connect_private = false;
+    edge.control.activate(config).unwrap();
+    let authority = format!("localhost:{}", destination.address.port());
+    let began = std::time::Instant::now();
+    while connect_to(&edge, &authority, "").1 != 403 {
+        assert!(began.elapsed() < PATIENCE, "never refused");
+    }
+    assert_eq!(destination.connections(), 0, "and nothing was tried");
+}
+
+#[test]
+fn a_destination_that_is_no_longer_allowed_is_let_go() {
+    let (destination, site) = (echo(), Upstream::saying("x"));
+    let pool = "---\napiVersion: weir.dev/v1\nkind: Pool\nmetadata: {name: default}\nspec: {drainDeadline: 1s, listen: [{port: 80, bind: '127.0.0.1:8080', protocol: HTTP}]}\n";
+    let yaml = proxy(&site) + pool;
+    let mut edge = Edge::start(&(yaml.clone() + &allowing("localhost", destination.address)));
+    let authority = format!("localhost:{}", destination.address.port());
+    let (mut client, status, _) = connect_to(&edge, &authority, "");
+    assert_eq!(status, 200);
+    edge.activate(&yaml);
+    assert!(client.is_closed());
+}
+
+async fn tunnel(sender: &mut Sender, authority: &str) -> (StatusCode, http::Response<hyper::body::Incoming>) {
+    let request = Request::connect(authority).body(empty()).unwrap();
+    let response = timeout(PATIENCE, sender.send_request(request)).await.unwrap().unwrap();
+    (response.status(), response)
+}
+
+#[test]
+fn http2_connects_too() {
+    let (destination, site) = (echo(), Upstream::saying("x"));
+    let edge = Edge::start(&(proxy(&site) + &allowing("localhost", destination.address)));
+    edge.runtime.block_on(async {
+        let mut sender = prior_knowledge(&edge).await;
+        let authority = format!("localhost:{}", destination.address.port());
+        let (status, response) = tunnel(&mut sender, &authority).await;
+        assert_eq!(status, StatusCode::OK);
+        let mut stream = TokioIo::new(hyper::upgrade::on(response).await.unwrap());
+        stream.write_all(&[7; 100_000]).await.unwrap();
+        let mut echoed = vec![0; 100_000];
+        timeout(PATIENCE, stream.read_exact(&mut echoed)).await.unwrap().unwrap();
+        assert!(echoed.iter().all(|byte| *byte == 7));
+        stream.shutdown().await.unwrap();
+        assert_eq!(timeout(PATIENCE, stream.read(&mut [0])).await.unwrap().unwrap(), 0);
+        assert_eq!(tunnel(&mut sender, "localhost:1").await.0, StatusCode::FORBIDDEN);
+    });
+}
+
+#[test]
+fn a_drain_cuts_connect_at_its_deadline() {
+    let (destination, site) = (echo(), Upstream::saying("x"));
+    let edge = Edge::start(&(proxy(&site) + &allowing("localhost", destination.address)));
+    let (mut client, ..) = connect_to(&edge, &format!("localhost:{}", destination.address.port()), "");
+    edge.runtime.block_on(edge.control.drain(Duration::from_secs(2)));
+    client.send("x");
+    let mut byte = [0];
+    std::io::Read::read_exact(&mut client.stream, &mut byte).unwrap();
+    assert!(client.is_closed());
+    edge.drain(PATIENCE);
+}
+
+#[test]
+fn cleartext_http2_can_be_off() {
+    let site = Upstream::saying("x");
+    let edge = Edge::start(&(proxy(&site) + &policy(Some("http"), "http2: off")));
+    let mut client = edge.connect();
+    client.send("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n");
+    assert_eq!(client.response().status, 505);
+    assert_eq!(edge.get("/").text(), "x");
+}
+
+#[test]
+fn http2_is_not_offered_for_hosts_that_have_it_off() {
+    let site = Upstream::saying("x");
+    let secured = tls::secured(&site, &["a.test", "b.test"]);
+    let edge = Edge::start(&(secured.yaml + &policy(Some("l0"), "http2: off")));
+    let config = tls::client_config(&secured.roots, &[b"h2", b"http/1.1"]);
+    edge.runtime.block_on(async {
+        for (host, expect) in [("a.test", &b"http/1.1"[..]), ("b.test", b"h2")] {
+            let stream = tls::connect(&edge, &config, host).await.unwrap();
+            assert_eq!(stream.get_ref().1.alpn_protocol(), Some(expect), "{host}");
+        }
+        // A client that takes b's connection for a's as well is told to open another.
+        let mut sender = over(tls::connect(&edge, &config, "b.test").await.unwrap()).await;
+        for (host, expect) in [("a.test", 421), ("b.test", 200)] {
+            let request = Request::get(format!("https://{host}/")).body(empty()).unwrap();
+            assert_eq!(ask(&mut sender, request).await.status(), expect, "{host}");
+        }
+    });
+}
