@@ -1,5 +1,6 @@
 //! WebSocket: over each protocol, and when it has to go: both sides are told, and no message is cut.
 
+mod autobahn;
 mod frames;
 mod streams;
 

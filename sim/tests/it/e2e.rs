@@ -8,6 +8,7 @@ mod examples;
 mod faults;
 mod history;
 mod http3;
+mod interop;
 mod scale;
 mod secrets;
 mod streams;
