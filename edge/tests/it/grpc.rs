@@ -17,7 +17,7 @@ use crate::{
 };
 
 /// A Python that has the module: `WEIR_PYTHON`, or `python3`.
-fn python_with(module: &str) -> Option<String> {
+pub(crate) fn python_with(module: &str) -> Option<String> {
     let python = std::env::var("WEIR_PYTHON").unwrap_or_else(|_| "python3".to_owned());
     let import = Command::new(&python).args(["-c", &format!("import {module}")]).output().ok()?;
     import.status.success().then_some(python)

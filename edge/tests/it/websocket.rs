@@ -4,11 +4,11 @@ mod autobahn;
 mod frames;
 mod streams;
 
-use std::{sync::mpsc::Receiver, time::Duration};
+use std::time::Duration;
 
 use edge::Limits;
 
-use crate::support::{Client, Edge, PATIENCE, Upstream, backend, forward, proxy, route};
+use crate::support::{Client, Edge, PATIENCE, Upstream, backend, forward, gate, proxy, route};
 use frames::{
     CLOSE, CONTINUES_AND_ENDS, Frame, GOING_AWAY, TEXT, TEXT_BEGINS, close, echo, frame, masked, next,
     upstream,
@@ -107,10 +107,11 @@ fn an_upstream_that_does_not_answer_keeps_nothing_from_the_client() {
 
 #[test]
 fn a_closing_handshake_that_is_under_way_is_left_alone() {
-    let (upstream, told) = upstream(|exchange, got| {
+    let (_open, never) = gate();
+    let (upstream, told) = upstream(move |exchange, got| {
         if got.first == CLOSE {
             // Slower than the tunnel's patience.
-            std::thread::sleep(Duration::from_secs(1));
+            let _late = never.lock().unwrap().recv_timeout(Duration::from_secs(1));
             exchange.send(close(got.close_code().unwrap()));
             exchange.close();
         }

@@ -1,10 +1,12 @@
 //! Autobahn's test suite through the gateway: each case must end as it does on a direct connection.
 //!
-//! `wstest` is on both ends; the gateway stands before its server, then before its client. Needs `wstest` (`pip install
-//! autobahntestsuite`, Python 2) in `WEIR_WSTEST` or the path. The large cases (9, 12, 13) run only with `WEIR_LONG`.
+//! The suite's fuzzing client and server are `wstest` (`pip install autobahntestsuite`, Python 2), in `WEIR_WSTEST` or the
+//! path; the other end is Python's `aiohttp`, of `WEIR_PYTHON`. Without one of them the tests are skipped. The large cases
+//! (9, 12, 13) run only with `WEIR_LONG`.
 
 use std::{
     collections::BTreeMap,
+    io::{BufRead, BufReader},
     net::{SocketAddr, TcpStream},
     path::Path,
     process::{Child, Command, Stdio},
@@ -14,9 +16,12 @@ use std::{
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::support::{Edge, PATIENCE, backend, dead_address, forward, route};
+use crate::{
+    grpc::python_with,
+    support::{Edge, PATIENCE, backend, dead_address, forward, route},
+};
 
-/// Cases in all 247 short ones take seconds, the 270 large ones minutes.
+/// The short cases take seconds, the large ones minutes.
 const SUITE: Duration = Duration::from_secs(1800);
 
 fn wstest() -> Option<String> {
@@ -36,11 +41,7 @@ impl Running {
     }
 
     fn finish(&mut self, what: &str) {
-        let began = Instant::now();
-        while self.0.try_wait().unwrap().is_none() {
-            assert!(began.elapsed() < SUITE, "{what} does not end");
-            std::thread::sleep(Duration::from_millis(50));
-        }
+        wait(SUITE, what, || self.0.try_wait().unwrap().is_some());
     }
 }
 
@@ -51,10 +52,12 @@ impl Drop for Running {
     }
 }
 
-fn wait_for(address: SocketAddr) {
+/// Waits for what another process does.
+#[expect(clippy::disallowed_methods, reason = "there is nothing to be woken by")]
+fn wait(limit: Duration, what: &str, mut is_so: impl FnMut() -> bool) {
     let began = Instant::now();
-    while TcpStream::connect(address).is_err() {
-        assert!(began.elapsed() < PATIENCE, "nothing listens on {address}");
+    while !is_so() {
+        assert!(began.elapsed() < limit, "waited in vain for {what}");
         std::thread::sleep(Duration::from_millis(50));
     }
 }
@@ -83,14 +86,16 @@ fn endings(report: &Value, agent: &str) -> BTreeMap<String, Ending> {
         .collect()
 }
 
-/// The report in `directory` has the same for both agents, and no failure.
-fn compare(role: &str, directory: &Path) {
+/// The report in `directory` has the same for both agents. What fails on both is the peer's own matter.
+fn compare(role: &str, directory: &Path) -> String {
     let report = std::fs::read_to_string(directory.join("reports/index.json")).unwrap();
     let report: Value = serde_json::from_str(&report).unwrap();
     let (direct, through) = (endings(&report, "direct"), endings(&report, "weir"));
     let mut verdicts = BTreeMap::<&str, usize>::new();
     through.values().for_each(|(verdict, ..)| *verdicts.entry(verdict).or_default() += 1);
-    println!("autobahn, {role}: {} cases, {verdicts:?}", through.len());
+    let failed: Vec<_> =
+        through.iter().filter(|(_, (verdict, ..))| verdict == "FAILED").map(|(case, _)| case).collect();
+    let summary = format!("autobahn, {role}: {} cases, {verdicts:?}, failed {failed:?}", through.len());
     assert!(through.len() > 200, "{}", through.len());
     let differing: Vec<_> =
         direct.iter().filter(|(case, ending)| through.get(*case) != Some(ending)).collect();
@@ -100,26 +105,38 @@ fn compare(role: &str, directory: &Path) {
         "direct / through:\n{}",
         differing.iter().map(both).collect::<Vec<_>>().join("\n")
     );
-    let failed: Vec<_> = through.iter().filter(|(_, (verdict, ..))| verdict == "FAILED").collect();
-    assert!(failed.is_empty(), "{failed:?}");
+    summary
+}
+
+/// `wstest`, and a Python that has `aiohttp`; or which is not there.
+fn tools() -> Result<(String, String), &'static str> {
+    let wstest = wstest().ok_or("no wstest (pip install autobahntestsuite, WEIR_WSTEST)")?;
+    let python = python_with("aiohttp").ok_or("no aiohttp (pip install aiohttp, WEIR_PYTHON)")?;
+    Ok((wstest, python))
+}
+
+fn peer() -> String {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/peers/ws_peer.py").display().to_string()
 }
 
 #[test]
 fn autobahns_client_finds_the_server_behind_it_unchanged() {
-    let Some(wstest) = wstest() else {
-        println!("skipped: no wstest (pip install autobahntestsuite, WEIR_WSTEST)");
-        return;
+    let (wstest, python) = match tools() {
+        Ok(tools) => tools,
+        Err(missing) => return println!("skipped: {missing}"),
     };
     let directory = TempDir::new().unwrap();
-    let server = dead_address();
-    let url = format!("ws://{server}");
-    let _server = Running::start(&wstest, &["-m", "testeeserver", "-w", &url], directory.path());
-    wait_for(server);
-    let edge = gateway(server);
+    let mut command = Command::new(python);
+    command.args([&peer(), "server"]).stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut server = Running(command.spawn().unwrap());
+    let mut port = String::new();
+    BufReader::new(server.0.stdout.take().unwrap()).read_line(&mut port).unwrap();
+    let address = SocketAddr::from(([127, 0, 0, 1], port.trim().parse().unwrap()));
+    let edge = gateway(address);
     let spec = json!({
         "outdir": "reports",
         "servers": [
-            {"agent": "direct", "url": url},
+            {"agent": "direct", "url": format!("ws://{address}")},
             {"agent": "weir", "url": format!("ws://{}", edge.at(80))},
         ],
         "cases": ["*"],
@@ -129,21 +146,20 @@ fn autobahns_client_finds_the_server_behind_it_unchanged() {
     std::fs::write(directory.path().join("spec.json"), spec.to_string()).unwrap();
     Running::start(&wstest, &["-m", "fuzzingclient", "-s", "spec.json"], directory.path())
         .finish("the client");
-    compare("server", directory.path());
+    println!("{}", compare("server", directory.path()));
 }
 
 #[test]
 fn autobahns_server_finds_the_client_before_it_unchanged() {
-    let Some(wstest) = wstest() else {
-        println!("skipped: no wstest (pip install autobahntestsuite, WEIR_WSTEST)");
-        return;
+    let (wstest, python) = match tools() {
+        Ok(tools) => tools,
+        Err(missing) => return println!("skipped: {missing}"),
     };
     let directory = TempDir::new().unwrap();
     let server = dead_address();
-    let url = format!("ws://{server}");
     let spec = json!({
         "outdir": "reports",
-        "url": url,
+        "url": format!("ws://{server}"),
         "cases": ["*"],
         "exclude-cases": large_cases(),
         "exclude-agent-cases": {},
@@ -151,11 +167,13 @@ fn autobahns_server_finds_the_client_before_it_unchanged() {
     std::fs::write(directory.path().join("spec.json"), spec.to_string()).unwrap();
     let arguments = ["-m", "fuzzingserver", "-s", "spec.json", "-u", "0"];
     let _server = Running::start(&wstest, &arguments, directory.path());
-    wait_for(server);
+    wait(PATIENCE, "the fuzzing server", || TcpStream::connect(server).is_ok());
     let edge = gateway(server);
-    for (agent, url) in [("direct", url), ("weir", format!("ws://{}", edge.at(80)))] {
-        let arguments = ["-m", "testeeclient", "-w", &url, "-i", agent];
-        Running::start(&wstest, &arguments, directory.path()).finish(agent);
+    let named = server.port().to_string();
+    for (agent, through) in [("direct", server), ("weir", edge.at(80))] {
+        let through = through.port().to_string();
+        let arguments = [&peer(), "client", &named, &through, agent];
+        Running::start(&python, &arguments, directory.path()).finish(agent);
     }
-    compare("client", directory.path());
+    println!("{}", compare("client", directory.path()));
 }

@@ -26,7 +26,7 @@ def check(what, run):
         say("ok %s" % what)
     except Exception as error:
         _failed = True
-        say("failed %s: %s" % (what, repr(error).replace("\n", " ")))
+        say("failed %s: %s" % (what, repr(error).replace("\n", " ")[:300]))
 
 
 def scale():
