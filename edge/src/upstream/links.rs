@@ -3,7 +3,7 @@
 use std::{
     cell::{Cell, RefCell},
     pin::pin,
-    rc::Rc,
+    rc::{Rc, Weak},
     sync::Arc,
     task::{Context, Poll, Waker},
     time::Duration,
@@ -37,8 +37,14 @@ pub(super) struct Links {
     list: RefCell<Vec<Rc<Link>>>,
     /// One is being opened: whoever comes meanwhile shares it.
     opening: Cell<bool>,
-    opened: Notify,
+    /// Told when one was opened, or not; when an upstream has said how many streams it takes; and when one has ended.
+    changed: Rc<Notify>,
 }
+
+/// h2's bound on streams before the upstream has said its own: a number that no SETTINGS frame can say. Streams above the
+/// upstream's bound are refused, each at the price of a retry, so until then there is only the stream of whoever opened
+/// the connection (RFC 9113 section 5.1.2).
+const UNSAID: usize = usize::MAX - 1;
 
 /// One connection, as its streams see it. When the last of them and the list have let go, it ends.
 struct Link {
@@ -61,7 +67,16 @@ impl Link {
             self.retired.set(true);
             return false;
         }
-        self.streams.get() < self.sender.current_max_send_streams().clamp(1, UPSTREAM_H2_STREAMS)
+        let most = match self.sender.current_max_send_streams() {
+            UNSAID => 1,
+            said => said.clamp(1, UPSTREAM_H2_STREAMS),
+        };
+        self.streams.get() < most
+    }
+
+    /// Its upstream has not said yet how many streams it takes.
+    fn is_unsaid(&self) -> bool {
+        !self.retired.get() && self.sender.current_max_send_streams() == UNSAID
     }
 }
 
@@ -107,6 +122,11 @@ impl Links {
         found
     }
 
+    /// Whether there may be room in a moment without another connection.
+    fn is_settling(&self) -> bool {
+        self.opening.get() || self.list.borrow().iter().any(|link| link.is_unsaid())
+    }
+
     /// Lets go of connections that are over, too old, or were idle for too long.
     pub(super) fn expire(&self, now_ms: u64) {
         self.list.borrow_mut().retain(|link| {
@@ -124,11 +144,11 @@ struct Opening<'e>(&'e Links);
 impl Drop for Opening<'_> {
     fn drop(&mut self) {
         self.0.opening.set(false);
-        self.0.opened.notify_waiters();
+        self.0.changed.notify_waiters();
     }
 }
 
-/// A place on a connection: one that is open, one that somebody is opening, or one that we open. `H1` if the endpoint
+/// A place on a connection: one that is open, one that will be in a moment, or one that we open. `H1` if the endpoint
 /// turns out to speak only that.
 pub(super) async fn acquire(
     thread: &Rc<Thread>,
@@ -142,9 +162,8 @@ pub(super) async fn acquire(
             return Ok(Way::H2(slot));
         }
         let left = ends.saturating_duration_since(Instant::now());
-        if links.opening.get() {
-            let opened = links.opened.notified();
-            timeout_at(ends, opened).await.map_err(|_| ConnectError::TimedOut)?;
+        if links.is_settling() {
+            timeout_at(ends, links.changed.notified()).await.map_err(|_| ConnectError::TimedOut)?;
             // It may have found out that nothing can be shared.
             if endpoint.spoken.get() == super::connect::Spoken::Http1 {
                 return open(thread, endpoint, Wish { fresh: true, upgrade: false, limit: left, ..wish })
@@ -172,7 +191,7 @@ pub(super) async fn begin(
         .max_frame_size(UPSTREAM_H2_FRAME)
         .max_header_list_size(u32::try_from(limits.head_bytes).unwrap_or(u32::MAX))
         .max_send_buffer_size(limits.h2_send_buffer)
-        .initial_max_send_streams(UPSTREAM_H2_STREAMS)
+        .initial_max_send_streams(UNSAID)
         .enable_push(false)
         .handshake::<_, Bytes>(gather.clone())
         .await;
@@ -190,6 +209,8 @@ pub(super) async fn begin(
         idle_since_ms: Cell::new(now),
     });
     let (address, open) = (endpoint.address, Open::new(&thread.counters));
+    let changed = Rc::clone(&endpoint.links.changed);
+    let mut unsaid = Some(Rc::downgrade(&link));
     let closing = thread.clock.timer();
     // Ends with the connection: when nobody holds it any more, or when the upstream has enough.
     drop(tokio::task::spawn_local(async move {
@@ -200,10 +221,18 @@ pub(super) async fn begin(
             }
         });
         std::future::poll_fn(|cx| {
-            if gather.poll_connection(cx, connection.as_mut()) { Poll::Ready(()) } else { Poll::Pending }
+            if gather.poll_connection(cx, connection.as_mut()) {
+                return Poll::Ready(());
+            }
+            let is_unsaid = |link: &Weak<Link>| link.upgrade().is_some_and(|link| link.is_unsaid());
+            if unsaid.take_if(|link| !is_unsaid(link)).is_some() {
+                changed.notify_waiters();
+            }
+            Poll::Pending
         })
         .await;
         retired.set(true);
+        changed.notify_waiters();
         // What is left is a GOAWAY: an upstream that does not take it is not waited for.
         let _late = closing.within(CLOSING, |cx| gather.poll_close(cx)).await;
     }));

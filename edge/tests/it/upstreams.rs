@@ -8,6 +8,7 @@ use std::{
         atomic::{AtomicUsize, Ordering},
     },
     thread,
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -114,6 +115,8 @@ pub(crate) struct Manner {
     streams: Option<u32>,
     /// Says GOAWAY after so many requests on a connection.
     goaway_after: Option<usize>,
+    /// Says how many streams it takes, and anything else, only after this.
+    silence: Duration,
 }
 
 impl Peer {
@@ -159,6 +162,7 @@ async fn http2<S>(stream: S, connection: usize, manner: &Manner, serve: Arc<Serv
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
+    tokio::time::sleep(manner.silence).await;
     let mut builder = h2::server::Builder::new();
     if let Some(streams) = manner.streams {
         builder.max_concurrent_streams(streams);
@@ -375,21 +379,22 @@ fn a_connection_that_goes_away_costs_no_request() {
 
 #[test]
 fn requests_share_connections_as_the_upstream_allows() {
-    for (streams, most) in [(None, 1), (Some(10), 8)] {
+    let late = Duration::from_millis(100);
+    // Of an upstream that is late to say how many streams it takes none is asked for more, either.
+    for (streams, silence, most) in
+        [(None, Duration::ZERO, 1), (Some(10), Duration::ZERO, 4), (None, late, 1), (Some(10), late, 4)]
+    {
         let (open, wait) = gate();
-        let peer = Peer::start(Manner { streams, ..Manner::default() }, move |turn| {
+        let manner = Manner { streams, silence, ..Manner::default() };
+        let peer = Peer::start(manner, move |turn| {
             let wait = Arc::clone(&wait);
             async move {
-                if turn.request.uri().path() != "/first" {
-                    tokio::task::spawn_blocking(move || pass(&wait)).await.unwrap();
-                }
+                tokio::task::spawn_blocking(move || pass(&wait)).await.unwrap();
                 turn.reply("x");
             }
             .boxed()
         });
         let edge = Edge::start(&proxy(&peer, H2C));
-        // The upstream's word on how many streams it takes has come with the first answer.
-        assert_eq!(edge.get("/first").status, 200);
         let mut clients: Vec<_> = (0..40).map(|_| edge.connect()).collect();
         for client in &mut clients {
             client.send("GET / HTTP/1.1\r\nHost: a.test\r\n\r\n");
@@ -399,6 +404,7 @@ fn requests_share_connections_as_the_upstream_allows() {
             assert_eq!(client.response().status, 200);
         }
         assert!(peer.connections() <= most, "{} connections for {streams:?}", peer.connections());
+        assert!(edge.control.metrics().contains("weir_edge_retries_total 0"), "none was refused");
     }
 }
 
