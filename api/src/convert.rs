@@ -7,6 +7,7 @@ mod feed;
 mod from_wire;
 mod pack;
 mod to_wire;
+mod traffic;
 
 #[cfg(test)]
 mod tests;

@@ -5,12 +5,14 @@ mod config_map;
 mod direct_response;
 mod gateway;
 mod grant;
+mod health;
 mod listener_policy;
 mod pool;
 mod route;
 mod secret;
 mod tenant;
 mod tls;
+mod traffic;
 
 pub use backend::BackendSpec;
 pub use config_map::ConfigMapSpec;

@@ -164,7 +164,7 @@ pub struct TenantTable {
     pub tenant: TenantId,
     /// Which rule answers a request.
     pub routes: RouteTable,
-    /// Where its rules forward to.
+    /// Where its rules forward to; the same `Arc`s as in `routes`.
     pub backends: HashMap<BackendId, Arc<Backend>>,
     /// Which certificate answers a handshake.
     pub certificates: TenantCertificates,
@@ -213,14 +213,13 @@ impl TenantTable {
         pool: Option<&PoolName>,
         routes: Result<RouteTable, Vec<CompileError>>,
     ) -> Result<Self, Vec<Rejected>> {
-        let backends = config.backends.iter().map(|b| (b.id.clone(), Arc::new(b.clone()))).collect();
         let sends_proxy = config.backends.iter().any(|b| b.send_proxy.is_some());
         match (routes, TenantCertificates::load(config, pool), upstream_tls(config)) {
             (Ok(routes), Ok(certificates), Ok(upstream_tls)) => Ok(Self {
                 tenant: config.tenant.clone(),
+                backends: backends(config, &routes),
                 has_policies: routes.listeners().iter().any(|l| !l.policy.is_default()),
                 routes,
-                backends,
                 certificates,
                 upstream_tls,
                 sends_proxy,
@@ -235,6 +234,15 @@ impl TenantTable {
             }
         }
     }
+}
+
+/// The backends by their id: where routes have them, the same.
+fn backends(config: &TenantConfig, routes: &RouteTable) -> HashMap<BackendId, Arc<Backend>> {
+    let mut known: HashMap<_, _> = routes.backends().map(|b| (b.id.clone(), Arc::clone(b))).collect();
+    for backend in &config.backends {
+        known.entry(backend.id.clone()).or_insert_with(|| Arc::new(backend.clone()));
+    }
+    known
 }
 
 impl TenantTable {

@@ -23,6 +23,7 @@ mod gather;
 mod grpc;
 pub mod h1;
 pub mod h3;
+mod health;
 pub mod hello;
 mod io;
 pub mod limits;

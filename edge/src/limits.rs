@@ -140,13 +140,6 @@ pub const STREAM_TRIES: u32 = 3;
 /// Idle upstream connections kept per endpoint and thread: more than a thread can keep busy.
 pub const UPSTREAM_IDLE: usize = 512;
 
-/// An idle upstream connection is closed after this: most servers close theirs at 60 s or more (nginx 75 s), and
-/// who closes first must be us, or requests meet the close.
-pub const UPSTREAM_IDLE_TIME: Duration = Duration::from_secs(50);
-
-/// An upstream connection is not used again beyond this age, so that DNS changes and balancing take effect.
-pub const UPSTREAM_AGE: Duration = Duration::from_secs(600);
-
 /// Requests at once on one HTTP/2 connection to an upstream, at most what the upstream allows: as many as we allow our
 /// clients, and what servers commonly do.
 pub const UPSTREAM_H2_STREAMS: usize = 100;
@@ -178,6 +171,17 @@ pub const DNS_ADDRESSES: usize = 64;
 
 /// Series of the per-route metrics; requests of further routes count under `other`.
 pub const ROUTE_SERIES: usize = 10_000;
+
+/// Series of the per-backend metrics; further backends are not shown.
+pub const BACKEND_SERIES: usize = 10_000;
+
+/// Endpoints whose health is checked, over all tenants; further ones are taken to be well. With the shortest interval as
+/// many checks a second as a helper thread can do.
+pub const CHECKED_ENDPOINTS: usize = 10_000;
+
+/// Health checks at once, the others wait: they have a time limit each, and endpoints that do not answer must not take
+/// the worker's descriptors.
+pub const CHECKS_AT_ONCE: usize = 256;
 
 /// Commands waiting for one request thread; their senders wait when there are more.
 pub const COMMANDS: usize = 64;

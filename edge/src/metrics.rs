@@ -3,6 +3,7 @@
 //!
 //! Names and help texts of all metrics are in this file.
 
+mod backends;
 mod histogram;
 mod render;
 
@@ -14,8 +15,10 @@ use std::{
     },
 };
 
+pub(crate) use backends::BackendGauges;
+use backends::{BackendKey, Backends};
 pub use histogram::{BUCKETS, Histogram, HistogramSample};
-use model::TenantId;
+use model::{BackendId, TenantId};
 pub(crate) use render::render;
 
 use crate::limits::ROUTE_SERIES;
@@ -75,6 +78,7 @@ macro_rules! counters {
             /// Time from the end of the request's head to the end of the response, seconds.
             pub latency: Histogram,
             routes: Mutex<HashMap<RouteKey, Arc<RouteCounters>>>,
+            backends: Backends,
         }
 
         impl Counters {
@@ -129,6 +133,14 @@ counters! {
     retries: Counter = "weir_edge_retries_total",
     /// Retries that the budget did not allow.
     retries_denied: Counter = "weir_edge_denied_retries_total",
+    /// Endpoints that were left out because of how they answered.
+    ejections: Counter = "weir_edge_endpoint_ejections_total",
+    /// Times that all endpoints of a backend were used because too few were well.
+    panics: Counter = "weir_edge_backend_panics_total",
+    /// Health checks of endpoints.
+    health_checks: Counter = "weir_edge_health_checks_total",
+    /// Health checks of endpoints that failed.
+    health_check_failures: Counter = "weir_edge_failed_health_checks_total",
     /// Connections that became tunnels.
     tunnels: Counter = "weir_edge_tunnels_total",
     /// Connections that were passed on as they are: TLS by its server name, TCP by its port.
@@ -231,6 +243,11 @@ impl Counters {
         let key = if routes.len() < ROUTE_SERIES { key.clone() } else { RouteKey::other(&key.tenant) };
         // One `other` for each tenant that comes too late: bounded by the tenants.
         Arc::clone(routes.entry(key).or_default())
+    }
+
+    /// What this thread sees of a backend's endpoints. Takes a lock: the thread keeps what it gets.
+    pub(crate) fn backend(&self, tenant: &TenantId, backend: &BackendId) -> Arc<BackendGauges> {
+        self.backends.of((tenant.as_str().to_owned(), backend.0.clone()))
     }
 
     /// All route series of this thread.

@@ -12,7 +12,7 @@ mod tests;
 use std::net::SocketAddr;
 
 pub use parse::{Guess, Header, Malformed, guess, parse};
-pub use write::write;
+pub use write::{write, write_own};
 
 /// Both ends of a client's connection, as seen by whoever it came to first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

@@ -4,6 +4,7 @@
 //! turns refusals into replies. The reply owns what the request occupies (its place in the counters, its upstream
 //! connection) until the last byte of its body is on the way or it is dropped.
 
+mod affinity;
 mod dial;
 mod edit;
 pub(crate) mod local;
@@ -27,6 +28,7 @@ use crate::{
         Method, Name, Outgoing, Persistence, RequestHead, RequestTarget, ResponseFraming, ResponseHead,
         Upgrade, Version, write_request,
     },
+    health::Verdict,
     limits::LIMITS,
     retry::{self, Failed},
     upstream::{
@@ -37,6 +39,7 @@ use crate::{
     },
     worker::Thread,
 };
+use affinity::Affinity;
 use record::Record;
 use refusal::Refusal;
 
@@ -218,8 +221,8 @@ async fn answer(
             let patience = if grpc { grpc::timeout(&incoming.head.fields) } else { None };
             let limit = [place.found.rule.timeouts.request, patience].into_iter().flatten().min();
             let deadline = limit.and_then(|limit| Instant::now().checked_add(limit));
-            let to = Destination { place, variant, deadline, grpc };
-            let (mut head, answer) = forward(thread, client, incoming, &to, record).await?;
+            let to = Destination { place, client, variant, deadline, grpc };
+            let (mut head, answer) = forward(thread, incoming, &to, record).await?;
             edit::response(&mut head, &variant.filters);
             Ok((head, answer))
         }
@@ -273,6 +276,8 @@ fn pick_variant<'t>(forward: &'t Forward, thread: &Thread) -> Result<&'t Variant
 /// Where a request goes.
 struct Destination<'t> {
     place: &'t Place<'t>,
+    /// Whose request it is.
+    client: &'t Client,
     variant: &'t Variant,
     /// When the route's time is over, or the client's.
     deadline: Option<Instant>,
@@ -291,25 +296,35 @@ impl Destination<'_> {
 /// of a response.
 async fn forward(
     thread: &Rc<Thread>,
-    client: &Client,
     incoming: &mut Incoming<'_>,
     to: &Destination<'_>,
     record: &mut Record,
 ) -> Result<(ResponseHead, Answer), Refusal> {
     let backend = to.variant.backend.as_ref().ok_or(Refusal::NoBackend)?;
     let balancer = thread.upstreams.balancer(thread, to.place.table, backend);
-    prepare(thread, client, incoming, to);
+    let affinity = Affinity::of(thread, &backend.traffic.balancing, to.client, &incoming.head);
+    prepare(thread, incoming, to);
     let method = incoming.head.method();
-    thread.retries.borrow_mut().earn();
+    balancer.group.retries.borrow_mut().earn();
     record.identified(&incoming.head);
 
     let mut tries = 0;
+    let mut failed_on = None;
     loop {
         tries += 1;
-        let failure = match attempt(thread, client, &balancer, incoming, to, record).await {
-            Ok(answered) => return Ok(answered),
+        let endpoint = balancer.pick(thread, affinity.key, failed_on.as_ref())?;
+        let failure = match attempt(thread, &balancer, &endpoint, incoming, to, record).await {
+            Ok((mut head, answer)) => {
+                balancer.note(thread, &endpoint, Verdict::of_status(head.status()));
+                // Its parts were checked when they were compiled.
+                let _checked = affinity.issue(&mut head);
+                return Ok((head, answer));
+            }
             Err(failure) => failure,
         };
+        if let Some(verdict) = failure.refusal.verdict() {
+            balancer.note(thread, &endpoint, verdict);
+        }
         let failed = Failed {
             unsent: failure.unsent,
             idempotent: method.is_idempotent(),
@@ -320,12 +335,13 @@ async fn forward(
         if !failure.refusal.is_upstream() || !retry::is_safe(failed) {
             return Err(failure.refusal);
         }
-        if !thread.retries.borrow_mut().spend() {
+        if !balancer.group.retries.borrow_mut().spend() {
             thread.counters.retries_denied.add(1);
             return Err(failure.refusal);
         }
         thread.counters.retries.add(1);
         record.retried();
+        failed_on = Some(endpoint);
     }
 }
 
@@ -339,14 +355,13 @@ struct Failure {
 /// Sends the request once and waits for the head of the response.
 async fn attempt(
     thread: &Rc<Thread>,
-    client: &Client,
     balancer: &Balancer,
+    endpoint: &Rc<Endpoint>,
     incoming: &mut Incoming<'_>,
     to: &Destination<'_>,
     record: &mut Record,
 ) -> Result<(ResponseHead, Answer), Failure> {
     let unsent = |refusal| Failure { refusal, unsent: true };
-    let endpoint = balancer.pick(thread).ok_or_else(|| unsent(Refusal::Unresolved))?;
     let occupied = endpoint.occupy();
     record.tries(endpoint.address);
 
@@ -354,16 +369,16 @@ async fn attempt(
         fresh: record.retries() > 0,
         upgrade: incoming.upgrade.is_some(),
         limit: until(to.deadline, balancer.backend.connect_timeout),
-        hop: client.hop(),
+        hop: to.client.hop(),
     };
-    let way = connect::connect(thread, &endpoint, wish).await.map_err(|error| unsent(error.into()))?;
+    let way = connect::connect(thread, endpoint, wish).await.map_err(|error| unsent(error.into()))?;
     let mut exchange = match way {
         Way::H1(connection) => {
             let outbox = outgoing(incoming, to);
             let method = incoming.head.method();
             Exchange::H1(H1Exchange::new(connection, occupied, method, outbox, &thread.limits))
         }
-        Way::H2(slot) => begin_stream(thread, &endpoint, slot, occupied, incoming, to).map_err(unsent)?,
+        Way::H2(slot) => begin_stream(thread, endpoint, slot, occupied, incoming, to).map_err(unsent)?,
     };
     exchange.set_deadline(to.deadline);
     if to.grpc {
@@ -406,8 +421,8 @@ fn is_slow_stream(head: &ResponseHead) -> bool {
 }
 
 /// Makes the request's fields what the upstream shall see.
-fn prepare(thread: &Thread, client: &Client, incoming: &mut Incoming<'_>, to: &Destination<'_>) {
-    edit::identify(&mut incoming.head, client, thread);
+fn prepare(thread: &Thread, incoming: &mut Incoming<'_>, to: &Destination<'_>) {
+    edit::identify(&mut incoming.head, to.client, thread);
     for filter in to.filters() {
         if let Filter::RequestHeaders(change) = filter {
             edit::apply(&mut incoming.head.fields, change);

@@ -24,7 +24,7 @@ use crate::{
     config::{Config, PoolSettings},
     listen::{ClientCounts, Listening, TakeError},
     metrics::{Counters, HistogramSample},
-    upstream::resolve::Resolved,
+    upstream::{check::Vitals, resolve::Resolved},
 };
 
 /// Where a worker is in its life. It only moves forward.
@@ -58,6 +58,9 @@ pub(crate) struct Shared {
     pub(crate) resolved: ArcSwap<Resolved>,
     /// Whether any upstream is told who its clients are, and what they connected to.
     pub(crate) sends_proxy: AtomicBool,
+    pub(crate) vitals: Vitals,
+    /// What the helper thread counts.
+    pub(crate) helper: Arc<Counters>,
     pub(crate) started: Instant,
     /// Request threads that have not drained yet.
     pub(crate) undrained: AtomicUsize,
@@ -117,6 +120,8 @@ impl Shared {
             quic_addresses: ArcSwap::default(),
             resolved: ArcSwap::default(),
             sends_proxy: AtomicBool::default(),
+            vitals: Vitals::default(),
+            helper: Arc::default(),
             started: Instant::now(),
             undrained,
             activation: Mutex::default(),
@@ -389,7 +394,8 @@ impl Control {
     /// All metrics as Prometheus text.
     #[must_use]
     pub fn metrics(&self) -> String {
-        let threads: Vec<_> = self.shared.threads.iter().map(|t| Arc::clone(&t.counters)).collect();
+        let threads = self.shared.threads.iter().map(|thread| &thread.counters);
+        let threads: Vec<_> = threads.chain([&self.shared.helper]).map(Arc::clone).collect();
         crate::metrics::render(&threads)
     }
 

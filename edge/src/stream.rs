@@ -13,21 +13,23 @@ use std::{
     task::Poll,
 };
 
-use model::{CompiledStream, ListenerProtocol, TenantId};
+use model::{CompiledStream, HashKey, ListenerProtocol, TenantId};
 use tokio::{io::AsyncWriteExt, net::TcpStream};
 use tracing::debug;
 
 use crate::{
+    balance::hash::hash,
     buffer::ReadBuffer,
     config::{Config, TenantTable},
     drain::{Seat, Verdict},
+    health,
     hello::{DECODE_ERROR, HelloReader, INTERNAL_ERROR, NotHello, UNRECOGNIZED_NAME, alert},
     io::ClientIo,
     limits::STREAM_TRIES,
     listen::Point,
     proxy::Hop,
     upstream::{
-        Occupied,
+        NoEndpoint, Occupied,
         connect::{self, Wish},
         pool::Connection,
     },
@@ -68,6 +70,12 @@ enum Refusal {
     /// No address of the backend is known.
     #[error("the backend's name does not resolve")]
     Unresolved,
+    /// None of them is well, and the backend's policy says not to try.
+    #[error("no endpoint of the backend is well")]
+    Unhealthy,
+    /// All have as many connections as the backend allows.
+    #[error("all endpoints of the backend are busy")]
+    Full,
     /// No endpoint could be connected to.
     #[error("no endpoint could be connected to")]
     Connect,
@@ -86,6 +94,8 @@ impl Refusal {
             Self::Handshake => "handshake",
             Self::NoBackend => "no_backend",
             Self::Unresolved => "unresolved",
+            Self::Unhealthy => "unhealthy",
+            Self::Full => "upstream_full",
             Self::Connect => "connect",
         }
     }
@@ -96,7 +106,9 @@ impl Refusal {
             Self::Hello(NotHello::NotTls) | Self::Slow | Self::Gone | Self::Drained | Self::Handshake => None,
             Self::Hello(_) | Self::LongHello => Some(DECODE_ERROR),
             Self::UnknownHost | Self::NoRoute => Some(UNRECOGNIZED_NAME),
-            Self::NoBackend | Self::Unresolved | Self::Connect => Some(INTERNAL_ERROR),
+            Self::NoBackend | Self::Unresolved | Self::Unhealthy | Self::Full | Self::Connect => {
+                Some(INTERNAL_ERROR)
+            }
         }
     }
 }
@@ -240,22 +252,44 @@ async fn connect(
     let backend = variant.backend.as_ref().ok_or(Refusal::NoBackend)?;
     let balancer = thread.upstreams.balancer(thread, table, backend);
     let wish = Wish { fresh: true, upgrade: false, limit: backend.connect_timeout, hop: ends };
-    thread.retries.borrow_mut().earn();
-    let mut tries = 1;
+    balancer.group.retries.borrow_mut().earn();
+    // All else that can be hashed is a request's.
+    let key = match backend.traffic.balancing.key() {
+        Some(HashKey::SourceIp) => Some(hash(ends.source.ip().to_canonical().to_string().as_bytes())),
+        _ => None,
+    };
+    let (mut tries, mut failed_on) = (1, None);
     loop {
-        let endpoint = balancer.pick(thread).ok_or(Refusal::Unresolved)?;
+        let endpoint = balancer.pick(thread, key, failed_on.as_ref())?;
         let occupied = endpoint.occupy();
         record.tries(endpoint.address);
         match connect::open_stream(thread, &endpoint, wish).await {
-            Ok(connection) => return Ok((connection, occupied)),
-            Err(error) => debug!(endpoint = %endpoint.address, %error, "cannot connect"),
+            Ok(connection) => {
+                balancer.note(thread, &endpoint, health::Verdict::Success);
+                return Ok((connection, occupied));
+            }
+            Err(error) => {
+                balancer.note(thread, &endpoint, health::Verdict::Unreachable);
+                debug!(endpoint = %endpoint.address, %error, "cannot connect");
+            }
         }
-        if tries == STREAM_TRIES || !thread.retries.borrow_mut().spend() {
+        if tries == STREAM_TRIES || !balancer.group.retries.borrow_mut().spend() {
             return Err(Refusal::Connect);
         }
         tries += 1;
         thread.counters.retries.add(1);
         record.retried();
+        failed_on = Some(endpoint);
+    }
+}
+
+impl From<NoEndpoint> for Refusal {
+    fn from(error: NoEndpoint) -> Self {
+        match error {
+            NoEndpoint::Unresolved => Self::Unresolved,
+            NoEndpoint::Unhealthy => Self::Unhealthy,
+            NoEndpoint::Full => Self::Full,
+        }
     }
 }
 

@@ -1,7 +1,14 @@
 //! The upstream side of one thread: backends, their endpoints and the connections to them. Nothing here is shared
 //! with another thread but the table of resolved names.
+//!
+//! What is known of a backend and of its endpoints (connections, load, health, retries left) belongs to a [`Group`] and
+//! outlives configurations: it is found again by the backend's id and the endpoint's address. A [`Balancer`] is how one
+//! configuration spreads requests over a group's endpoints.
 
+pub(crate) mod balancer;
+pub(crate) mod check;
 pub(crate) mod connect;
+pub(crate) mod endpoint;
 pub(crate) mod exchange;
 pub(crate) mod links;
 pub(crate) mod pool;
@@ -13,33 +20,30 @@ use std::{
     collections::HashMap,
     net::SocketAddr,
     rc::{Rc, Weak},
-    sync::Arc,
+    sync::{self, Arc},
 };
 
-use model::{Backend, EndpointAddress, TenantId};
+use model::{Backend, BackendId, TenantId};
 
 use crate::{
-    balance::{self, Candidate},
-    config::TenantTable,
-    h1::Scheme,
-    limits::ENDPOINT_REST,
+    config::{Config, TenantTable},
+    metrics::BackendGauges,
+    retry::RetryBudget,
     worker::Thread,
 };
-use connect::Spoken;
-use links::Links;
-use pool::Idle;
+pub(crate) use balancer::{Balancer, NoEndpoint};
+pub(crate) use endpoint::{Endpoint, Occupied};
 use transport::{Transport, TransportKey};
-
-/// What an endpoint is to a thread: whose, where, and how it is spoken to.
-type EndpointKey = (TenantId, SocketAddr, TransportKey);
 
 /// The backends that a thread forwards to.
 #[derive(Default)]
 pub(crate) struct Upstreams {
     /// By the address of the backend's `Arc`, which the entry keeps alive, so that no other can take it.
     balancers: RefCell<HashMap<*const Backend, Rc<Balancer>>>,
-    /// Endpoints live on when a configuration changes. Tenants never share a connection.
-    endpoints: RefCell<HashMap<EndpointKey, Weak<Endpoint>>>,
+    /// Tenants never share a connection, and neither do backends.
+    groups: RefCell<HashMap<(TenantId, BackendId), Weak<Group>>>,
+    /// The configuration that the balancers were last made for.
+    followed: RefCell<sync::Weak<Config>>,
 }
 
 impl Upstreams {
@@ -50,143 +54,107 @@ impl Upstreams {
         table: &TenantTable,
         backend: &Arc<Backend>,
     ) -> Rc<Balancer> {
-        let resolved = thread.shared.resolved.load().version;
+        let resolved = thread.shared.resolved.load();
         if let Some(found) = self.balancers.borrow().get(&Arc::as_ptr(backend))
-            && found.resolved == resolved
+            && found.resolved() == resolved.version
         {
             return Rc::clone(found);
         }
-        let balancer = Rc::new(self.build(thread, table, backend));
+        let group = self.group(thread, &table.tenant, &backend.id);
+        let balancer = Rc::new(Balancer::new(thread, table, backend, &resolved, group));
         self.balancers.borrow_mut().insert(Arc::as_ptr(backend), Rc::clone(&balancer));
         balancer
     }
 
-    fn build(&self, thread: &Thread, table: &TenantTable, backend: &Arc<Backend>) -> Balancer {
-        let names = thread.shared.resolved.load();
-        let tls = table.upstream_tls.get(&backend.id).cloned();
-        // Compiled together with the backend; one that asks for TLS is never spoken to without.
-        let reachable = tls.is_some() == backend.tls.is_some();
-        let transport = Transport::new(backend, tls);
-        let mut endpoints = Vec::new();
-        let mut add = |address: SocketAddr, weight: u32| {
-            if reachable && !model::is_denied(address.ip()) {
-                endpoints.push((self.endpoint(&table.tenant, address, &transport), weight));
-            }
-        };
-        for endpoint in &backend.endpoints {
-            match &endpoint.address {
-                EndpointAddress::Ip(address) => add(*address, endpoint.weight),
-                EndpointAddress::Dns { host, port } => {
-                    for ip in names.addresses(host) {
-                        add(SocketAddr::new(*ip, *port), endpoint.weight);
-                    }
-                }
-            }
-        }
-        Balancer { backend: Arc::clone(backend), resolved: names.version, endpoints }
+    fn group(&self, thread: &Thread, tenant: &TenantId, backend: &BackendId) -> Rc<Group> {
+        let mut groups = self.groups.borrow_mut();
+        let place = groups.entry((tenant.clone(), backend.clone())).or_default();
+        place.upgrade().unwrap_or_else(|| {
+            let group = Rc::new(Group::new(thread.counters.backend(tenant, backend)));
+            *place = Rc::downgrade(&group);
+            group
+        })
     }
 
-    fn endpoint(&self, tenant: &TenantId, address: SocketAddr, transport: &Transport) -> Rc<Endpoint> {
+    /// Moves on to the newest configuration and names, and closes what was idle for too long.
+    pub(crate) fn sweep(&self, thread: &Thread) {
+        self.follow(thread);
+        let now_ms = thread.clock.now_ms();
+        for balancer in self.balancers.borrow().values() {
+            balancer.sweep(now_ms);
+        }
+        // Balancers hold the groups.
+        self.groups.borrow_mut().retain(|_, group| group.strong_count() > 0);
+        self.groups.borrow().values().filter_map(Weak::upgrade).for_each(|group| group.prune());
+    }
+
+    /// Makes balancers for the backends that requests went to in the configuration before, and only then lets the old ones
+    /// go: what they have in common stays as it is, though no request may come in between.
+    fn follow(&self, thread: &Thread) {
+        let config = thread.config();
+        if !std::ptr::eq(self.followed.borrow().as_ptr(), Arc::as_ptr(&config)) {
+            *self.followed.borrow_mut() = Arc::downgrade(&config);
+        } else if !self.is_outdated(thread) {
+            return;
+        }
+        let known: Vec<_> = self.groups.borrow().keys().cloned().collect();
+        for (tenant, id) in known {
+            if let Some(table) = config.tenants.get(&tenant)
+                && let Some(backend) = table.backends.get(&id)
+            {
+                self.balancer(thread, table, backend);
+            }
+        }
+        // A backend that nobody else holds is in no configuration that a request still has.
+        self.balancers.borrow_mut().retain(|_, balancer| balancer.is_configured());
+    }
+
+    fn is_outdated(&self, thread: &Thread) -> bool {
+        let resolved = thread.shared.resolved.load().version;
+        let balancers = self.balancers.borrow();
+        balancers.values().any(|balancer| balancer.resolved() != resolved || !balancer.is_configured())
+    }
+}
+
+/// What a thread knows of a backend, whatever the configuration.
+pub(crate) struct Group {
+    endpoints: RefCell<HashMap<(SocketAddr, TransportKey), Weak<Endpoint>>>,
+    /// Of the backend's own: one that is down must not use up what others need.
+    pub(crate) retries: RefCell<RetryBudget>,
+    /// Rises when an endpoint may be used again, or no more.
+    changes: Cell<u64>,
+    gauges: Arc<BackendGauges>,
+}
+
+impl Group {
+    fn new(gauges: Arc<BackendGauges>) -> Self {
+        Self { endpoints: RefCell::default(), retries: RefCell::default(), changes: Cell::new(0), gauges }
+    }
+
+    /// Balancers must look again at who may be chosen.
+    fn changed(&self) {
+        self.changes.set(self.changes.get() + 1);
+    }
+
+    /// The endpoint at an address that is spoken to in that way: the one that is there already, or a new one, which may be
+    /// used since then.
+    fn endpoint(self: &Rc<Self>, address: SocketAddr, transport: &Transport, since_ms: u64) -> Rc<Endpoint> {
         let mut endpoints = self.endpoints.borrow_mut();
-        let place = endpoints.entry((tenant.clone(), address, transport.key())).or_default();
+        let place = endpoints.entry((address, transport.key())).or_default();
         place.upgrade().unwrap_or_else(|| {
-            let endpoint = Rc::new(Endpoint {
-                address,
-                transport: transport.clone(),
-                spoken: Cell::default(),
-                links: Links::default(),
-                in_flight: Cell::new(0),
-                resting_until_ms: Cell::new(0),
-                idle: RefCell::default(),
-            });
+            let endpoint = Rc::new(Endpoint::new(address, transport.clone(), since_ms, Rc::downgrade(self)));
             *place = Rc::downgrade(&endpoint);
             endpoint
         })
     }
 
-    /// Closes what was idle for too long and forgets backends that no configuration has any more.
-    pub(crate) fn sweep(&self, now_ms: u64) {
-        let mut balancers = self.balancers.borrow_mut();
-        balancers.retain(|_, balancer| Arc::strong_count(&balancer.backend) > 1);
-        for (endpoint, _) in balancers.values().flat_map(|b| &b.endpoints) {
-            endpoint.idle.borrow_mut().expire(now_ms);
-            endpoint.links.expire(now_ms);
-        }
-        drop(balancers);
+    /// Whether it has no endpoints yet.
+    fn is_new(&self) -> bool {
+        self.endpoints.borrow().is_empty()
+    }
+
+    /// Forgets endpoints that are gone.
+    fn prune(&self) {
         self.endpoints.borrow_mut().retain(|_, endpoint| endpoint.strong_count() > 0);
-    }
-}
-
-/// Spreads a backend's requests over its endpoints.
-pub(crate) struct Balancer {
-    pub(crate) backend: Arc<Backend>,
-    resolved: u64,
-    endpoints: Vec<(Rc<Endpoint>, u32)>,
-}
-
-impl Balancer {
-    /// The endpoint for the next try; `None` if the backend has none (its name does not resolve).
-    pub(crate) fn pick(&self, thread: &Thread) -> Option<Rc<Endpoint>> {
-        if let [(only, _)] = self.endpoints.as_slice() {
-            return Some(Rc::clone(only));
-        }
-        let now = thread.clock.now_ms();
-        let candidates: Vec<_> = self
-            .endpoints
-            .iter()
-            .map(|(endpoint, weight)| Candidate {
-                weight: *weight,
-                in_flight: endpoint.in_flight.get(),
-                resting: endpoint.resting_until_ms.get() > now,
-            })
-            .collect();
-        let chosen = balance::choose(&candidates, |bound| thread.random_below(bound))?;
-        Some(Rc::clone(&self.endpoints[chosen].0))
-    }
-}
-
-/// One address that answers requests, as one thread sees it.
-pub(crate) struct Endpoint {
-    pub(crate) address: SocketAddr,
-    transport: Transport,
-    spoken: Cell<Spoken>,
-    links: Links,
-    in_flight: Cell<u32>,
-    resting_until_ms: Cell<u64>,
-    idle: RefCell<Idle>,
-}
-
-impl Endpoint {
-    /// The scheme of requests to it.
-    pub(crate) fn scheme(&self) -> Scheme {
-        if self.transport.tls.is_some() { Scheme::Https } else { Scheme::Http }
-    }
-
-    /// It could not be connected to: others are preferred for a while.
-    pub(crate) fn rest(&self, now_ms: u64) {
-        let rest = u64::try_from(ENDPOINT_REST.as_millis()).unwrap_or(u64::MAX);
-        self.resting_until_ms.set(now_ms.saturating_add(rest));
-    }
-
-    /// Counts a request on it until the guard is dropped.
-    pub(crate) fn occupy(self: &Rc<Self>) -> Occupied {
-        self.in_flight.set(self.in_flight.get() + 1);
-        Occupied(Rc::clone(self))
-    }
-}
-
-/// A request that runs on an endpoint.
-pub(crate) struct Occupied(Rc<Endpoint>);
-
-impl Drop for Occupied {
-    fn drop(&mut self) {
-        self.0.in_flight.set(self.0.in_flight.get() - 1);
-    }
-}
-
-impl Occupied {
-    /// The endpoint.
-    pub(crate) fn endpoint(&self) -> &Endpoint {
-        &self.0
     }
 }

@@ -23,10 +23,9 @@ use crate::{
     limits::{COMMANDS, Limits, TICK},
     listen::Acceptors,
     metrics::Counters,
-    retry::RetryBudget,
     serve::record::RouteSeries,
     shared::{Command, Control, Phase, Seat, Shared, resident_bytes},
-    upstream::Upstreams,
+    upstream::{Upstreams, check, resolve},
 };
 
 /// What a worker is started with.
@@ -84,10 +83,10 @@ impl Worker {
             threads.push(std::thread::Builder::new().name(format!("request-{index}")).spawn(run)?);
         }
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let resolving = Arc::clone(&shared);
+        let helping = Arc::clone(&shared);
         let helper = std::thread::Builder::new()
             .name("helper".to_owned())
-            .spawn(move || runtime.block_on(crate::upstream::resolve::run(resolving)))?;
+            .spawn(move || runtime.block_on(help(helping)))?;
         Ok(Self { control: Control { shared }, threads, helper: Some(helper) })
     }
 
@@ -117,7 +116,6 @@ pub(crate) struct Thread {
     pub(crate) registry: Rc<Registry>,
     pub(crate) upstreams: Upstreams,
     pub(crate) series: RouteSeries,
-    pub(crate) retries: RefCell<RetryBudget>,
     /// QUIC handshakes whose clients' addresses are not proved.
     pub(crate) unproved: Cell<usize>,
     /// Names of CONNECT that are being resolved.
@@ -137,7 +135,6 @@ impl Thread {
             logger,
             registry: Registry::new(Rc::clone(&clock)),
             upstreams: Upstreams::default(),
-            retries: RefCell::default(),
             door: RefCell::default(),
             unproved: Cell::default(),
             lookups: Cell::default(),
@@ -170,6 +167,12 @@ impl Thread {
         let wide = u128::from(self.random()) * u128::from(bound);
         u64::try_from(wide >> 64).unwrap_or(0)
     }
+}
+
+/// What is done for all request threads, until the worker is drained.
+async fn help(shared: Arc<Shared>) {
+    let (resolving, checking) = (Arc::clone(&shared), shared);
+    tokio::join!(resolve::run(resolving), check::run(checking));
 }
 
 async fn run(thread: Rc<Thread>, mut inbox: mpsc::Receiver<Command>) {
@@ -232,7 +235,7 @@ fn on_tick(thread: &Thread, due: Instant) {
     thread.clock.sweep(now);
     thread.registry.sweep();
     thread.logger.flush();
-    thread.upstreams.sweep(thread.clock.now_ms());
+    thread.upstreams.sweep(thread);
 }
 
 /// Whole microseconds.

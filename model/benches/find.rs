@@ -6,7 +6,7 @@ use criterion::{BenchmarkId, Criterion};
 use model::{
     Action, Backend, BackendId, CompileLimits, Endpoint, EndpointAddress, HostPattern, Listener, ListenerId,
     ListenerPolicy, ListenerProtocol, Match, Origin, PathMatch, Rank, Request, Route, RouteId, RouteTable,
-    Rule, TenantConfig, Timeouts, UpstreamProtocol, WeightedBackend,
+    Rule, TenantConfig, Timeouts, TrafficPolicy, UpstreamProtocol, WeightedBackend,
 };
 
 struct Get {
@@ -98,6 +98,7 @@ fn config(routes: u32, hosts: u32) -> TenantConfig {
             protocol: UpstreamProtocol::Negotiated,
             tls: None,
             send_proxy: None,
+            traffic: TrafficPolicy::default(),
         }],
         certificates: vec![],
     }

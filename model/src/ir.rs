@@ -7,7 +7,7 @@ use std::{collections::BTreeSet, fmt, net::SocketAddr, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{PoolName, ProxyVersion, TenantId};
+use crate::{PoolName, ProxyVersion, TenantId, TrafficPolicy};
 
 /// Where a node of the IR came from.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
@@ -87,11 +87,13 @@ pub enum Feature {
     Streams,
     /// What listeners allow: HTTP/2 switched off, CONNECT.
     ListenerPolicies,
+    /// Requests that are spread in another way than by default.
+    TrafficPolicy,
 }
 
 impl Feature {
     /// Every feature that this version serves.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::HttpRouting,
         Self::HttpRewriting,
         Self::TlsTermination,
@@ -100,6 +102,7 @@ impl Feature {
         Self::UpstreamProxy,
         Self::Streams,
         Self::ListenerPolicies,
+        Self::TrafficPolicy,
     ];
 
     /// The feature's name on the wire.
@@ -114,6 +117,7 @@ impl Feature {
             Self::UpstreamProxy => "upstream-proxy",
             Self::Streams => "streams",
             Self::ListenerPolicies => "listener-policies",
+            Self::TrafficPolicy => "traffic-policy",
         }
     }
 
@@ -186,6 +190,9 @@ impl TenantConfig {
         }
         if self.listeners.iter().any(|l| !l.policy.is_default()) {
             needed.insert(Feature::ListenerPolicies);
+        }
+        if self.backends.iter().any(|b| b.traffic != TrafficPolicy::default()) {
+            needed.insert(Feature::TrafficPolicy);
         }
         needed
     }
@@ -537,6 +544,8 @@ pub struct Backend {
     /// Each connection begins with this header, which says who the client is; then it is that client's only, and
     /// HTTP/2, whose connections are shared, is not spoken.
     pub send_proxy: Option<ProxyVersion>,
+    /// How requests are spread over the endpoints.
+    pub traffic: TrafficPolicy,
 }
 
 /// What is spoken to an endpoint.

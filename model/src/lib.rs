@@ -20,6 +20,7 @@ mod proxy;
 mod request;
 mod streams;
 mod table;
+mod traffic;
 
 pub use compile::{NOT_EDITABLE, check_regex};
 pub use compiled::{
@@ -41,3 +42,6 @@ pub use proxy::{ProxyTrust, ProxyVersion};
 pub use request::{Found, NotFound, Request};
 pub use streams::{CompiledStream, FoundStream, StreamTable, attached_hosts};
 pub use table::RouteTable;
+pub use traffic::{
+    AffinityCookie, Balancing, CheckKind, HashKey, HealthCheck, OutlierDetection, PoolPolicy, TrafficPolicy,
+};

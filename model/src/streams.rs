@@ -80,6 +80,11 @@ impl StreamTable {
         if claimed.is_empty() { Ok(table) } else { Err(claimed) }
     }
 
+    /// The backends of each route.
+    pub(crate) fn forwards(&self) -> impl Iterator<Item = &Forward> {
+        self.routes.iter().map(|route| &route.forward)
+    }
+
     /// The route of a stream that came by `port` and asks for `host` (lowercase; empty where it does not say, or cannot):
     /// on the most specific hostname that the host is of.
     #[must_use]

@@ -3,12 +3,14 @@
 mod ask;
 mod paths;
 
+use std::sync::Arc;
+
 use ask::Ask;
 pub(crate) use paths::PathIndex;
 
 use crate::{
-    CompileError, CompileLimits, CompiledMatch, CompiledRoute, CompiledRule, Found, Listener, NotFound,
-    PoolName, Request, StreamTable, TenantConfig, compile::compile, host::HostMap,
+    Backend, CompileError, CompileLimits, CompiledAction, CompiledMatch, CompiledRoute, CompiledRule, Found,
+    Listener, NotFound, PoolName, Request, StreamTable, TenantConfig, compile::compile, host::HostMap,
 };
 
 /// The compiled routes of one tenant: immutable, shared, looked up on every request.
@@ -107,5 +109,15 @@ impl RouteTable {
     #[must_use]
     pub fn routes(&self) -> &[CompiledRoute] {
         &self.routes
+    }
+
+    /// The backends that its rules and its routes of streams forward to; one that several name comes several times.
+    pub fn backends(&self) -> impl Iterator<Item = &Arc<Backend>> {
+        let rules = self.rules.iter().filter_map(|rule| match &rule.action {
+            CompiledAction::Forward(forward) => Some(forward),
+            CompiledAction::Redirect(_) | CompiledAction::Respond(_) => None,
+        });
+        let variants = rules.chain(self.streams.forwards()).flat_map(|forward| &forward.variants);
+        variants.filter_map(|variant| variant.backend.as_ref())
     }
 }

@@ -238,6 +238,10 @@ impl<'t> Place<'t> {
             protocol,
             tls: backend.tls.map(|tls| self.upstream_tls(tls)).transpose()?,
             send_proxy,
+            traffic: backend.traffic.map_or_else(
+                || Ok(model::TrafficPolicy::default()),
+                |traffic| super::traffic::from_wire(traffic).map_err(|problem| place.error(problem)),
+            )?,
             origin: place.origin,
         })
     }

@@ -1,11 +1,12 @@
 use std::time::Duration;
 
 use model::{
-    Action, Backend, BackendId, Certificate, CertificateId, ConnectTarget, Endpoint, EndpointAddress, Filter,
-    HeaderEdit, HostPattern, Listener, ListenerId, ListenerPolicy, ListenerProtocol, Match, Origin,
-    PathMatch, PathModifier, ProxyTrust, ProxyVersion, Rank, Redirect, Respond, Rewrite, Route, RouteId,
-    Rule, StreamRoute, TenantId, Timeouts, UpstreamProtocol, UpstreamRoots, UpstreamTls, ValueMatch,
-    ValueMatcher, WeightedBackend,
+    Action, AffinityCookie, Backend, BackendId, Balancing, Certificate, CertificateId, CheckKind,
+    ConnectTarget, Endpoint, EndpointAddress, Filter, HashKey, HeaderEdit, HealthCheck, HostPattern,
+    Listener, ListenerId, ListenerPolicy, ListenerProtocol, Match, Origin, OutlierDetection, PathMatch,
+    PathModifier, PoolPolicy, ProxyTrust, ProxyVersion, Rank, Redirect, Respond, Rewrite, Route, RouteId,
+    Rule, StreamRoute, TenantId, Timeouts, TrafficPolicy, UpstreamProtocol, UpstreamRoots, UpstreamTls,
+    ValueMatch, ValueMatcher, WeightedBackend,
 };
 use proptest::{collection::vec, option, prelude::*};
 
@@ -194,8 +195,8 @@ fn backend() -> impl Strategy<Value = Backend> {
     ];
     let send_proxy = option::of(prop_oneof![Just(ProxyVersion::V1), Just(ProxyVersion::V2)]);
     let endpoints = vec(endpoint, 0..3);
-    (text(), origin(), endpoints, millis(), protocol, option::of(upstream_tls()), send_proxy).prop_map(
-        |(id, origin, endpoints, connect_timeout, protocol, tls, send_proxy)| Backend {
+    (text(), origin(), endpoints, millis(), protocol, option::of(upstream_tls()), send_proxy, traffic())
+        .prop_map(|(id, origin, endpoints, connect_timeout, protocol, tls, send_proxy, traffic)| Backend {
             id: BackendId(id),
             origin,
             endpoints,
@@ -203,6 +204,66 @@ fn backend() -> impl Strategy<Value = Backend> {
             protocol,
             tls,
             send_proxy,
+            traffic,
+        })
+}
+
+fn traffic() -> impl Strategy<Value = TrafficPolicy> {
+    let cookie = (text(), option::of(millis()), text());
+    let key = prop_oneof![
+        Just(HashKey::SourceIp),
+        text().prop_map(HashKey::Header),
+        text().prop_map(HashKey::Query),
+        cookie.prop_map(|(name, issue, path)| HashKey::Cookie(AffinityCookie { name, issue, path })),
+    ];
+    let balancing = prop_oneof![
+        Just(Balancing::PowerOfTwo),
+        Just(Balancing::LeastRequest),
+        Just(Balancing::RoundRobin),
+        key.clone().prop_map(Balancing::RingHash),
+        key.prop_map(Balancing::Maglev),
+    ];
+    let pool = (option::of(any::<u32>()), millis(), millis())
+        .prop_map(|(max_requests, idle, max_age)| PoolPolicy { max_requests, idle, max_age });
+    let health = (option::of(outliers()), option::of(check()), any::<u8>());
+    (balancing, health, option::of(millis()), pool).prop_map(|(balancing, health, slow_start, pool)| {
+        let (outliers, health_check, panic_percent) = health;
+        TrafficPolicy { balancing, outliers, health_check, panic_percent, slow_start, pool }
+    })
+}
+
+fn outliers() -> impl Strategy<Value = OutlierDetection> {
+    let count = || option::of(any::<u32>());
+    let counts = (count(), count(), count(), option::of(any::<u8>()), any::<u32>());
+    (counts, millis(), millis(), millis(), any::<u8>()).prop_map(
+        |(counts, window, base_ejection, max_ejection, max_ejected_percent)| OutlierDetection {
+            consecutive_5xx: counts.0,
+            consecutive_gateway_errors: counts.1,
+            consecutive_connect_failures: counts.2,
+            error_percent: counts.3,
+            minimum_requests: counts.4,
+            window,
+            base_ejection,
+            max_ejection,
+            max_ejected_percent,
+        },
+    )
+}
+
+fn check() -> impl Strategy<Value = HealthCheck> {
+    let kind = prop_oneof![
+        Just(CheckKind::Tcp),
+        (text(), option::of(text()), vec(any::<(u16, u16)>(), 0..3))
+            .prop_map(|(path, host, expected)| CheckKind::Http { path, host, expected }),
+        text().prop_map(|service| CheckKind::Grpc { service }),
+    ];
+    (kind, millis(), millis(), any::<u32>(), any::<u32>()).prop_map(
+        |(kind, interval, timeout, healthy_threshold, unhealthy_threshold)| HealthCheck {
+            kind,
+            interval,
+            timeout,
+            healthy_threshold,
+            unhealthy_threshold,
         },
     )
 }

@@ -221,6 +221,7 @@ impl From<&model::Backend> for wire::Backend {
                 Some(model::ProxyVersion::V2) => wire::ProxyVersion::V2,
             }
             .into(),
+            traffic: super::traffic::to_wire(&backend.traffic),
         }
     }
 }

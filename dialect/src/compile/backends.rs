@@ -54,6 +54,7 @@ pub(super) fn add(
         protocol: if assumed { UpstreamProtocol::Http2 } else { spec.protocol },
         tls,
         send_proxy: spec.send_proxy,
+        traffic: (*spec.traffic).clone(),
     };
     out.config.backends.insert(at, backend);
     Ok(Some(id))

@@ -2,9 +2,12 @@
 
 use std::{net::SocketAddr, time::Duration};
 
-use model::{CompileLimits, Endpoint, EndpointAddress, ProxyVersion, UpstreamProtocol};
+use model::{
+    Balancing, CompileLimits, Endpoint, EndpointAddress, PoolPolicy, ProxyVersion, TrafficPolicy,
+    UpstreamProtocol,
+};
 
-use super::{precise_hostname, tls::BackendTlsSpec};
+use super::{health::Health, precise_hostname, tls::BackendTlsSpec, traffic};
 use crate::{name, read::Node};
 
 /// To the end of the TCP and TLS handshakes: three lost packets of a near network, and a user still waits.
@@ -23,6 +26,8 @@ pub struct BackendSpec {
     pub tls: Option<BackendTlsSpec>,
     /// The header that each connection begins with.
     pub send_proxy: Option<ProxyVersion>,
+    /// How requests are spread over the endpoints. Boxed: it is larger than all other objects' specs.
+    pub traffic: Box<TrafficPolicy>,
 }
 
 impl BackendSpec {
@@ -41,6 +46,18 @@ impl BackendSpec {
         let connect_timeout = match fields.optional("connectTimeout") {
             Some(node) => name::positive_duration(&node),
             None => Some(CONNECT_TIMEOUT),
+        };
+        let balancing = match fields.optional("loadBalancer") {
+            Some(node) => traffic::read_balancer(&node),
+            None => Some((Balancing::default(), None)),
+        };
+        let pool = match fields.optional("connectionPool") {
+            Some(node) => traffic::read_pool(&node),
+            None => Some(PoolPolicy::default()),
+        };
+        let health = match fields.optional("healthCheck") {
+            Some(node) => Health::read(&node),
+            None => Some(Health::default()),
         };
         let tls_node = fields.optional("tls");
         let protocol_node = fields.optional("appProtocol");
@@ -68,12 +85,21 @@ impl BackendSpec {
                 "remove it, or set appProtocol: http",
             );
         }
+        let (health, (balancing, slow_start)) = (health?, balancing?);
         Some(Self {
             endpoints: endpoints?,
             connect_timeout: connect_timeout?,
             protocol: protocol?,
             tls: tls?,
             send_proxy: send_proxy?,
+            traffic: Box::new(TrafficPolicy {
+                balancing,
+                outliers: health.outliers,
+                health_check: health.check,
+                panic_percent: health.panic_percent,
+                slow_start,
+                pool: pool?,
+            }),
         })
     }
 }

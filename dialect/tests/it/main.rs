@@ -10,4 +10,5 @@ mod property;
 mod secrets;
 mod set;
 mod streams;
+mod traffic;
 mod upstream_tls;

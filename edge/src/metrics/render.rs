@@ -6,7 +6,9 @@ use std::{
     sync::Arc,
 };
 
-use super::{CLASSES, Counters, HistogramSample, Kind, Outcome, RouteCounters, RouteKey};
+use super::{
+    BackendGauges, BackendKey, CLASSES, Counters, HistogramSample, Kind, Outcome, RouteCounters, RouteKey,
+};
 
 /// Bounds of the exported histograms, powers of two so that they fall on our own: 0.5 ms to 33 s.
 const BOUNDS_US: [u64; 9] = [1 << 9, 1 << 11, 1 << 13, 1 << 15, 1 << 17, 1 << 19, 1 << 21, 1 << 23, 1 << 25];
@@ -60,7 +62,42 @@ pub(crate) fn render(threads: &[Arc<Counters>]) -> String {
         counters.iter().for_each(|c| c.latency.sample(&mut sample));
         histogram(&mut text, key, &sample);
     }
+    backends(&mut text, threads);
     text
+}
+
+/// Each thread sees all endpoints: what counts is who sees most.
+fn backends(text: &mut String, threads: &[Arc<Counters>]) {
+    let mut all: BTreeMap<BackendKey, Vec<Arc<BackendGauges>>> = BTreeMap::new();
+    threads.iter().for_each(|thread| thread.backends.collect(&mut all));
+    line(
+        text,
+        "# HELP weir_edge_backend_endpoints Endpoints of a backend that requests went to.\n\
+         # TYPE weir_edge_backend_endpoints gauge",
+    );
+    for ((tenant, backend), gauges) in &all {
+        let most = gauges.iter().map(|gauges| gauges.endpoints.value()).max().unwrap_or(0);
+        line(
+            text,
+            format_args!("weir_edge_backend_endpoints{{tenant=\"{tenant}\",backend=\"{backend}\"}} {most}"),
+        );
+    }
+    line(
+        text,
+        "# HELP weir_edge_backend_unused_endpoints Of these, those that are left out, and why.\n\
+         # TYPE weir_edge_backend_unused_endpoints gauge",
+    );
+    for ((tenant, backend), gauges) in &all {
+        let mut reasons = BTreeMap::new();
+        for (reason, count) in gauges.iter().flat_map(|gauges| gauges.reasons()) {
+            let most: &mut u64 = reasons.entry(reason).or_default();
+            *most = count.max(*most);
+        }
+        for (reason, count) in reasons {
+            let labels = format!("tenant=\"{tenant}\",backend=\"{backend}\",reason=\"{reason}\"");
+            line(text, format_args!("weir_edge_backend_unused_endpoints{{{labels}}} {count}"));
+        }
+    }
 }
 
 fn histogram(text: &mut String, key: &RouteKey, sample: &HistogramSample) {

@@ -226,3 +226,12 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_connection_of_our_own_names_nobody() {
+    for version in [ProxyVersion::V1, ProxyVersion::V2] {
+        let mut header = Vec::new();
+        write_own(version, &mut header);
+        check(&header, None);
+    }
+}

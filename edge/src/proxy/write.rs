@@ -11,6 +11,8 @@ use super::{Hop, LINE, SIGNATURE};
 
 /// `PROXY` of version 2.
 const PROXY: u8 = 0x21;
+/// `LOCAL` of version 2.
+const LOCAL: u8 = 0x20;
 /// TCP over IPv4 and over IPv6.
 const TCP4: u8 = 0x11;
 const TCP6: u8 = 0x21;
@@ -32,6 +34,17 @@ pub fn write(version: ProxyVersion, hop: &Hop, out: &mut Vec<u8>) {
         }
         (ProxyVersion::V2, from, to) => {
             binary(out, TCP6, &[mapped(from).octets(), mapped(to).octets()].concat(), ports);
+        }
+    }
+}
+
+/// The header of a connection that is the sender's own, such as a health check's: `UNKNOWN` or `LOCAL`.
+pub fn write_own(version: ProxyVersion, out: &mut Vec<u8>) {
+    match version {
+        ProxyVersion::V1 => out.extend_from_slice(b"PROXY UNKNOWN\r\n"),
+        ProxyVersion::V2 => {
+            out.extend_from_slice(&SIGNATURE);
+            out.extend_from_slice(&[LOCAL, 0, 0, 0]);
         }
     }
 }

@@ -49,7 +49,7 @@ pub(super) fn advertise_h3(head: &mut ResponseHead, port: Option<u16>) {
 /// Says who the client is, in place of whatever the client said of itself.
 pub(super) fn identify(head: &mut RequestHead, client: &Client, thread: &Thread) {
     let host = authority(head).into_owned();
-    let id = request_id(thread.random(), thread.random());
+    let id = random_hex(thread.random(), thread.random());
     let fields = &mut head.fields;
     for name in [Name::Forwarded, Name::XForwardedPort, Name::XRealIp] {
         fields.remove_known(name);
@@ -68,7 +68,7 @@ pub(super) fn identify(head: &mut RequestHead, client: &Client, thread: &Thread)
 }
 
 /// 128 random bits in hexadecimal.
-fn request_id(high: u64, low: u64) -> [u8; 32] {
+pub(super) fn random_hex(high: u64, low: u64) -> [u8; 32] {
     let mut text = [0; 32];
     let bits = u128::from(high) << 64 | u128::from(low);
     for (index, digit) in text.iter_mut().enumerate() {

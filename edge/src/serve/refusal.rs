@@ -8,7 +8,8 @@ use crate::{
     admit::Overload,
     body::ClientError,
     h1::{RequestError, ResponseError},
-    upstream::{connect::ConnectError, exchange::ExchangeError},
+    health::Verdict,
+    upstream::{NoEndpoint, connect::ConnectError, exchange::ExchangeError},
 };
 
 /// Why a request is refused.
@@ -44,6 +45,12 @@ pub(crate) enum Refusal {
     /// The backend's names do not resolve.
     #[error("no endpoint of the backend is known")]
     Unresolved,
+    /// No endpoint of the backend is well, and its policy says not to try the others.
+    #[error("no endpoint of the backend is well")]
+    Unhealthy,
+    /// All endpoints have as many requests as their backend allows.
+    #[error("all endpoints of the backend are busy")]
+    UpstreamFull,
     /// The upstream cannot be reached.
     #[error("the upstream cannot be reached")]
     Connect(#[source] io::Error),
@@ -103,7 +110,7 @@ impl Refusal {
             | Self::BadResponse(_)
             | Self::UnaskedUpgrade
             | Self::NotSwitched => 502,
-            Self::Unresolved | Self::Overload(_) => 503,
+            Self::Unresolved | Self::Unhealthy | Self::UpstreamFull | Self::Overload(_) => 503,
             Self::ConnectTimeout | Self::UpstreamTimeout => 504,
         }
     }
@@ -121,6 +128,8 @@ impl Refusal {
             Self::NoRoute(_) => "no_route",
             Self::NoBackend => "no_backend",
             Self::Unresolved => "unresolved",
+            Self::Unhealthy => "unhealthy",
+            Self::UpstreamFull => "upstream_full",
             Self::Connect(_) => "connect",
             Self::ConnectTimeout => "connect_timeout",
             Self::UpstreamTls(_) => "upstream_tls",
@@ -152,6 +161,21 @@ impl Refusal {
         )
     }
 
+    /// What it says about the endpoint that was tried; `None` if nothing.
+    pub(crate) fn verdict(&self) -> Option<Verdict> {
+        match self {
+            Self::Connect(_) | Self::ConnectTimeout | Self::UpstreamTls(_) | Self::NotHttp2 => {
+                Some(Verdict::Unreachable)
+            }
+            // A stream that an endpoint refuses, or leaves out when it goes away, is no fault of it.
+            Self::UpstreamClosed(error) if error.kind() == io::ErrorKind::ConnectionRefused => None,
+            Self::UpstreamClosed(_) | Self::BadResponse(_) | Self::UnaskedUpgrade | Self::UpstreamTimeout => {
+                Some(Verdict::GatewayError)
+            }
+            _ => None,
+        }
+    }
+
     /// Whether time ran out.
     pub(crate) fn is_timeout(&self) -> bool {
         matches!(self, Self::UpstreamTimeout)
@@ -160,6 +184,16 @@ impl Refusal {
     /// Whether the client's connection can serve another request: its framing is still known.
     pub(crate) fn keeps_connection(&self) -> bool {
         !matches!(self, Self::Request(_) | Self::HeadTimeout | Self::Client(_))
+    }
+}
+
+impl From<NoEndpoint> for Refusal {
+    fn from(error: NoEndpoint) -> Self {
+        match error {
+            NoEndpoint::Unresolved => Self::Unresolved,
+            NoEndpoint::Unhealthy => Self::Unhealthy,
+            NoEndpoint::Full => Self::UpstreamFull,
+        }
     }
 }
 

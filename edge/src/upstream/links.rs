@@ -11,6 +11,7 @@ use std::{
 
 use bytes::Bytes;
 use h2::client::SendRequest;
+use model::PoolPolicy;
 use tokio::{
     sync::Notify,
     time::{Instant, timeout_at},
@@ -26,7 +27,7 @@ use crate::{
     buffer::ReadBuffer,
     gather::Gather,
     io::UpstreamIo,
-    limits::{UPSTREAM_AGE, UPSTREAM_H2_FRAME, UPSTREAM_H2_STREAMS, UPSTREAM_IDLE_TIME},
+    limits::{UPSTREAM_H2_FRAME, UPSTREAM_H2_STREAMS},
     metrics::Counters,
     worker::Thread,
 };
@@ -57,8 +58,8 @@ struct Link {
 }
 
 impl Link {
-    fn has_room(&self, now_ms: u64) -> bool {
-        if self.retired.get() || now_ms.saturating_sub(self.born_ms) >= millis(UPSTREAM_AGE) {
+    fn has_room(&self, now_ms: u64, policy: PoolPolicy) -> bool {
+        if self.retired.get() || now_ms.saturating_sub(self.born_ms) >= millis(policy.max_age) {
             return false;
         }
         // h2 knows of a GOAWAY or a broken connection before its task has come to an end.
@@ -113,9 +114,9 @@ impl Drop for Slot {
 
 impl Links {
     /// A place on the connection that has been open for longest: the others may then grow idle and go.
-    fn pick(&self, now_ms: u64) -> Option<Slot> {
+    fn pick(&self, now_ms: u64, policy: PoolPolicy) -> Option<Slot> {
         let mut list = self.list.borrow_mut();
-        let found = list.iter().find(|link| link.has_room(now_ms)).map(Slot::on);
+        let found = list.iter().find(|link| link.has_room(now_ms, policy)).map(Slot::on);
         if found.is_none() {
             list.retain(|link| !link.retired.get());
         }
@@ -128,11 +129,11 @@ impl Links {
     }
 
     /// Lets go of connections that are over, too old, or were idle for too long.
-    pub(super) fn expire(&self, now_ms: u64) {
+    pub(super) fn expire(&self, now_ms: u64, policy: PoolPolicy) {
         self.list.borrow_mut().retain(|link| {
             let idle = link.streams.get() == 0
-                && now_ms.saturating_sub(link.idle_since_ms.get()) >= millis(UPSTREAM_IDLE_TIME);
-            let old = now_ms.saturating_sub(link.born_ms) >= millis(UPSTREAM_AGE);
+                && now_ms.saturating_sub(link.idle_since_ms.get()) >= millis(policy.idle);
+            let old = now_ms.saturating_sub(link.born_ms) >= millis(policy.max_age);
             !(idle || old || link.retired.get())
         });
     }
@@ -158,7 +159,7 @@ pub(super) async fn acquire(
     let ends = Instant::now() + wish.limit;
     let links = &endpoint.links;
     loop {
-        if let Some(slot) = links.pick(thread.clock.now_ms()) {
+        if let Some(slot) = links.pick(thread.clock.now_ms(), endpoint.pool.get()) {
             return Ok(Way::H2(slot));
         }
         let left = ends.saturating_duration_since(Instant::now());

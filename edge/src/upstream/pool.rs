@@ -2,14 +2,11 @@
 
 use std::{sync::Arc, time::Duration};
 
+use model::PoolPolicy;
+
 use super::Endpoint;
 use crate::{
-    buffer::ReadBuffer,
-    clock::Timer,
-    io::UpstreamIo,
-    limits::{UPSTREAM_AGE, UPSTREAM_IDLE, UPSTREAM_IDLE_TIME},
-    metrics::Counters,
-    proxy::Hop,
+    buffer::ReadBuffer, clock::Timer, io::UpstreamIo, limits::UPSTREAM_IDLE, metrics::Counters, proxy::Hop,
     worker::Thread,
 };
 
@@ -37,8 +34,8 @@ pub(crate) struct Idle(Vec<Connection>);
 
 impl Idle {
     /// Closes connections that were idle for too long, and those that the other side has closed.
-    pub(super) fn expire(&mut self, now_ms: u64) {
-        let limit = millis(UPSTREAM_IDLE_TIME);
+    pub(super) fn expire(&mut self, now_ms: u64, policy: PoolPolicy) {
+        let limit = millis(policy.idle);
         self.0.retain(|c| now_ms.saturating_sub(c.idle_since_ms) < limit && c.stream.is_quiet());
     }
 }
@@ -87,7 +84,7 @@ impl Connection {
     /// request to its end, and both sides want to go on.
     pub(crate) fn give_back(mut self, endpoint: &Endpoint) {
         let now = self.timer.now_ms();
-        if !self.input.is_empty() || now.saturating_sub(self.born_ms) >= millis(UPSTREAM_AGE) {
+        if !self.input.is_empty() || now.saturating_sub(self.born_ms) >= millis(endpoint.pool.get().max_age) {
             return;
         }
         self.input.release();

@@ -167,7 +167,7 @@ pub(crate) struct Transport {
 }
 
 /// What two transports must have in common for their connections to serve for each other.
-pub(super) type TransportKey = (UpstreamProtocol, Option<ProxyVersion>, Option<[u8; 32]>);
+pub(crate) type TransportKey = (UpstreamProtocol, Option<ProxyVersion>, Option<[u8; 32]>);
 
 impl Transport {
     pub(crate) fn new(backend: &Backend, tls: Option<Arc<ClientTls>>) -> Self {

@@ -3,12 +3,15 @@
 
 mod addresses;
 mod attacks;
+mod balancing;
 mod bodies;
 mod drain;
+mod endpoints;
 mod forwarding;
 mod grpc;
 mod h2;
 mod h3;
+mod health;
 mod overload;
 mod policies;
 mod proxy;

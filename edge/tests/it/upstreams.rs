@@ -89,7 +89,7 @@ pub(crate) struct Turn {
     /// The number of its connection, and of the request on it, from 0.
     connection: usize,
     number: usize,
-    request: Request<RecvStream>,
+    pub(crate) request: Request<RecvStream>,
     pub(crate) respond: SendResponse<Bytes>,
 }
 

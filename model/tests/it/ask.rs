@@ -5,7 +5,7 @@ use std::{borrow::Cow, time::Duration};
 use model::{
     Action, Backend, BackendId, Endpoint, EndpointAddress, HostPattern, Listener, ListenerId, ListenerPolicy,
     ListenerProtocol, Match, Origin, PathMatch, Rank, Request, Route, RouteId, Rule, TenantConfig, Timeouts,
-    UpstreamProtocol, WeightedBackend,
+    TrafficPolicy, UpstreamProtocol, WeightedBackend,
 };
 
 /// A request as a lookup sees it.
@@ -147,6 +147,7 @@ pub(crate) fn config(listeners: Vec<Listener>, routes: Vec<Route>) -> TenantConf
             protocol: UpstreamProtocol::Negotiated,
             tls: None,
             send_proxy: None,
+            traffic: TrafficPolicy::default(),
         }],
         certificates: vec![],
     }

@@ -1,5 +1,6 @@
 //! The whole system over real processes, as a user runs it. One test at a time: they measure, and share two cores.
 
+mod balancing;
 mod cluster;
 mod config;
 mod confined;
