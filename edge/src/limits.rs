@@ -160,8 +160,15 @@ pub const RETRY_PERCENT: u32 = 20;
 /// Retries allowed before any request has earned them: a quiet route must still survive a dead connection.
 pub const RETRY_RESERVE: u32 = 10;
 
-/// How often names are resolved again: the shortest time to live that resolvers commonly hand out.
-pub const DNS_REFRESH: Duration = Duration::from_secs(5);
+/// Names are not resolved again before this, whatever their time to live: the shortest that resolvers commonly hand out,
+/// and a bound on lookups.
+pub const DNS_MIN: Duration = Duration::from_secs(5);
+
+/// Names are resolved again after this, whatever their time to live: as late as an operator who moved a service would wait.
+pub const DNS_MAX: Duration = Duration::from_secs(300);
+
+/// For one lookup, all servers and tries together.
+pub const DNS_LOOKUP: Duration = Duration::from_secs(5);
 
 /// Names tracked at once, over all tenants.
 pub const DNS_NAMES: usize = 10_000;
