@@ -40,6 +40,9 @@ const ASKS: usize = 256;
 /// Entries that stay in memory behind the newest snapshot, for servers that are nearly up to date.
 const TRAILING: u64 = 1000;
 
+/// Entries that a learner may lack when it is promoted: what is on its way at a high rate of writes.
+const CAUGHT_UP: u64 = 128;
+
 /// How long a leader that stops waits for another to take over. An election would take longer.
 const TRANSFER: Duration = Duration::from_secs(1);
 
@@ -149,6 +152,7 @@ impl Driver {
             snapshot_entries: config.snapshot_entries,
             snapshot_bytes: config.snapshot_bytes,
             trailing_entries: TRAILING,
+            caught_up_entries: CAUGHT_UP,
             election_ticks: None,
         };
         let node = Node::new(node_config, &recovered, machine).map_err(|error| damaged(error.to_string()))?;

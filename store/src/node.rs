@@ -29,8 +29,8 @@ use crate::{
     image::{self, BadImage},
     machine::{Delta, Machine},
     peer::{
-        self, BadMessage, PeerMessage, change_from_raft, change_of, entry_from_raft, members_from_raft,
-        snapshot_from_wire, snapshot_to_raft, to_wire,
+        self, BadMessage, PeerMessage, change_from_raft, change_of, entry_from_raft, snapshot_from_wire,
+        snapshot_to_raft, to_wire,
     },
     txn::{Command, Ticket, UnknownCommand},
 };
@@ -88,6 +88,8 @@ pub struct NodeConfig {
     pub snapshot_bytes: u64,
     /// Entries that stay in memory behind the newest snapshot, for servers that are nearly up to date.
     pub trailing_entries: u64,
+    /// Entries that a learner may lack when it is promoted.
+    pub caught_up_entries: u64,
     /// The ticks before an election, if not to be drawn at random: the simulation's.
     pub election_ticks: Option<usize>,
 }
@@ -196,7 +198,9 @@ impl Node {
         let commit = recovered.hard_state.commit.max(applied);
         let mut kept = HardState { commit, ..recovered.hard_state };
         planted!(VoteForgotten, kept.vote = 0);
-        let log = Log::new(recovered, kept, machine.members());
+        let mut members = machine.members().clone();
+        planted!(MembersOfSnapshot, members = image::decode(&recovered.snapshot)?.members().clone());
+        let log = Log::new(recovered, kept, &members);
         let raw = RawNode::new(&raft_config(&config, applied), log, &logger::logger())?;
         Ok(Self {
             raw,
@@ -354,17 +358,18 @@ impl Node {
         self.raw.raft.raft_log.committed
     }
 
-    /// Hands leadership to the voter that is furthest, if this server leads and there is one.
+    /// Hands leadership to a voter, if this server leads and there is another: of those that were heard of a moment ago
+    /// the one that is furthest. (One that is down may be as far as they are, and would be asked again and again.)
     pub fn transfer(&mut self) -> Option<NodeId> {
         if self.raw.raft.state != StateRole::Leader {
             return None;
         }
         let progress = self.raw.raft.prs();
         let voters = progress.conf().voters().ids();
-        let (_, to) = progress
+        let (.., to) = progress
             .iter()
             .filter(|(id, _)| **id != self.config.id && voters.contains(**id))
-            .map(|(id, progress)| (progress.matched, *id))
+            .map(|(id, progress)| (self.is_there(*id), progress.matched, *id))
             .max()?;
         self.raw.transfer_leader(to);
         Some(to)
@@ -384,7 +389,8 @@ impl Node {
     pub fn offer_snapshot(&mut self, snapshot: &Snapshot, members: &wire::Members) {
         let is_continued = self.raw.store().continues(snapshot.meta.at.index);
         let is_useful = is_continued || planted!(OldSnapshotOffered);
-        if is_useful && self.read_machine(|machine| machine.members() == members) {
+        let is_known = self.read_machine(|machine| machine.members() == members);
+        if is_useful && (is_known || planted!(OldMembersOffered)) {
             self.raw.mut_store().offer(snapshot_to_raft(snapshot, members));
         } else {
             self.snapshot_stale = true;
@@ -405,7 +411,10 @@ impl Node {
             self.unwritten = Some(hard_state(promises));
         }
         let mut batch = Batch::default();
-        if ready.must_sync() {
+        // That a change of members is committed is no hint: a server that forgot it would wait for those that are gone.
+        let changes_members =
+            ready.committed_entries().iter().any(|entry| entry.entry_type != eraftpb::EntryType::EntryNormal);
+        if ready.must_sync() || (changes_members && !planted!(ChangeUnwritten)) {
             batch.hard_state = self.unwritten.take();
             planted!(
                 VoteNotWritten,
@@ -464,8 +473,8 @@ impl Node {
                         effects.answers.push((*ticket, Outcome::NoMember(reason)));
                         continue;
                     }
-                    let conf = members_from_raft(&self.raw.apply_conf_change(&raft)?);
                     let what = change.as_ref().map(|(_, change)| change);
+                    let conf = members::tell(&mut self.raw, &raft, what, machine.members())?;
                     machine.change_members(at, conf, what, &mut effects.delta);
                     effects.answers.extend(change.map(|(ticket, _)| (ticket, Outcome::Members)));
                     effects.members = true;
@@ -566,6 +575,9 @@ impl Turn<'_> {
         effects.messages = node.outgoing(self.ready.take_persisted_messages());
         let committed = self.ready.take_committed_entries();
         node.apply(committed, &mut effects)?;
+        // Before raft counts what this server has written itself: it has no place for one that is no member.
+        let last_words = node.step_down_if_removed();
+        effects.messages.extend(node.outgoing(last_words));
         let mut light = node.raw.advance_append(self.ready);
         if let Some(commit) = light.commit_index() {
             node.unwritten = Some(HardState { commit, ..hard_state(&node.raw.raft.hard_state()) });
@@ -573,6 +585,8 @@ impl Turn<'_> {
         effects.messages.extend(node.outgoing(light.take_messages()));
         node.apply(light.take_committed_entries(), &mut effects)?;
         node.raw.advance_apply();
+        let last_words = node.step_down_if_removed();
+        effects.messages.extend(node.outgoing(last_words));
         let applied = node.read_machine(Machine::applied).index;
         effects.reads = node.reads.reached(applied);
         node.housekeep(&mut effects);

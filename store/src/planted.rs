@@ -2,6 +2,8 @@
 //! look at nothing. They are in builds with the feature `planted` only, which are for tests; elsewhere [`on`] is
 //! `false` to the compiler.
 
+use crate::members::MemberChange;
+
 #[cfg(all(feature = "planted", not(debug_assertions)))]
 compile_error!("the feature `planted` is for tests: it has no place in a release build");
 
@@ -87,6 +89,28 @@ bugs! {
     RevisionHalved,
     /// A snapshot holds no requests.
     SnapshotWithoutRequests,
+    /// A learner is promoted that has not caught up.
+    PromotedBehind,
+    /// A learner is promoted by nobody.
+    LearnerForgotten,
+    /// raft takes learners for voters.
+    LearnersVote,
+    /// raft is not told of removals.
+    RemovedStays,
+    /// A leader that was removed goes on leading.
+    RemovedLeads,
+    /// A server is removed though no majority of the others is there.
+    RemovalUnchecked,
+    /// The id of a server that was removed is given again.
+    IdUsedAgain,
+    /// A change of membership is proposed while another is under way.
+    TwoChangesAtOnce,
+    /// The members after a restart are the snapshot's, though the state is ahead of it.
+    MembersOfSnapshot,
+    /// That a change of members is committed is forgotten by a crash.
+    ChangeUnwritten,
+    /// A server that joined is sent a snapshot that does not know it.
+    OldMembersOffered,
 }
 
 /// Does something wrong if a bug is planted; with one argument, whether it is.
@@ -121,6 +145,21 @@ pub(crate) fn on(bug: Bug) -> bool {
 #[cfg(not(feature = "planted"))]
 pub(crate) const fn on(_bug: Bug) -> bool {
     false
+}
+
+/// Who belongs to the cluster after a change of which raft was told something else.
+pub(crate) fn members_after(before: &api::store::Members, what: &MemberChange) -> api::store::Members {
+    let mut members = before.clone();
+    members.voters.retain(|id| *id != what.id());
+    members.learners.retain(|id| *id != what.id());
+    match what {
+        MemberChange::AddLearner { id, .. } => members.learners.push(*id),
+        MemberChange::Promote { id } => members.voters.push(*id),
+        MemberChange::Remove { .. } => {}
+    }
+    members.voters.sort_unstable();
+    members.learners.sort_unstable();
+    members
 }
 
 /// The time of day.

@@ -33,6 +33,7 @@ impl Machine {
     /// The id that the next new server gets.
     #[must_use]
     pub fn next_id(&self) -> NodeId {
+        planted!(IdUsedAgain, return self.ids().last().unwrap_or(0) + 1);
         // A state of a version that did not count them yet.
         self.members.next_id.max(self.ids().last().unwrap_or(0) + 1)
     }

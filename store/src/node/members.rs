@@ -2,19 +2,17 @@
 
 use std::collections::BTreeMap;
 
-use raft::StateRole;
+use api::store as wire;
+use raft::{RawNode, StateRole, eraftpb};
 
-use super::{ELECTION_TICKS, Node};
+use super::{ELECTION_TICKS, Node, log::Log};
 use crate::{
     NodeId,
     machine::Machine,
     members::{MemberChange, MemberError},
-    peer::change_to_raft,
+    peer::{change_to_raft, members_from_raft},
     txn::Ticket,
 };
-
-/// Entries that a learner may lack when it is promoted: what is on its way at a high rate of writes.
-const CAUGHT_UP: u64 = 128;
 
 /// Ticks without a word after which a server counts as down: a leader that lives is heard each tick, a follower
 /// answers it.
@@ -47,6 +45,37 @@ impl Heard {
     }
 }
 
+/// Tells raft of a change that is applied; who belongs to the cluster then.
+pub(super) fn tell(
+    raw: &mut RawNode<Log>,
+    change: &eraftpb::ConfChangeV2,
+    what: Option<&MemberChange>,
+    before: &wire::Members,
+) -> raft::Result<wire::Members> {
+    planted!(LearnersVote, return learners_vote(raw, change, what, before));
+    if planted!(RemovedStays)
+        && let Some(what @ MemberChange::Remove { .. }) = what
+    {
+        return Ok(crate::planted::members_after(before, what));
+    }
+    Ok(members_from_raft(&raw.apply_conf_change(change)?))
+}
+
+/// A planted bug.
+fn learners_vote(
+    raw: &mut RawNode<Log>,
+    change: &eraftpb::ConfChangeV2,
+    what: Option<&MemberChange>,
+    before: &wire::Members,
+) -> raft::Result<wire::Members> {
+    let mut wrong = change.clone();
+    if matches!(what, Some(MemberChange::AddLearner { .. })) {
+        wrong.changes[0].change_type = eraftpb::ConfChangeType::AddNode;
+    }
+    let members = members_from_raft(&raw.apply_conf_change(&wrong)?);
+    Ok(what.map_or(members, |what| crate::planted::members_after(before, what)))
+}
+
 impl Node {
     /// Puts a change of membership into the log. Its ticket comes back as [`propose`](Node::propose)'s does.
     ///
@@ -56,6 +85,7 @@ impl Node {
     pub fn change_members(&mut self, change: &MemberChange) -> Result<Ticket, MemberError> {
         self.check_leads()?;
         self.read_machine(|machine| machine.check_change(change))?;
+        planted!(TwoChangesAtOnce, self.raw.raft.pending_conf_index = 0);
         if self.raw.raft.has_pending_conf() {
             return Err(MemberError::Busy);
         }
@@ -65,13 +95,17 @@ impl Node {
             MemberChange::Promote { .. } => {
                 let (entries, follows) = self.lacks(id);
                 let heard = self.heard.within(id, SILENT_TICKS);
-                if entries > CAUGHT_UP || !follows || !heard {
+                let is_behind = entries > self.config.caught_up_entries || !follows || !heard;
+                if is_behind && !planted!(PromotedBehind) {
                     return Err(MemberError::Behind { id, entries, heard });
                 }
                 self.check_quorum(|voters| voters.push(id))?;
             }
             MemberChange::Remove { .. } => {
-                self.check_quorum(|voters| voters.retain(|voter| *voter != id))?;
+                let healthy = self.check_quorum(|voters| voters.retain(|voter| *voter != id));
+                if !planted!(RemovalUnchecked) {
+                    healthy?;
+                }
                 if id == self.config.id {
                     self.transfer();
                     return Err(MemberError::HandingOver { id });
@@ -87,6 +121,7 @@ impl Node {
 
     /// Promotes a learner that has caught up: nobody should have to wait for that.
     pub(super) fn promote_learners(&mut self) {
+        planted!(LearnerForgotten, return);
         if self.raw.raft.state != StateRole::Leader || self.raw.raft.has_pending_conf() {
             return;
         }
@@ -96,6 +131,22 @@ impl Node {
                 return;
             }
         }
+    }
+
+    /// A leader that has applied its own removal leads nobody: the others refuse what it says. (It hands leadership over
+    /// before it proposes that; another leader's proposal may come to it with the leadership.) Returns what it still had to
+    /// say as a leader.
+    pub(super) fn step_down_if_removed(&mut self) -> Vec<eraftpb::Message> {
+        planted!(RemovedLeads, return Vec::new());
+        let id = self.config.id;
+        if self.is_leader() && !self.read_machine(|machine| machine.members().voters.contains(&id)) {
+            tracing::info!(id, "this server was removed: it leads no more");
+            let term = self.raw.raft.term;
+            self.raw.raft.become_follower(term, raft::INVALID_ID);
+            // raft takes it for a mistake if one that does not lead has them.
+            return std::mem::take(&mut self.raw.raft.msgs);
+        }
+        Vec::new()
     }
 
     fn check_leads(&self) -> Result<(), MemberError> {
@@ -116,11 +167,16 @@ impl Node {
         (last - matched.min(last), matched > 0)
     }
 
+    /// Whether another server was heard of a moment ago.
+    pub(super) fn is_there(&self, id: NodeId) -> bool {
+        self.heard.within(id, THERE_TICKS)
+    }
+
     /// Whether a majority of the voters that there would be is there.
     fn check_quorum(&self, change: impl FnOnce(&mut Vec<NodeId>)) -> Result<(), MemberError> {
         let mut voters = self.read_machine(|machine| machine.members().voters.clone());
         change(&mut voters);
-        let there = |id: &&NodeId| **id == self.config.id || self.heard.within(**id, THERE_TICKS);
+        let there = |id: &&NodeId| **id == self.config.id || self.is_there(**id);
         let healthy = voters.iter().filter(there).count();
         let (voters, needed) = (voters.len(), voters.len() / 2 + 1);
         if healthy < needed { Err(MemberError::Quorum { voters, healthy, needed }) } else { Ok(()) }

@@ -3,6 +3,7 @@ use crate::{
     Epoch, Txn,
     disk::{Disk, MemDisk, Snapshots},
     machine::Position,
+    members::MemberChange,
 };
 
 pub(super) fn config() -> NodeConfig {
@@ -15,6 +16,7 @@ pub(super) fn config() -> NodeConfig {
         snapshot_entries: 1000,
         snapshot_bytes: 10_000,
         trailing_entries: 100,
+        caught_up_entries: 128,
         election_ticks: None,
     }
 }
@@ -26,8 +28,55 @@ pub(super) fn genesis(voters: Vec<NodeId>) -> MemDisk {
 }
 
 fn start(disk: &MemDisk) -> Node {
+    start_as(1, disk)
+}
+
+fn start_as(id: NodeId, disk: &MemDisk) -> Node {
     let recovered = disk.recover();
-    Node::new(config(), &recovered, image::decode(&recovered.snapshot).unwrap()).unwrap()
+    let config = NodeConfig { id, origin: 6 + id, ..config() };
+    Node::new(config, &recovered, image::decode(&recovered.snapshot).unwrap()).unwrap()
+}
+
+/// Three servers, of which the first leads.
+fn trio() -> Vec<(Node, MemDisk)> {
+    let disks = (1..=3).map(|id| (id, genesis(vec![1, 2, 3])));
+    let mut servers: Vec<_> = disks.map(|(id, disk)| (start_as(id, &disk), disk)).collect();
+    servers[0].0.campaign().unwrap();
+    exchange(&mut servers, &[]);
+    assert!(servers[0].0.leadership().leader);
+    servers
+}
+
+/// Carries messages between servers until nobody has any; `down` says and hears nothing.
+fn exchange(servers: &mut [(Node, MemDisk)], down: &[NodeId]) {
+    exchange_while(servers, down, |_| ());
+}
+
+fn exchange_while(
+    servers: &mut [(Node, MemDisk)],
+    down: &[NodeId],
+    mut meanwhile: impl FnMut(&mut [(Node, MemDisk)]),
+) {
+    loop {
+        meanwhile(servers);
+        let mut messages = Vec::new();
+        for (node, disk) in servers.iter_mut() {
+            while let Some(mut turn) = node.turn() {
+                messages.extend(turn.messages());
+                disk.append(turn.batch()).unwrap();
+                messages.extend(turn.persisted().unwrap().messages);
+            }
+        }
+        messages.retain(|message| !down.contains(&message.from) && !down.contains(&message.to));
+        if messages.is_empty() {
+            return;
+        }
+        for message in messages {
+            let to = usize::try_from(message.to - 1).unwrap();
+            // Of one that is no member any more.
+            servers[to].0.step(message).ok();
+        }
+    }
 }
 
 /// Runs the node; its answers and how many snapshots it took.
@@ -164,4 +213,50 @@ fn messages_of_strangers_are_dropped() {
     let mut with_snapshot = message(|_| ());
     with_snapshot.snapshot = Some(snapshot);
     assert_eq!(node.step(with_snapshot).unwrap_err().problem, "snapshot that does not read");
+}
+
+#[test]
+fn a_leader_that_is_removed_leads_no_more() {
+    let mut servers = trio();
+    // As a leader before it proposed it, which it found in its log.
+    let removal = peer::change_to_raft(&MemberChange::Remove { id: 1 }, Ticket { origin: 99, number: 0 });
+    servers[0].0.raw.propose_conf_change(Vec::new(), removal).unwrap();
+    exchange_while(&mut servers, &[], |servers| {
+        // Its own writes are under way all the time.
+        servers[0].0.propose(&put(1)).ok();
+    });
+    assert!(!servers[0].0.read_machine(|machine| machine.is_member(1)));
+    assert!(!servers[0].0.is_leader());
+    // The others hear nothing of it any more, and elect one of them.
+    for (node, _) in &mut servers[1..] {
+        let term = node.raw.raft.term;
+        node.raw.raft.become_follower(term, raft::INVALID_ID);
+    }
+    servers[1].0.campaign().unwrap();
+    exchange(&mut servers, &[1]);
+    assert!(servers[1].0.leadership().leader);
+}
+
+#[test]
+fn leadership_is_not_handed_to_who_is_silent() {
+    let mut servers = trio();
+    for _ in 0..8 {
+        servers.iter_mut().for_each(|(node, _)| node.tick());
+        exchange(&mut servers, &[3]);
+    }
+    // It has all of the log, as the other one has.
+    assert_eq!(servers[0].0.transfer(), Some(2));
+}
+
+#[test]
+fn a_change_of_members_is_known_after_a_crash() {
+    let mut servers = trio();
+    servers[0].0.change_members(&MemberChange::Remove { id: 3 }).unwrap();
+    exchange(&mut servers, &[]);
+    for (node, disk) in &servers[..2] {
+        assert!(!node.read_machine(|machine| machine.is_member(3)));
+        // Or it would wait for the vote of the one that has gone.
+        let applied = node.read_machine(|machine| machine.applied().index);
+        assert_eq!(start_as(node.config.id, disk).commit_index(), applied);
+    }
 }

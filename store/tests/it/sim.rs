@@ -1,6 +1,7 @@
 //! Servers without I/O on a virtual clock: a network that loses, repeats, delays, reorders and parts; servers that
 //! crash at every moment that matters, stand still and have wrong clocks; disks that lose what was not synced, fail,
-//! fill up and rot; users that retry, compare, read and watch meanwhile. A run is given by its seed.
+//! fill up, rot and are wiped; users that retry, compare, read and watch meanwhile, and operators who add and remove
+//! servers. A run is given by its seed.
 //!
 //! ```text
 //! cargo test -p store --test it sim -- --nocapture                    the short form
@@ -16,7 +17,9 @@
 //!  - a request is applied once; what was acknowledged stays;
 //!  - watches are told whole revisions, in order, each once, none left out, over restarts and on other servers, or
 //!    that history is gone;
-//!  - when all is well, writes are taken, the servers agree, and nobody waits for ever.
+//!  - members ([`members`], against [`roll`], which replays the log): majorities are of the right voters, one change at a
+//!    time, no id twice, who was removed leads nobody, who is promoted has caught up, removals leave a healthy majority;
+//!  - when all is well, learners vote, the lost are replaced, the removed know it, writes are taken, the servers agree, and nobody waits for ever.
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
@@ -31,11 +34,14 @@ mod counts;
 mod disk;
 mod faults;
 mod ledger;
+mod members;
 mod network;
+mod operators;
 #[cfg(feature = "planted")]
 mod planted;
 mod promises;
 mod rng;
+mod roll;
 mod server;
 mod turn;
 mod watchers;

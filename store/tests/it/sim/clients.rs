@@ -18,11 +18,13 @@ const PATIENCE: u64 = 2500;
 pub(super) struct Client {
     /// What it waits for.
     pub(super) call: Option<usize>,
-    server: usize,
+    pub(super) server: usize,
     /// The newest revision it knows of.
     known: Revision,
     /// Its writes that were answered.
     pub(super) writes: u64,
+    /// It stays with its server until then, and reads.
+    pub(super) reads_until: u64,
     /// It begins nothing new.
     pub(super) ends: bool,
 }
@@ -63,10 +65,21 @@ impl World {
         self.calls.push(Call { client, want, attempt: 0, floor, reuses, told: None });
         let call = self.calls.len() - 1;
         self.clients[client].call = Some(call);
-        if self.rng.one_in(5) {
-            self.clients[client].server = self.rng.index(self.servers.len());
+        let is_free = self.now >= self.clients[client].reads_until;
+        let is_gone = self.servers[self.clients[client].server].gone;
+        if is_gone || (is_free && self.rng.one_in(5)) {
+            self.clients[client].server = self.any_server();
         }
         self.try_call(call);
+    }
+
+    /// Somebody writes on a server, and waits for no answer.
+    pub(super) fn write_at(&mut self, server: usize) {
+        let want = Want::Txn(self.draw_txn());
+        let floor = self.ledger.floor();
+        self.calls.push(Call { client: 0, want, attempt: 1, floor, reuses: false, told: None });
+        let call = self.calls.len() - 1;
+        self.after(1, Event::Ask { call, attempt: 1, server });
     }
 
     fn try_call(&mut self, call: usize) {
@@ -122,7 +135,9 @@ impl World {
         if attempt >= ATTEMPTS && !self.calm {
             return self.finish(call);
         }
-        self.clients[client].server = self.rng.index(self.servers.len());
+        if self.now >= self.clients[client].reads_until {
+            self.clients[client].server = self.any_server();
+        }
         self.try_call(call);
     }
 
@@ -218,7 +233,8 @@ impl World {
     fn draw(&mut self, client: usize) -> (Want, bool) {
         let known = self.clients[client].known;
         let prefix = *self.rng.pick(&["", "a/", "b/"]);
-        match self.rng.below(100) {
+        let wish = if self.now < self.clients[client].reads_until { 60 } else { self.rng.below(100) };
+        match wish {
             0..55 => (Want::Txn(self.draw_txn()), false),
             55..57 => match self.draw_reuse() {
                 Some(txn) => (Want::Txn(txn), true),
@@ -253,8 +269,8 @@ impl World {
             }
             let now = self.ledger.mod_revision(&key);
             let guess = match self.rng.below(8) {
-                0 => Revision(0),
-                1 => Revision(self.rng.below(self.ledger.newest().0 + 1)),
+                0 | 1 => Revision(0),
+                2 => Revision(self.rng.below(self.ledger.newest().0 + 1)),
                 _ => now,
             };
             txn = txn.compare(key, guess);

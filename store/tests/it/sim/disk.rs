@@ -3,7 +3,7 @@
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 
 use store::{
-    disk::{Batch, HardState, Log, LogEntry, Recovered, Snapshot},
+    disk::{Batch, EntryKind, HardState, Log, LogEntry, Recovered, Snapshot},
     machine::Position,
 };
 
@@ -23,6 +23,8 @@ pub(super) struct SimDisk {
     /// Written and not synced.
     pending: Option<Batch>,
     durable: Durable,
+    /// The furthest that its synced log ever was.
+    reached: u64,
 }
 
 /// What a server may promise to others.
@@ -65,7 +67,7 @@ impl SimDisk {
     pub(super) fn new(genesis: Snapshot) -> Self {
         let snapshots = vec![Kept { snapshot: genesis, rotten: false }];
         let (head, durable) = (HardState::default(), Durable::default());
-        Self { snapshots, log: Vec::new(), head, pending: None, durable }
+        Self { snapshots, log: Vec::new(), head, pending: None, durable, reached: 0 }
     }
 
     /// Writes a batch. It is durable when it is synced.
@@ -82,6 +84,7 @@ impl SimDisk {
             let stored = Stored::new(&batch);
             let last = stored.entries.last().map(|entry| entry.at.index);
             self.durable.last = last.or(stored.snapshot.map(|at| at.index)).unwrap_or(self.durable.last);
+            self.reached = self.reached.max(self.durable.last);
             self.durable.hard_state = stored.hard_state.unwrap_or(self.durable.hard_state);
             self.log.push(stored);
         }
@@ -112,12 +115,21 @@ impl SimDisk {
         true
     }
 
-    /// A bit of the newest of two snapshots changes; `false`: there are not two that read.
+    /// A bit of the newest of two snapshots changes; `false`: there are not two that read, or the log does not continue
+    /// the older one (which a leader's snapshot replaced).
     pub(super) fn rot_snapshot(&mut self) -> bool {
         let readable = self.snapshots.iter().filter(|kept| !kept.rotten).count();
-        let [_, newest] = &mut self.snapshots[..] else { return false };
-        newest.rotten |= readable == KEPT;
-        readable == KEPT
+        let begins = self.begins();
+        let [older, newest] = &mut self.snapshots[..] else { return false };
+        let rots = readable == KEPT && begins.is_none_or(|index| index <= older.snapshot.meta.at.index);
+        newest.rotten |= rots;
+        rots
+    }
+
+    /// The entry before the log's first one.
+    fn begins(&self) -> Option<u64> {
+        let (log, replaced_at) = self.read();
+        log.entries.first().map(|entry| entry.at.index - 1).or(replaced_at.map(|at| at.index))
     }
 
     /// Saves a snapshot, durably.
@@ -153,9 +165,9 @@ impl SimDisk {
         if !self.log.iter().all(Stored::reads) {
             return Err(Damaged);
         }
-        let (log, replaced_at) = self.read();
+        let (log, _) = self.read();
         let snapshot = self.newest().clone();
-        let begins = log.entries.first().map(|entry| entry.at.index - 1).or(replaced_at.map(|at| at.index));
+        let begins = self.begins();
         let at = snapshot.meta.at;
         if begins.is_some_and(|index| index > at.index) {
             assert!(
@@ -171,12 +183,53 @@ impl SimDisk {
             self.log.push(Stored::new(&Batch { snapshot, hard_state, ..Batch::default() }));
         }
         let last = recovered.entries.last().map_or(at.index, |entry| entry.at.index);
+        let is_ordered = recovered.entries.iter().map(|entry| entry.at.term).is_sorted();
+        let first = recovered.entries.first().map_or(at.term, |entry| entry.at.term);
+        assert!(is_ordered && first >= at.term, "terms fall in the log behind the snapshot at {at:?}");
         self.durable = Durable { hard_state: recovered.hard_state, last };
+        self.reached = self.reached.max(last);
         Ok(recovered)
     }
 
     pub(super) fn durable(&self) -> Durable {
         self.durable
+    }
+
+    pub(super) fn reached(&self) -> u64 {
+        self.reached
+    }
+
+    /// The term of an entry that is written here.
+    pub(super) fn term_of(&self, index: u64) -> Option<u64> {
+        let pending = self.pending.iter().map(|batch| &batch.entries);
+        let synced = self.log.iter().rev().map(|stored| &stored.entries);
+        let batch = pending.chain(synced).find(|batch| batch.first().is_some_and(|e| e.at.index <= index))?;
+        batch.iter().find(|entry| entry.at.index == index).map(|entry| entry.at.term)
+    }
+
+    /// Whether it is known here for ever that an entry is committed.
+    pub(super) fn knows(&self, index: u64) -> bool {
+        self.durable.hard_state.commit >= index || self.newest().meta.at.index >= index
+    }
+
+    /// Whether a committed entry is synced here, or in a snapshot.
+    pub(super) fn holds(&self, at: Position) -> bool {
+        if self.snapshots.iter().any(|kept| kept.snapshot.meta.at.index >= at.index) {
+            return true;
+        }
+        // What a crash tore is at the end.
+        let torn = self.log.last().is_some_and(|stored| !stored.reads());
+        let synced = self.log.iter().rev().skip(usize::from(torn)).map(|stored| &stored.entries);
+        let mut holding = synced.filter(|batch| batch.first().is_some_and(|e| e.at.index <= at.index));
+        holding.next().is_some_and(|batch| batch.iter().any(|entry| entry.at == at))
+    }
+
+    /// How many changes of membership its log has between two entries.
+    pub(super) fn changes_between(&self, after: u64, before: u64) -> usize {
+        let pending = self.pending.iter().flat_map(|batch| &batch.entries);
+        let (log, _) = self.read();
+        let all = log.entries.iter().chain(pending).filter(|entry| entry.kind != EntryKind::Normal);
+        all.filter(|entry| entry.at.index > after && entry.at.index < before).count()
     }
 
     fn read(&self) -> (Log, Option<Position>) {

@@ -21,6 +21,10 @@ pub(super) enum Kind {
     Reorder,
     Partition,
     OneWay,
+    /// What is large does not get through to a server.
+    Starve,
+    /// A server is away until all is well.
+    Away,
     // The servers'.
     Pause,
     Clock,
@@ -28,42 +32,55 @@ pub(super) enum Kind {
     Blackout,
     Restart,
     Transfer,
+    /// The power comes and goes, and answers from before arrive after.
+    Flicker,
+    /// A leader that nobody hears goes on taking writes.
+    Deposed,
     // Their disks'.
     SlowDisk,
     DiskFull,
     RottenLog,
     RottenSnapshot,
+    WipedDisk,
     // Their users'.
     Compact,
     MoveWatches,
+    /// Servers are added and removed.
+    Members,
 }
 
-const KINDS: [Kind; 18] = [
+const KINDS: [Kind; 24] = [
     Kind::Loss,
     Kind::Repeat,
     Kind::Late,
     Kind::Reorder,
     Kind::Partition,
     Kind::OneWay,
+    Kind::Starve,
+    Kind::Away,
     Kind::Pause,
     Kind::Clock,
     Kind::Crash,
     Kind::Blackout,
     Kind::Restart,
     Kind::Transfer,
+    Kind::Flicker,
+    Kind::Deposed,
     Kind::SlowDisk,
     Kind::DiskFull,
     Kind::RottenLog,
     Kind::RottenSnapshot,
+    Kind::WipedDisk,
     Kind::Compact,
     Kind::MoveWatches,
+    Kind::Members,
 ];
 
 /// What a seed is about.
 #[derive(Debug)]
 pub(super) struct Plan {
+    /// Voters at first, and as many as there are to be.
     pub(super) voters: u64,
-    pub(super) members_change: bool,
     /// Milliseconds of misfortunes.
     pub(super) duration: u64,
     pub(super) kinds: BTreeSet<Kind>,
@@ -80,6 +97,8 @@ pub(super) struct Plan {
     pub(super) watchers: usize,
     /// Milliseconds that a client thinks, at most.
     pub(super) think_ms: u64,
+    /// Milliseconds from one look of an operator to the next, at most.
+    pub(super) operate_ms: u64,
     pub(super) keep_revisions: u64,
     pub(super) keep_bytes: u64,
     pub(super) snapshot_entries: u64,
@@ -91,8 +110,7 @@ impl Plan {
         let kinds = KINDS.into_iter().filter(|_| rng.one_in(2)).collect();
         Self {
             voters: if rng.one_in(4) { 5 } else { 3 },
-            members_change: false,
-            duration: rng.between(15_000, 35_000),
+            duration: rng.between(12_000, 30_000),
             kinds,
             fault_ms: *rng.pick(&[400, 1000, 2500]),
             loss: *rng.pick(&[5, 30, 120]),
@@ -103,9 +121,10 @@ impl Plan {
             clients: rng.index(4) + 2,
             watchers: rng.index(3) + 1,
             think_ms: *rng.pick(&[50, 300, 800]),
+            operate_ms: *rng.pick(&[400, 1500, 4000]),
             keep_revisions: *rng.pick(&[20, 60, 1_000_000]),
             keep_bytes: *rng.pick(&[6000, 1 << 30]),
-            snapshot_entries: *rng.pick(&[10, 25, 80]),
+            snapshot_entries: *rng.pick(&[10, 25, 120]),
             trailing_entries: *rng.pick(&[0, 5, 20]),
         }
     }
@@ -118,6 +137,8 @@ pub(super) enum Undo {
     Clock(usize),
     SlowDisk(usize),
     DiskFull(usize),
+    /// Others hear again what a leader says that was cut off; its power goes when it is sent a snapshot.
+    Deposed(usize),
 }
 
 impl World {
@@ -133,6 +154,10 @@ impl World {
             return;
         }
         let server = self.unlucky();
+        if self.is_on(Kind::Away) && self.links.away.is_empty() && self.now > self.plan.duration / 4 * 3 {
+            self.links.away.insert(self.servers[server].id);
+            self.counts.away += 1;
+        }
         let run = self.servers[server].run;
         let lasts = self.rng.between(200, 6000);
         match *self.rng.pick(&kinds) {
@@ -166,13 +191,21 @@ impl World {
                 self.after(lasts, Event::Undo(Undo::DiskFull(server)));
             }
             Kind::RottenLog if self.rng.one_in(3) => self.rot_log(server),
+            Kind::WipedDisk if self.rng.one_in(6) && self.may_lose(server) => self.wipe(server),
+            Kind::Starve => {
+                let until = self.now + lasts;
+                self.links.starved.insert(self.servers[server].id, until);
+                self.counts.starved += 1;
+            }
+            Kind::Flicker if self.rng.one_in(2) => self.begin_flicker(),
+            Kind::Deposed if self.rng.one_in(2) => self.depose(lasts),
             _ => {}
         }
     }
 
     /// Half of the time it is the leader.
     fn unlucky(&mut self) -> usize {
-        let any = self.rng.index(self.servers.len());
+        let any = self.any_server();
         let leads = |server: &Server| server.node.as_ref().is_some_and(|node| node.leadership().leader);
         if self.rng.one_in(2) { any } else { self.servers.iter().position(leads).unwrap_or(any) }
     }
@@ -237,10 +270,9 @@ impl World {
         }
     }
 
-    /// A server's disk is damaged, and it ends. It stays away for ever: as many as may.
+    /// A server's disk is damaged, and it ends: another server takes its place, if a majority is there.
     fn rot_log(&mut self, server: usize) {
-        let lost = self.servers.iter().filter(|server| server.lost || server.rots).count() as u64;
-        if lost >= (self.plan.voters - 1) / 2 || self.servers[server].rots {
+        if self.servers[server].rots || !self.may_lose(server) {
             return;
         }
         let this = &mut self.servers[server];
@@ -252,9 +284,66 @@ impl World {
         }
     }
 
+    /// A server ends, and its disk is empty: it does not start again under its id.
+    fn wipe(&mut self, server: usize) {
+        self.counts.wiped_disks += 1;
+        self.servers[server].lost = true;
+        self.crash(server, 1000);
+    }
+
+    /// A server that does not lead is asked for reads; then its power goes twice, and answers from before the second time
+    /// arrive after it.
+    fn begin_flicker(&mut self) {
+        let follows = |server: &Server| server.node.as_ref().is_some_and(|node| !node.is_leader());
+        let Some(server) = self.servers.iter().position(follows) else { return };
+        self.counts.flickers += 1;
+        let until = self.now + 5000;
+        for client in 0..self.clients.len().div_ceil(2) {
+            (self.clients[client].server, self.clients[client].reads_until) = (server, until);
+        }
+        self.links.late_reads.insert(self.servers[server].id, until);
+        let restart = self.rng.between(5, 60);
+        self.crash(server, restart);
+        let second = self.rng.between(300, 1500);
+        self.after(second, Event::Flicker(server));
+    }
+
+    pub(super) fn flicker(&mut self, server: usize) {
+        if self.calm {
+            return;
+        }
+        let leads = |server: &Server| server.node.as_ref().is_some_and(|node| node.leadership().leader);
+        if let Some(leader) = self.servers.iter().position(leads) {
+            // What was read before is old then.
+            (0..3).for_each(|_| self.write_at(leader));
+        }
+        let starved = self.now + self.rng.between(500, 3000);
+        self.links.starved.insert(self.servers[server].id, starved);
+        let restart = self.rng.between(5, 60);
+        self.crash(server, restart);
+    }
+
+    /// The leader is cut off, and many write there.
+    fn depose(&mut self, lasts: u64) {
+        let leads = |server: &Server| server.node.as_ref().is_some_and(|node| node.leadership().leader);
+        let Some(server) = self.servers.iter().position(leads) else { return };
+        self.counts.deposed += 1;
+        let id = self.servers[server].id;
+        let others = self.servers.iter().map(|other| other.id).filter(|other| *other != id);
+        self.links.cut.extend(others.flat_map(|other| [(id, other), (other, id)]));
+        (0..self.rng.between(20, 120)).for_each(|_| self.write_at(server));
+        self.after(1500 + lasts, Event::Undo(Undo::Deposed(server)));
+    }
+
     pub(super) fn undo(&mut self, undo: Undo) {
         match undo {
-            Undo::Partition => self.links.cut.clear(),
+            Undo::Partition => self.join_network(),
+            Undo::Deposed(server) => {
+                self.join_network();
+                if self.servers[server].runs() && !self.calm {
+                    self.servers[server].crash_at = Some(Moment::DuringInstall);
+                }
+            }
             Undo::Clock(server) => self.servers[server].tick_ms = TICK,
             Undo::SlowDisk(server) => self.servers[server].sync_ms = 0,
             Undo::DiskFull(server) => {
@@ -262,6 +351,11 @@ impl World {
                 self.start(server);
             }
         }
+    }
+
+    fn join_network(&mut self) {
+        self.links.cut.clear();
+        self.reconnect();
     }
 
     /// Everything about a server is well again.

@@ -6,7 +6,7 @@ use store::{NodeId, peer::PeerMessage};
 
 use super::{
     faults::Kind,
-    promises::SNAPSHOT,
+    promises::{READ_RESPONSE, SNAPSHOT},
     server::Input,
     world::{Event, World},
 };
@@ -23,6 +23,18 @@ pub(super) struct Links {
     arrivals: BTreeMap<(NodeId, NodeId), u64>,
     /// When it was said last that one does not reach another.
     reported: BTreeMap<(NodeId, NodeId), u64>,
+    /// Who is away until all is well.
+    pub(super) away: BTreeSet<NodeId>,
+    /// Whom nothing large reaches, until when.
+    pub(super) starved: BTreeMap<NodeId, u64>,
+    /// To whom answers to reads take long, until when.
+    pub(super) late_reads: BTreeMap<NodeId, u64>,
+}
+
+impl Links {
+    pub(super) fn is_cut(&self, from: NodeId, to: NodeId) -> bool {
+        self.away.contains(&from) || self.away.contains(&to) || self.cut.contains(&(from, to))
+    }
 }
 
 impl World {
@@ -48,6 +60,10 @@ impl World {
 
     fn delay(&mut self, message: &PeerMessage) -> u64 {
         let on_the_way = self.rng.between(1, 1 + self.plan.latency_ms);
+        let is_late = self.links.late_reads.get(&message.to).is_some_and(|until| *until > self.now);
+        if message.kind == READ_RESPONSE && is_late {
+            return self.rng.between(1, 2500);
+        }
         if self.is_on(Kind::Late) && self.rng.permille(self.plan.late) {
             self.counts.late_messages += 1;
             return self.rng.between(50, 6000);
@@ -62,13 +78,24 @@ impl World {
     }
 
     pub(super) fn arrive(&mut self, message: PeerMessage) {
-        if self.links.cut.contains(&(message.from, message.to)) {
+        let is_large = message.snapshot.is_some() || !message.entries.is_empty();
+        let is_starved = self.links.starved.get(&message.to).is_some_and(|until| *until > self.now);
+        let is_lost = is_large && is_starved && message.kind != READ_RESPONSE;
+        if self.links.is_cut(message.from, message.to) || is_lost {
             self.counts.lost_messages += 1;
             return self.report_loss(&message);
         }
         let Some(to) = self.server_of(message.to) else { return };
         if !self.servers[to].runs() {
             return self.report_loss(&message);
+        }
+        // As a transport does, with the word for it.
+        if self.servers[to].read(|machine| machine.is_retired(message.from)) {
+            self.counts.refused_messages += 1;
+            if let Some(from) = self.server_of(message.from) {
+                self.after(3, Event::Expel(from));
+            }
+            return;
         }
         let run = self.servers[to].run;
         self.give(to, run, Input::Step(Box::new(message)));

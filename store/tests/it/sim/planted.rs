@@ -12,11 +12,8 @@ use store::planted::{Bug, plant};
 
 use super::{attempt, number};
 
-/// Seeds that a bug may take.
-const SEEDS: u64 = 150;
-
-/// Bugs that need so much to come together that this many seeds may not show them: unit tests of their parts do.
-const RARE: [Bug; 3] = [Bug::ReplacedLogKept, Bug::OldSnapshotOffered, Bug::ReadOfAnotherRun];
+/// Seeds that a bug may take: more than any takes, for what a seed draws changes with the simulation.
+const SEEDS: u64 = 300;
 
 /// The first seed that finds a bug, and how.
 fn find(bug: Bug, seeds: u64) -> Option<(u64, String)> {
@@ -49,8 +46,7 @@ fn planted_bugs_are_found() {
         scope.spawn(work);
         work();
     });
-    let mut missed = missed.into_inner().unwrap_or_else(PoisonError::into_inner);
+    let missed = missed.into_inner().unwrap_or_else(PoisonError::into_inner);
     println!("{} planted bugs, {} found", Bug::ALL.len(), Bug::ALL.len() - missed.len());
-    missed.retain(|bug| !RARE.contains(bug));
     assert!(missed.is_empty(), "not found: {missed:?}");
 }

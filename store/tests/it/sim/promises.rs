@@ -5,12 +5,13 @@ use std::collections::BTreeMap;
 
 use store::{NodeId, Revision, disk::HardState, node::Node, peer::PeerMessage};
 
-use super::disk::Durable;
+use super::{disk::Durable, roll::Config};
 
 /// Numbers of raft's kinds of messages, as they are on the wire.
 const APPEND_RESPONSE: u32 = 4;
 const VOTE_RESPONSE: u32 = 6;
 pub(super) const SNAPSHOT: u32 = 7;
+pub(super) const READ_RESPONSE: u32 = 16;
 
 #[derive(Default)]
 pub(super) struct Promises {
@@ -18,6 +19,8 @@ pub(super) struct Promises {
     leaders: BTreeMap<u64, Leader>,
     /// By server and term.
     votes: BTreeMap<(NodeId, u64), NodeId>,
+    /// The newest term of each server's in which it is known to be elected rightly.
+    elected: BTreeMap<NodeId, u64>,
 }
 
 struct Leader {
@@ -48,6 +51,16 @@ impl Promises {
             }
             _ => {}
         }
+    }
+
+    /// A server leads in a term, with these members.
+    pub(super) fn elected(&mut self, id: NodeId, term: u64, config: &Config) {
+        if self.elected.insert(id, term) == Some(term) {
+            return;
+        }
+        let votes = |voter: &&NodeId| **voter == id || self.votes.get(&(**voter, term)) == Some(&id);
+        let voters = config.voters.iter().filter(votes).count();
+        assert!(config.is_majority(voters), "{id} leads in term {term} by {voters} votes of {config:?}");
     }
 
     /// A server writes promises where its disk holds these.

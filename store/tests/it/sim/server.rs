@@ -8,18 +8,19 @@ use std::{
 
 use api::store::Members;
 use store::{
-    NodeId, Read, ReadError, Revision, Txn, TxnError,
+    MemberError, NodeId, Read, ReadError, Revision, Txn, TxnError,
     disk::Snapshot,
     image,
-    machine::Machine,
+    machine::{Machine, Position},
     node::{Effects, Node, NodeConfig, NotProposed, ReadId},
-    peer::PeerMessage,
+    peer::{BadMessage, PeerMessage},
     txn::{Command, Ticket},
 };
 
 use super::{
     clients::{Answer, Want},
     disk::{Left, SimDisk},
+    members::CAUGHT_UP,
     world::{Event, TICK, World},
 };
 
@@ -57,6 +58,16 @@ pub(super) struct Server {
     /// Its disk is damaged, which its next start finds: it is lost then.
     pub(super) rots: bool,
     pub(super) lost: bool,
+    /// It was removed, and ended for ever; it has heard that it was removed.
+    pub(super) gone: bool,
+    pub(super) expelled: bool,
+    /// What it had applied when it was looked at last.
+    pub(super) followed: u64,
+    /// The members in the snapshot that was read last.
+    pub(super) loaded: Option<(Position, Members)>,
+    /// Ticks of this run, and at which it heard of other servers last.
+    pub(super) ticks: u64,
+    pub(super) heard: BTreeMap<NodeId, u64>,
 }
 
 /// Who waits for this run of a server.
@@ -66,6 +77,8 @@ pub(super) struct Waiting {
     pub(super) writes: BTreeMap<u64, Waiter>,
     pub(super) barriers: BTreeMap<ReadId, Waiter>,
     pub(super) revisions: Vec<(Revision, Waiter)>,
+    /// By the ticket's number: the operator, and the number of its wish.
+    pub(super) changes: BTreeMap<u64, (usize, u64)>,
 }
 
 #[derive(Clone, Copy)]
@@ -79,6 +92,7 @@ pub(super) enum Input {
     Tick,
     Step(Box<PeerMessage>),
     Ask { call: usize, attempt: u32 },
+    Change { operator: usize, number: u64 },
     Unreachable(NodeId),
     SnapshotSent { to: NodeId, taken: bool },
     Saved(u64),
@@ -121,16 +135,17 @@ impl Server {
             clock_ahead: 0,
             rots: false,
             lost: false,
+            gone: false,
+            expelled: false,
+            followed: 0,
+            loaded: None,
+            ticks: 0,
+            heard: BTreeMap::new(),
         }
     }
 
     pub(super) fn runs(&self) -> bool {
         self.node.is_some()
-    }
-
-    /// Whether it has to have everything in the end.
-    pub(super) fn is_member(&self) -> bool {
-        !self.lost
     }
 
     pub(super) fn applied(&self) -> Option<u64> {
@@ -154,7 +169,7 @@ impl World {
         // They differ, so that servers do not stand for election at once for ever; clocks that run wrong do the rest.
         let election_ticks = usize::try_from(10 + 2 * (id % 6) + self.rng.below(2)).unwrap();
         let this = &mut self.servers[server];
-        if this.runs() || this.lost || this.disk_fails {
+        if this.runs() || this.lost || this.gone || this.disk_fails {
             return;
         }
         let Ok(recovered) = this.disk.recover() else {
@@ -172,6 +187,7 @@ impl World {
             snapshot_entries: self.plan.snapshot_entries,
             snapshot_bytes: 1 << 16,
             trailing_entries: self.plan.trailing_entries,
+            caught_up_entries: CAUGHT_UP,
             election_ticks: Some(election_ticks),
         };
         let at = recovered.snapshot.meta.at.index;
@@ -183,16 +199,23 @@ impl World {
         this.run = self.runs;
         (this.inbox, this.held, this.waiting) = (VecDeque::new(), None, Waiting::default());
         (this.seen, this.paused, this.crash_at) = (Revision(0), false, None);
+        (this.expelled, this.ticks, this.heard) = (false, 0, BTreeMap::new());
+        this.followed = this.applied().unwrap_or(0);
         let (run, tick_ms) = (this.run, this.tick_ms);
         let first = self.rng.below(tick_ms);
         self.after(first, Event::Tick { server, run });
         self.observe(server);
+        self.reconnect();
     }
 
     /// The process ends without a word: memory is gone, and what the disk had not synced.
     pub(super) fn crash(&mut self, server: usize, restart_ms: u64) {
-        let left = *self.rng.pick(&[Left::Nothing, Left::Torn, Left::Whole]);
+        let mut left = *self.rng.pick(&[Left::Nothing, Left::Torn, Left::Whole]);
         let this = &mut self.servers[server];
+        if this.crash_at == Some(Moment::DuringInstall) && matches!(left, Left::Nothing) {
+            // The snapshot is there, and the log that it replaces.
+            left = Left::Torn;
+        }
         if this.node.take().is_none() {
             return;
         }
@@ -212,13 +235,16 @@ impl World {
         let this = &mut self.servers[server];
         this.held = None;
         this.inbox.clear();
-        let Waiting { writes, barriers, revisions } = std::mem::take(&mut this.waiting);
+        let Waiting { writes, barriers, revisions, changes } = std::mem::take(&mut this.waiting);
         for (_, waiter) in writes {
             self.answer(waiter, Answer::Write(Err(TxnError::Unknown)));
         }
         let readers = barriers.into_values().chain(revisions.into_iter().map(|(_, waiter)| waiter));
         for waiter in readers.collect::<Vec<_>>() {
             self.answer(waiter, Answer::Read(Err(ReadError::Stopped)));
+        }
+        for (operator, number) in changes.into_values() {
+            self.tell(operator, number, Err(MemberError::Stopped));
         }
         self.move_watches(server);
         self.after(restart_ms, Event::Start(server));
@@ -264,6 +290,7 @@ impl World {
             }
             while let Some(input) = self.servers[server].inbox.pop_front() {
                 self.take(server, input);
+                self.follow(server);
             }
             if !self.turn(server) {
                 return;
@@ -277,17 +304,21 @@ impl World {
         match input {
             Input::Tick => {
                 node.tick();
+                this.ticks += 1;
                 self.expire(server);
             }
             Input::Step(message) => {
                 let (from, to, is_snapshot) = (message.from, message.to, message.snapshot.is_some());
                 let taken = node.step(*message);
-                assert!(taken.is_ok() || self.plan.members_change, "{taken:?}");
+                let may_be = |error: &BadMessage| error.problem == "not from a member";
+                assert!(taken.as_ref().err().is_none_or(may_be), "{taken:?}");
+                this.heard.insert(from, this.ticks);
                 if is_snapshot {
                     self.report_snapshot(from, to, taken.is_ok());
                 }
             }
             Input::Ask { call, attempt } => self.take_ask(server, call, attempt),
+            Input::Change { operator, number } => self.take_change(server, operator, number),
             Input::Unreachable(id) => node.unreachable(id),
             Input::SnapshotSent { to, taken } => node.snapshot_sent(to, taken),
             Input::Saved(index) => {
@@ -337,7 +368,7 @@ impl World {
         let now = self.now;
         let this = &mut self.servers[server];
         let Some(node) = &mut this.node else { return };
-        let Waiting { writes, barriers, revisions } = &mut this.waiting;
+        let Waiting { writes, barriers, revisions, .. } = &mut this.waiting;
         let is_late = |waiter: &Waiter| waiter.deadline <= now;
         let mut answers = Vec::new();
         for (number, waiter) in writes.extract_if(.., |_, waiter| is_late(waiter)) {

@@ -14,7 +14,9 @@ impl World {
     /// One turn of the node; whether it is done and there may be another.
     pub(super) fn turn(&mut self, server: usize) -> bool {
         let this = &mut self.servers[server];
+        let applied = this.applied().unwrap_or(0);
         let Some(node) = &mut this.node else { return false };
+        let term = node.is_leader().then(|| node.leadership().term);
         let Some(mut turn) = node.turn() else { return false };
         let messages = turn.messages();
         let (is_empty, is_install) = (turn.batch().is_empty(), turn.batch().snapshot.is_some());
@@ -23,12 +25,15 @@ impl World {
             Moment::AfterSave => false,
             _ => !is_empty,
         });
+        let mut proposed = Vec::new();
         let is_written = !is_empty && moment != Some(Moment::BeforeWrite);
         if is_written {
             if let Some(new) = turn.batch().hard_state {
                 Promises::written(this.id, this.disk.durable().hard_state, new);
             }
             this.disk.write(turn.batch());
+            proposed = self.roll.write(&turn.batch().entries);
+            proposed.retain(|(at, _)| Some(at.term) == term);
         }
         let fails = is_written && this.disk_fails;
         let effects = if moment.is_some() || fails {
@@ -36,6 +41,7 @@ impl World {
         } else {
             Some(turn.persisted().expect("what is committed and what was taken reads"))
         };
+        self.judge_proposals(server, applied, &proposed);
         self.send(server, messages);
         self.counts.disk_errors += u64::from(fails);
         self.counts.installed_snapshots += u64::from(is_install);
@@ -76,14 +82,20 @@ impl World {
     }
 
     fn carry_out(&mut self, server: usize, effects: Effects) {
+        self.follow(server);
+        self.check_known(server);
         self.observe(server);
         self.send(server, effects.messages);
         let this = &mut self.servers[server];
         let run = this.run;
-        let mut answered = Vec::new();
+        let (mut answered, mut told) = (Vec::new(), Vec::new());
         for (ticket, outcome) in effects.answers {
             self.counts.compactions += u64::from(matches!(outcome, Outcome::Compacted(_)));
             if ticket.origin == run
+                && let Some((operator, number)) = this.waiting.changes.remove(&ticket.number)
+            {
+                told.push((operator, number, outcome));
+            } else if ticket.origin == run
                 && let Some(waiter) = this.waiting.writes.remove(&ticket.number)
             {
                 answered.push((waiter, outcome));
@@ -93,6 +105,18 @@ impl World {
         let readers: Vec<Waiter> = effects.reads.iter().filter_map(|id| barriers.remove(id)).collect();
         for (waiter, outcome) in answered {
             self.answer(waiter, Answer::Write(Ok(outcome)));
+        }
+        for (operator, number, outcome) in told {
+            let answer = match outcome {
+                Outcome::Members => Ok(()),
+                Outcome::NoMember(reason) => Err(reason),
+                other => panic!("a change of members is answered {other:?}"),
+            };
+            self.tell(operator, number, answer);
+        }
+        if effects.members && self.servers[server].read(|machine| machine.is_retired(self.servers[server].id))
+        {
+            self.expelled(server);
         }
         readers.into_iter().for_each(|waiter| self.answer_read(server, waiter));
         self.answer_revisions(server);
@@ -113,7 +137,12 @@ impl World {
         let Some(node) = &this.node else { return };
         let acknowledged = self.ledger.acknowledged();
         let mut seen = this.seen;
+        if this.applied() == Some(0) {
+            // It has joined, and knows nothing.
+            return;
+        }
         this.read(|machine| {
+            self.roll.compare(this.id, machine);
             self.ledger.observe(this.id, machine, &mut seen);
             self.promises.observe(this.id, node, machine.revision(), acknowledged);
         });
@@ -146,12 +175,17 @@ impl World {
     }
 
     pub(super) fn load(&mut self, server: usize, run: u64) {
-        let this = &self.servers[server];
+        let this = &mut self.servers[server];
         if this.run != run || !this.runs() {
             return;
         }
         let snapshot = this.disk.newest().clone();
-        let members = image::decode(&snapshot).expect("a snapshot reads").members().clone();
+        // One that was read before need not be read again: that takes most of a run's time.
+        if this.loaded.as_ref().is_none_or(|(at, _)| *at != snapshot.meta.at) {
+            let machine = image::decode(&snapshot).expect("a snapshot reads");
+            this.loaded = Some((snapshot.meta.at, machine.members().clone()));
+        }
+        let members = this.loaded.as_ref().map(|(_, members)| members.clone()).unwrap_or_default();
         self.give(server, run, Input::Loaded(Box::new((snapshot, members))));
     }
 

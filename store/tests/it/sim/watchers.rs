@@ -34,7 +34,7 @@ impl Watcher {
 impl World {
     pub(super) fn begin_watch(&mut self) {
         let prefix = *self.rng.pick(&["", "a/", "b/", "a/1"]);
-        let (server, slow) = (self.rng.index(self.servers.len()), self.rng.one_in(3));
+        let (server, slow) = (self.any_server(), self.rng.one_in(3));
         let cursor = Cursor::new(Key::from(prefix), Revision(1));
         self.watchers.push(Watcher { prefix, server, cursor, bookmark_at: 0, slow });
         self.after(100, Event::Look(self.watchers.len() - 1));
@@ -47,7 +47,7 @@ impl World {
         let this = &self.watchers[watcher];
         let has_gone = !self.servers[this.server].runs();
         if has_gone || (self.is_on(Kind::MoveWatches) && self.rng.one_in(12)) {
-            let to = self.rng.index(self.servers.len());
+            let to = self.any_server();
             self.resume_watch(watcher, to);
         }
         self.read_watch(watcher);
@@ -67,7 +67,7 @@ impl World {
     pub(super) fn move_watches(&mut self, server: usize) {
         for watcher in 0..self.watchers.len() {
             if self.watchers[watcher].server == server {
-                let to = if self.rng.one_in(2) { self.rng.index(self.servers.len()) } else { server };
+                let to = if self.rng.one_in(2) { self.any_server() } else { server };
                 self.resume_watch(watcher, to);
             }
         }

@@ -1,8 +1,12 @@
 //! The servers, their network, their users and their misfortunes on one virtual clock.
 
-use std::{cmp::Ordering, collections::BinaryHeap};
+use std::{
+    cmp::Ordering,
+    collections::{BTreeSet, BinaryHeap},
+};
 
 use store::{
+    MemberError, NodeId,
     disk::Snapshot,
     image,
     machine::{Machine, Position},
@@ -15,8 +19,10 @@ use super::{
     faults::{Kind, Plan, Undo},
     ledger::Ledger,
     network::Links,
+    operators::{Operator, address},
     promises::Promises,
     rng::Rng,
+    roll::Roll,
     server::{Input, Server},
     watchers::Watcher,
 };
@@ -43,6 +49,10 @@ pub(super) struct World {
     pub(super) clients: Vec<Client>,
     pub(super) calls: Vec<Call>,
     pub(super) watchers: Vec<Watcher>,
+    pub(super) operators: Vec<Operator>,
+    /// Servers that were added and are about to start.
+    pub(super) joining: BTreeSet<NodeId>,
+    pub(super) roll: Roll,
     pub(super) ledger: Ledger,
     pub(super) promises: Promises,
     pub(super) counts: Counts,
@@ -103,6 +113,30 @@ pub(super) enum Event {
     },
     /// A watch's reader looks.
     Look(usize),
+    /// An operator looks.
+    Operate(usize),
+    /// An operator's wish reaches a server.
+    Demand {
+        operator: usize,
+        number: u64,
+        server: usize,
+    },
+    Told {
+        operator: usize,
+        number: u64,
+        answer: Result<(), MemberError>,
+    },
+    /// A server that was added starts.
+    Join(NodeId),
+    /// A server that was removed ends.
+    Retire {
+        server: usize,
+        run: u64,
+    },
+    /// A server hears that it was removed.
+    Expel(usize),
+    /// The power of a server goes again.
+    Flicker(usize),
     Fault,
     Undo(Undo),
 }
@@ -130,6 +164,9 @@ impl World {
             clients: (0..plan.clients).map(|_| Client::default()).collect(),
             calls: Vec::new(),
             watchers: Vec::new(),
+            operators: (0..2).map(|_| Operator::default()).collect(),
+            joining: BTreeSet::new(),
+            roll: Roll::new(plan.voters),
             ledger: Ledger::new(),
             promises: Promises::default(),
             counts: Counts::default(),
@@ -138,6 +175,7 @@ impl World {
         (0..world.servers.len()).for_each(|server| world.start(server));
         (0..world.clients.len()).for_each(|client| world.after(200, Event::Think(client)));
         (0..world.plan.watchers).for_each(|_| world.begin_watch());
+        (0..world.operators.len()).for_each(|operator| world.after(2000, Event::Operate(operator)));
         world.after(1500, Event::Fault);
         world
     }
@@ -175,6 +213,13 @@ impl World {
             Event::Reply { call, attempt, answer } => self.reply(call, attempt, &answer),
             Event::Patience { call, attempt } => self.lose_patience(call, attempt),
             Event::Look(watcher) => self.look(watcher),
+            Event::Operate(operator) => self.operate(operator),
+            Event::Demand { operator, number, server } => self.demand(operator, number, server),
+            Event::Told { operator, number, answer } => self.told(operator, number, answer),
+            Event::Join(id) => self.join(id),
+            Event::Retire { server, run } => self.retired(server, run),
+            Event::Expel(server) => self.expelled(server),
+            Event::Flicker(server) => self.flicker(server),
             Event::Fault => self.fault(),
             Event::Undo(undo) => self.undo(undo),
         }
@@ -184,9 +229,15 @@ impl World {
     fn heal(&mut self) {
         self.calm = true;
         self.links = Links::default();
+        // What has rotted by now is found when it is read.
+        let rots = self.plan.kinds.contains(&Kind::RottenSnapshot) && !self.rng.one_in(4);
         for server in 0..self.servers.len() {
+            if rots {
+                self.counts.rotten_snapshots += u64::from(self.servers[server].disk.rot_snapshot());
+            }
             self.mend(server);
         }
+        self.reconnect();
         let healed = self.now;
         let writes: Vec<u64> = self.clients.iter().map(|client| client.writes).collect();
         let at_work =
@@ -196,6 +247,7 @@ impl World {
         self.run_while(healed, "a client waits", |world| {
             world.clients.iter().any(|client| client.call.is_some())
         });
+        self.run_while(healed, "members are not as they should be", |world| !world.is_whole());
         // At one moment: a proposal that was late may still come.
         self.run_while(healed, "servers or watches do not catch up", |world| {
             let newest = world.ledger.newest();
@@ -214,26 +266,54 @@ impl World {
     fn describe(&self) -> String {
         let applied: Vec<_> = self.servers.iter().map(|server| (server.id, server.applied())).collect();
         let watches: Vec<_> = self.watchers.iter().map(|watcher| watcher.position().0).collect();
-        format!("servers {applied:?}, watches {watches:?}, newest {}", self.ledger.newest())
+        let members = self.roll.newest();
+        format!("{members:?}, servers {applied:?}, watches {watches:?}, newest {}", self.ledger.newest())
+    }
+
+    /// Nobody learns any more, waits for a change, or is lost and not replaced; who was removed knows it.
+    fn is_whole(&self) -> bool {
+        let config = self.roll.newest();
+        let is_done = self.joining.is_empty() && !self.operators.iter().any(Operator::waits);
+        let all_there = config.learners.is_empty() && !config.voters.iter().any(|id| self.is_dead(*id));
+        let all_known = self.servers.iter().all(|server| !server.runs() || config.contains(server.id));
+        is_done && all_there && all_known
+    }
+
+    fn members(&self) -> impl Iterator<Item = &Server> {
+        self.servers.iter().filter(|server| self.roll.newest().contains(server.id))
     }
 
     fn is_settled(&self) -> bool {
-        let mut applied = self.servers.iter().filter(|server| server.is_member()).map(Server::applied);
+        let mut applied = self.members().map(Server::applied);
         let first = applied.next();
         first.flatten().is_some() && applied.all(|applied| Some(applied) == first)
     }
 
     /// Everybody has everything: is it what it should be?
     fn reckon(&mut self) {
-        for server in self.servers.iter().filter(|server| server.is_member()) {
+        assert!(self.is_whole(), "members changed though nobody asked: {}", self.describe());
+        let first = self.plan.voters;
+        for server in self.members() {
             server.read(|machine| {
+                self.roll.compare(server.id, machine);
+                for member in machine.roster().iter().filter(|member| member.id > first) {
+                    assert_eq!(member.addresses.peers, address(member.id), "an address is lost");
+                }
                 self.ledger.compare(machine);
                 let again = image::decode(&image::encode(machine, "sim").unwrap()).expect("a snapshot reads");
                 assert_eq!(again.hash(), machine.hash());
             });
         }
         assert!(self.ledger.newest() >= self.ledger.acknowledged());
+        self.counts.changes += self.roll.changes();
         self.counts.elections += self.promises.elections();
+    }
+
+    /// A server that is not gone for ever.
+    pub(super) fn any_server(&mut self) -> usize {
+        let is_there = |at: &usize| !self.servers[*at].gone && !self.servers[*at].lost;
+        let there: Vec<usize> = (0..self.servers.len()).filter(is_there).collect();
+        *self.rng.pick(&there)
     }
 
     pub(super) fn is_on(&self, kind: Kind) -> bool {
@@ -243,7 +323,9 @@ impl World {
 
 pub(super) fn genesis(voters: u64) -> Snapshot {
     let epoch = store::Epoch { counter: 1, id: 1 };
-    let members = api::store::Members { voters: (1..=voters).collect(), ..Default::default() };
+    let voters: Vec<NodeId> = (1..=voters).collect();
+    let next_id = voters.len() as u64 + 1;
+    let members = api::store::Members { voters, next_id, ..Default::default() };
     image::encode(&Machine::genesis(epoch, Position { index: 1, term: 1 }, members), "sim").unwrap()
 }
 
