@@ -1,15 +1,17 @@
 //! What a worker serves, compiled and ready: one [`Config`] is swapped in as a whole, and a request sees one.
 
+mod tenants;
+
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{BTreeSet, HashMap, HashSet},
     net::IpAddr,
     sync::Arc,
     time::Duration,
 };
 
 use model::{
-    Backend, BackendId, CompileError, CompileLimits, Epoch, HostIndex, HostPattern, ListenerPolicy, Origin,
-    PoolName, ProxyTrust, Revision, RouteId, RouteTable, TenantConfig, TenantId,
+    Backend, BackendId, CompileError, CompileLimits, EndpointAddress, Epoch, HostIndex, HostPattern,
+    ListenerPolicy, Origin, PoolName, ProxyTrust, Revision, RouteTable, TenantConfig, TenantId,
 };
 use rustls::sign::CertifiedKey;
 
@@ -18,6 +20,8 @@ use crate::{
     tls::certificates::{TenantCertificates, certified_key},
     upstream::transport::ClientTls,
 };
+
+pub use tenants::Tenants;
 
 /// All that a worker serves at one revision.
 #[derive(Debug)]
@@ -29,7 +33,7 @@ pub struct Config {
     /// Which tenant's table a host is looked up in.
     pub hosts: Arc<HostIndex>,
     /// The tenants' tables. One that did not change is the same `Arc` as before.
-    pub tenants: HashMap<TenantId, Arc<TenantTable>>,
+    pub tenants: Tenants,
     /// What the pool says about its workers.
     pub pool: PoolSettings,
     /// Shown in TLS where no tenant's certificate fits.
@@ -44,7 +48,7 @@ impl Config {
             epoch: Epoch::default(),
             revision: Revision::default(),
             hosts: Arc::default(),
-            tenants: HashMap::new(),
+            tenants: Tenants::default(),
             pool,
             default_certificate: None,
         }
@@ -55,13 +59,13 @@ impl Config {
     /// Whether a connection of whose host nothing is known may speak HTTP/2: some listener on its port does, or none is
     /// there to forbid it.
     pub(crate) fn speaks_http2(&self, port: u16) -> bool {
-        let mut known = self.tenants.values().filter_map(|table| table.speaks_http2(port)).peekable();
+        let mut known = self.tenants.iter().filter_map(|(_, table)| table.speaks_http2(port)).peekable();
         known.peek().is_none() || known.any(|speaks| speaks)
     }
 
     /// Whether the listener that serves `host` on that port speaks HTTP/2.
     pub(crate) fn speaks_http2_for(&self, port: u16, host: &str) -> bool {
-        let table = self.hosts.owner(host).and_then(|tenant| self.tenants.get(tenant));
+        let table = self.hosts.owner(host).and_then(|tenant| self.tenants.get(tenant.as_str()));
         table.and_then(|table| table.policy(port, host)).is_none_or(|policy| policy.http2)
     }
 }
@@ -70,7 +74,7 @@ impl Config {
 pub(crate) struct RouteSet<'c> {
     config: &'c Config,
     /// Of the tenants that were asked for.
-    routes: HashMap<&'c TenantId, HashSet<&'c RouteId>>,
+    routes: HashMap<&'c TenantId, HashSet<&'c str>>,
 }
 
 impl<'c> RouteSet<'c> {
@@ -80,12 +84,13 @@ impl<'c> RouteSet<'c> {
 
     /// Whether the tenant still has the host, and what opened the tunnel.
     pub(crate) fn has(&mut self, tunnel: &TunnelRoute) -> bool {
-        let Some((tenant, table)) = self.config.tenants.get_key_value(&tunnel.tenant) else { return false };
+        let Some(table) = self.config.tenants.get(tunnel.tenant.as_str()) else { return false };
+        let tenant = &table.tenant;
         self.config.hosts.owner(&tunnel.host) == Some(tenant)
             && match &tunnel.opened_by {
                 OpenedBy::Route(route) => {
-                    let ids = || table.routes.routes().iter().map(|route| &route.id).collect();
-                    self.routes.entry(tenant).or_insert_with(ids).contains(route)
+                    let ids = || table.routes.route_ids().collect();
+                    self.routes.entry(tenant).or_insert_with(ids).contains(route.0.as_str())
                 }
                 OpenedBy::Connect { listener_port, host, port } => table
                     .policy(*listener_port, &tunnel.host)
@@ -174,6 +179,8 @@ pub struct TenantTable {
     pub sends_proxy: bool,
     /// Some listener has a policy of its own.
     has_policies: bool,
+    /// Endpoints that are names, to be resolved.
+    pub(crate) names: Box<[Box<str>]>,
 }
 
 /// Why a tenant's configuration is not served.
@@ -219,6 +226,7 @@ impl TenantTable {
                 tenant: config.tenant.clone(),
                 backends: backends(config, &routes),
                 has_policies: routes.listeners().iter().any(|l| !l.policy.is_default()),
+                names: names(config),
                 routes,
                 certificates,
                 upstream_tls,
@@ -263,6 +271,16 @@ impl TenantTable {
         on_port.peek()?;
         Some(on_port.any(|listener| listener.policy.http2))
     }
+}
+
+/// The endpoints that are names.
+fn names(config: &TenantConfig) -> Box<[Box<str>]> {
+    let endpoints = config.backends.iter().flat_map(|backend| &backend.endpoints);
+    let names = endpoints.filter_map(|endpoint| match &endpoint.address {
+        EndpointAddress::Dns { host, .. } => Some(host.as_str()),
+        EndpointAddress::Ip(_) => None,
+    });
+    names.collect::<BTreeSet<_>>().into_iter().map(Into::into).collect()
 }
 
 /// TLS towards the backends that ask for it.

@@ -41,7 +41,7 @@ mod upstream;
 mod websocket;
 mod worker;
 
-pub use config::{Config, PoolSettings, TenantTable};
+pub use config::{Config, PoolSettings, TenantTable, Tenants};
 pub use control::{WorkerArgs, run_worker};
 pub use limits::Limits;
 pub use listen::TakeError;

@@ -127,7 +127,7 @@ async fn reply_to<'c>(thread: &Rc<Thread>, client: &Client, mut incoming: Incomi
         Ok(place) => place,
         Err(refusal) => return refuse(&refusal, &incoming.head, record),
     };
-    record.found(&config, place.tenant, place.found.route);
+    record.found(&config, place.tenant, &place.found);
     let mut reply = match answer(thread, client, &mut incoming, &place, &mut record).await {
         Ok((head, answer)) => {
             record.answered(head.status());
@@ -169,7 +169,7 @@ fn find<'t>(config: &'t Config, client: &Client, head: &RequestHead) -> Result<P
     let path = path::canonical(head.path()).map_err(Refusal::Path)?;
     let tenant = config.hosts.owner(head.host()).ok_or(Refusal::UnknownHost)?;
     client.may_ask(config, head.host(), tenant)?;
-    let table = config.tenants.get(tenant).ok_or(Refusal::UnknownHost)?;
+    let table = config.tenants.get(tenant.as_str()).ok_or(Refusal::UnknownHost)?;
     let request = Lookup { head, port: client.port, path: &path };
     let found = table.routes.find(&request).map_err(Refusal::NoRoute)?;
     if head.version() == Version::Http2 && !found.listener.policy.http2 {
@@ -219,7 +219,7 @@ async fn answer(
             let variant = pick_variant(variants, thread)?;
             let grpc = grpc::is_grpc(&incoming.head.fields);
             let patience = if grpc { grpc::timeout(&incoming.head.fields) } else { None };
-            let limit = [place.found.rule.timeouts.request, patience].into_iter().flatten().min();
+            let limit = [place.found.rule.timeouts().request, patience].into_iter().flatten().min();
             let deadline = limit.and_then(|limit| Instant::now().checked_add(limit));
             let to = Destination { place, client, variant, deadline, grpc };
             let (mut head, answer) = forward(thread, incoming, &to, record).await?;
@@ -265,10 +265,11 @@ impl model::Request for Lookup<'_> {
 /// Picks a backend by weight.
 fn pick_variant<'t>(forward: &'t Forward, thread: &Thread) -> Result<&'t Variant, Refusal> {
     // A rule without backends, or with weights of zero, answers 500 (Gateway API).
-    if forward.total_weight == 0 {
+    let total_weight = forward.total_weight();
+    if total_weight == 0 {
         return Err(Refusal::NoBackend);
     }
-    let point = thread.random_below(u64::from(forward.total_weight));
+    let point = thread.random_below(u64::from(total_weight));
     let point = u32::try_from(point).unwrap_or(0);
     forward.pick(point).ok_or(Refusal::NoBackend)
 }
@@ -386,7 +387,7 @@ async fn attempt(
         exchange.set_patience(LIMITS.tunnel_idle);
     }
     let waiting = exchange.response(&mut incoming.body);
-    let result = match to.place.found.rule.timeouts.backend_request {
+    let result = match to.place.found.rule.timeouts().backend_request {
         None => waiting.await,
         Some(limit) => {
             timeout_at(Instant::now() + limit, waiting).await.unwrap_or(Err(ExchangeError::TimedOut))

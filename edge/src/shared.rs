@@ -209,7 +209,7 @@ impl Control {
         if (config.epoch, config.revision) < (active.epoch, active.revision) {
             return Err(Stale { epoch: config.epoch, offered: config.revision, active: active.revision });
         }
-        let sends_proxy = config.tenants.values().any(|tenant| tenant.sends_proxy);
+        let sends_proxy = config.tenants.iter().any(|(_, table)| table.sends_proxy);
         self.shared.sends_proxy.store(sends_proxy, Ordering::Relaxed);
         self.shared.config.store(Arc::new(config));
         self.shared.activated.send_replace(());

@@ -6,7 +6,7 @@
 mod metrics;
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet},
     io,
     net::{Ipv4Addr, SocketAddr},
     os::fd::{AsFd, OwnedFd},
@@ -178,7 +178,7 @@ pub fn compile(file: SourceFile, revision: Revision) -> anyhow::Result<Loaded> {
         epoch: Epoch::default(),
         revision,
         hosts: Arc::new(HostIndex::default().with_catch_all(tenant.clone())),
-        tenants: HashMap::from([(tenant, Arc::new(table))]),
+        tenants: [(tenant, Arc::new(table))].into_iter().collect(),
         pool: PoolSettings {
             name: environment.default_pool.clone(),
             drain_deadline: pool.drain_deadline,

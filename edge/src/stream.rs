@@ -165,7 +165,7 @@ async fn open(
     let config = thread.config();
     let tenant = owner(&config, point, &client.host).ok_or(Refusal::UnknownHost)?;
     record.of(tenant);
-    let table = config.tenants.get(tenant).ok_or(Refusal::UnknownHost)?;
+    let table = config.tenants.get(tenant.as_str()).ok_or(Refusal::UnknownHost)?;
     let found = table.routes.streams().find(listen.port, &client.host).ok_or(Refusal::NoRoute)?;
     record.found(&found.route.id);
     if found.protocol == ListenerProtocol::Tls {
@@ -243,7 +243,7 @@ async fn connect(
     ends: Hop,
     record: &mut Record,
 ) -> Result<(Connection, Occupied), Refusal> {
-    let total = u64::from(route.forward.total_weight);
+    let total = u64::from(route.forward.total_weight());
     if total == 0 {
         return Err(Refusal::NoBackend);
     }

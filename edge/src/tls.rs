@@ -183,7 +183,7 @@ impl ResolvesServerCert for BySni {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         let config = self.config.load();
         let host = hello.server_name().unwrap_or_default();
-        let table = config.hosts.owner(host).and_then(|tenant| config.tenants.get(tenant));
+        let table = config.hosts.owner(host).and_then(|tenant| config.tenants.get(tenant.as_str()));
         table
             .and_then(|table| table.certificates.find(self.port, host, hello.signature_schemes()))
             .or_else(|| config.default_certificate.clone())

@@ -99,7 +99,7 @@ impl Upstreams {
         }
         let known: Vec<_> = self.groups.borrow().keys().cloned().collect();
         for (tenant, id) in known {
-            if let Some(table) = config.tenants.get(&tenant)
+            if let Some(table) = config.tenants.get(tenant.as_str())
                 && let Some(backend) = table.backends.get(&id)
             {
                 self.balancer(thread, table, backend);

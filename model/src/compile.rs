@@ -12,8 +12,8 @@ pub use lower::action::NOT_EDITABLE;
 pub use regexes::check_regex;
 
 use crate::{
-    Backend, CompileError, CompileLimits, CompiledMatch, CompiledRoute, CompiledRule, Origin, PoolName,
-    RouteTable, TenantConfig,
+    Backend, CompileError, CompileLimits, CompiledMatch, CompiledRoute, CompiledRule, Origin, PathMatch,
+    PoolName, RouteTable, Rule, TenantConfig,
 };
 
 /// Reported at most: past this, a configuration is not mended by reading on.
@@ -46,11 +46,25 @@ pub(crate) fn compile(
 
 /// The compiled routes, flat: each match names its rule by position, each rule its route.
 #[derive(Debug, Default)]
-struct Parts {
+struct Parts<'c> {
     routes: Vec<CompiledRoute>,
+    /// The ids of the routes.
+    text: String,
+    /// The positions of their listeners.
+    attached: Vec<u32>,
     rules: Vec<CompiledRule>,
     /// By rank.
     matches: Vec<CompiledMatch>,
+    /// Of each match: its path as it is written.
+    paths: Vec<&'c PathMatch>,
+}
+
+impl Parts<'_> {
+    /// The rule that a match is of, in the configuration that the parts were made of.
+    fn rule<'c>(&self, each: &CompiledMatch, config: &'c TenantConfig) -> &'c Rule {
+        let route = self.rules[each.rule as usize].route as usize;
+        &config.routes[route].rules[(each.rule - self.routes[route].first_rule) as usize]
+    }
 }
 
 /// Backends by their id.
@@ -58,6 +72,13 @@ type Backends<'c> = HashMap<&'c str, Arc<Backend>>;
 
 /// Positions in the configuration by id.
 type Positions<'c> = HashMap<&'c str, u32>;
+
+/// Where a match stands. Spelled out only where something is wrong: matches are many.
+#[derive(Debug, Clone, Copy)]
+struct Spot<'o> {
+    rule: &'o Origin,
+    index: usize,
+}
 
 /// What is wrong so far.
 #[derive(Debug, Default)]
@@ -80,6 +101,11 @@ impl Errors {
         }
         inner.field.push_str(field);
         self.push(&inner, problem);
+    }
+
+    /// The same, `field` of one of the rule's matches.
+    fn push_at(&mut self, at: Spot<'_>, field: &str, problem: impl Into<String>) {
+        self.push_in(at.rule, &format!("matches[{}].{field}", at.index), problem);
     }
 
     /// Ends the compilation if something is wrong.

@@ -18,15 +18,13 @@ mod limits;
 pub mod path;
 mod proxy;
 mod request;
+mod span;
 mod streams;
 mod table;
 mod traffic;
 
 pub use compile::{NOT_EDITABLE, check_regex};
-pub use compiled::{
-    CompiledAction, CompiledMatch, CompiledMatcher, CompiledPath, CompiledRoute, CompiledRule, CompiledValue,
-    Forward, Variant,
-};
+pub use compiled::{CompiledAction, CompiledMatch, CompiledRoute, CompiledRule, Forward, Variant};
 pub use error::CompileError;
 pub use host::{HostConflict, HostIndex, InvalidHost};
 pub use id::{Epoch, Generation, InvalidName, PoolName, Revision, TenantId, WorkerId};
@@ -39,7 +37,7 @@ pub use ir::{
 };
 pub use limits::{CompileLimits, is_denied, is_public};
 pub use proxy::{ProxyTrust, ProxyVersion};
-pub use request::{Found, NotFound, Request};
+pub use request::{Found, NotFound, Request, Written};
 pub use streams::{CompiledStream, FoundStream, StreamTable, attached_hosts};
 pub use table::RouteTable;
 pub use traffic::{

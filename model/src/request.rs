@@ -2,7 +2,9 @@
 
 use std::borrow::Cow;
 
-use crate::{CompiledMatch, CompiledRoute, CompiledRule, Listener};
+use crate::{
+    CompiledMatch, CompiledRoute, CompiledRule, Listener, Match, Route, RouteTable, Rule, TenantConfig,
+};
 
 /// The parts of a request that routing looks at.
 pub trait Request {
@@ -23,6 +25,7 @@ pub trait Request {
 /// What answers a request.
 #[derive(Debug, Clone, Copy)]
 pub struct Found<'t> {
+    pub(crate) table: &'t RouteTable,
     /// The route object.
     pub route: &'t CompiledRoute,
     /// Its rule.
@@ -31,6 +34,34 @@ pub struct Found<'t> {
     pub matched: &'t CompiledMatch,
     /// Where the request entered.
     pub listener: &'t Listener,
+}
+
+/// What answers a request, as it was written.
+#[derive(Debug, Clone, Copy)]
+pub struct Written<'c> {
+    /// The route object.
+    pub route: &'c Route,
+    /// Its rule.
+    pub rule: &'c Rule,
+    /// The match of the rule that held.
+    pub matched: &'c Match,
+}
+
+impl<'t> Found<'t> {
+    /// The route's id, unique in the tenant; the `route` label of metrics and logs.
+    #[must_use]
+    pub fn route_id(&self) -> &'t str {
+        &self.table.text[self.route.id.range()]
+    }
+
+    /// The same in the configuration that the table was compiled from. `None` in another one.
+    #[must_use]
+    pub fn written<'c>(&self, config: &'c TenantConfig) -> Option<Written<'c>> {
+        let route = config.routes.get(self.rule.route as usize)?;
+        let rule = route.rules.get(self.matched.rule.checked_sub(self.route.first_rule)? as usize)?;
+        let matched = rule.matches.iter().find(|each| each.rank == self.matched.rank)?;
+        Some(Written { route, rule, matched })
+    }
 }
 
 /// Why no rule answers a request.

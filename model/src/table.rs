@@ -6,7 +6,7 @@ mod paths;
 use std::sync::Arc;
 
 use ask::Ask;
-pub(crate) use paths::PathIndex;
+pub(crate) use paths::{PathIndex, whole_segments};
 
 use crate::{
     Backend, CompileError, CompileLimits, CompiledAction, CompiledMatch, CompiledRoute, CompiledRule, Found,
@@ -17,7 +17,13 @@ use crate::{
 #[derive(Debug)]
 pub struct RouteTable {
     pub(crate) listeners: Box<[Listener]>,
+    /// In the order of the configuration.
     pub(crate) routes: Box<[CompiledRoute]>,
+    /// The ids of the routes, one after another.
+    pub(crate) text: Box<str>,
+    /// The positions of the routes' listeners, route after route.
+    pub(crate) attached: Box<[u32]>,
+    /// In the order of the configuration, route after route.
     pub(crate) rules: Box<[CompiledRule]>,
     /// By rank: of two positions the lower one wins.
     pub(crate) matches: Box<[CompiledMatch]>,
@@ -80,7 +86,7 @@ impl RouteTable {
         let matched = &self.matches[found as usize];
         let rule = &self.rules[matched.rule as usize];
         let route = &self.routes[rule.route as usize];
-        Ok(Found { route, rule, matched, listener: self.listener(group, route) })
+        Ok(Found { table: self, route, rule, matched, listener: self.listener(group, route) })
     }
 
     /// The first of the route's listeners that is in the group.
@@ -88,15 +94,12 @@ impl RouteTable {
         let first = group.listeners[0];
         let own = match group.listeners.len() {
             1 => first,
-            _ => *route.listeners.iter().find(|own| group.listeners.contains(own)).unwrap_or(&first),
+            _ => {
+                let own = &self.attached[route.listeners.range()];
+                *own.iter().find(|own| group.listeners.contains(own)).unwrap_or(&first)
+            }
         };
         &self.listeners[own as usize]
-    }
-
-    /// Which route takes what is passed on as it is.
-    #[must_use]
-    pub fn streams(&self) -> &StreamTable {
-        &self.streams
     }
 
     /// The listeners of the tenant, in the order of its configuration.
@@ -105,10 +108,15 @@ impl RouteTable {
         &self.listeners
     }
 
-    /// The routes of the tenant, in the order of its configuration.
+    /// The ids of the tenant's routes, in the order of its configuration.
+    pub fn route_ids(&self) -> impl Iterator<Item = &str> {
+        self.routes.iter().map(|route| &self.text[route.id.range()])
+    }
+
+    /// Which route takes what is passed on as it is.
     #[must_use]
-    pub fn routes(&self) -> &[CompiledRoute] {
-        &self.routes
+    pub fn streams(&self) -> &StreamTable {
+        &self.streams
     }
 
     /// The backends that its rules and its routes of streams forward to; one that several name comes several times.
@@ -117,7 +125,7 @@ impl RouteTable {
             CompiledAction::Forward(forward) => Some(forward),
             CompiledAction::Redirect(_) | CompiledAction::Respond(_) => None,
         });
-        let variants = rules.chain(self.streams.forwards()).flat_map(|forward| &forward.variants);
+        let variants = rules.chain(self.streams.forwards()).flat_map(|forward| forward.variants());
         variants.filter_map(|variant| variant.backend.as_ref())
     }
 }

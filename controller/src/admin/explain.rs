@@ -4,8 +4,8 @@ mod question;
 
 use api::admin as wire;
 use model::{
-    CompileLimits, CompiledAction, CompiledMatch, CompiledMatcher, CompiledPath, CompiledRule, CompiledValue,
-    NotFound, PoolName, Request as _, RouteTable, TenantId,
+    CompileLimits, CompiledAction, CompiledRule, Match, NotFound, PathMatch, PoolName, Request as _,
+    RouteTable, TenantId, ValueMatch, ValueMatcher, Written,
 };
 use tonic::Status;
 
@@ -125,6 +125,9 @@ impl Answer {
             return Err(NotFound::Listener);
         };
         let found = table.find(question)?;
+        let Some(Written { route, rule, matched }) = found.written(&config) else {
+            return Err(NotFound::Listener);
+        };
         let listener = found.listener;
         let hostname =
             listener.hostname.as_ref().map_or("every host of the tenant".to_owned(), ToString::to_string);
@@ -134,15 +137,15 @@ impl Answer {
             listener.id,
             listener.origin
         ));
-        self.say(format!("route {} ({}) is attached to it", found.route.id, found.route.origin));
-        self.say(format!("its match of rank {} holds: {}", found.matched.rank.0, describe(found.matched)));
-        self.say(format!("{} answers", found.rule.origin));
+        self.say(format!("route {} ({}) is attached to it", route.id, route.origin));
+        self.say(format!("its match of rank {} holds: {}", matched.rank.0, describe(matched)));
+        self.say(format!("{} answers", rule.origin));
         let action = action(found.rule);
         self.say(action.clone());
         self.0.matched = true;
         self.0.listener = listener.id.to_string();
-        self.0.route = found.route.id.to_string();
-        self.0.rule = found.rule.origin.to_string();
+        self.0.route = route.id.to_string();
+        self.0.rule = rule.origin.to_string();
         self.0.action = action;
         Ok(())
     }
@@ -157,14 +160,16 @@ fn rank(miss: NotFound) -> u8 {
     }
 }
 
-fn describe(matched: &CompiledMatch) -> String {
+fn describe(matched: &Match) -> String {
     let path = match &matched.path {
-        CompiledPath::Exact(path) => format!("the path is {path}"),
-        CompiledPath::PrefixSegment(prefix) => {
-            format!("the path is {} or below", if prefix.is_empty() { "/" } else { prefix })
+        PathMatch::Exact(path) => format!("the path is {path}"),
+        PathMatch::PrefixSegment(prefix) => {
+            let prefix = prefix.strip_suffix('/').filter(|whole| !whole.is_empty()).unwrap_or(prefix);
+            format!("the path is {prefix} or below")
         }
-        CompiledPath::PrefixString(prefix) => format!("the path begins with {prefix}"),
-        CompiledPath::Regex(regex) => format!("the path matches {}", regex.as_str()),
+        PathMatch::PrefixString(prefix) => format!("the path begins with {prefix}"),
+        PathMatch::Regex { pattern, anchor: true, .. } => format!("the path matches {pattern}"),
+        PathMatch::Regex { pattern, .. } => format!("the path has a part that matches {pattern}"),
     };
     let method = matched.method.iter().map(|method| format!("the method is {method}"));
     let headers = matched.headers.iter().map(|value| format!("header {}", value_match(value)));
@@ -173,26 +178,26 @@ fn describe(matched: &CompiledMatch) -> String {
     parts.join(", ")
 }
 
-fn value_match(value: &CompiledValue) -> String {
+fn value_match(value: &ValueMatch) -> String {
     match &value.matcher {
-        CompiledMatcher::Exact(text) => format!("{} is {text:?}", value.name),
-        CompiledMatcher::Regex(regex) => format!("{} matches {}", value.name, regex.as_str()),
+        ValueMatcher::Exact(text) => format!("{} is {text:?}", value.name),
+        ValueMatcher::Regex(pattern) => format!("{} matches {pattern}", value.name),
     }
 }
 
 fn action(rule: &CompiledRule) -> String {
     match &rule.action {
-        CompiledAction::Forward(forward) if forward.total_weight == 0 => {
+        CompiledAction::Forward(forward) if forward.total_weight() == 0 => {
             "no backend has any weight: answered with 500".to_owned()
         }
         CompiledAction::Forward(forward) => {
-            let variants = forward.variants.iter().map(|variant| {
+            let variants = forward.variants().iter().map(|variant| {
                 let backend =
                     variant.backend.as_ref().map_or("500 (its backend does not exist)".to_owned(), |b| {
                         let endpoints: Vec<_> = b.endpoints.iter().map(|e| e.address.to_string()).collect();
                         format!("{} ({})", b.id, endpoints.join(", "))
                     });
-                format!("{backend} with weight {} of {}", variant.weight, forward.total_weight)
+                format!("{backend} with weight {} of {}", variant.weight, forward.total_weight())
             });
             format!("forward to {}", variants.collect::<Vec<_>>().join("; "))
         }

@@ -2,7 +2,7 @@
 //! keys), never on a request thread, and only for what a delta brings: the rest stays as it is.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::BTreeMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     thread,
 };
@@ -16,7 +16,7 @@ use model::{CompileLimits, Epoch, HostIndex, HostPattern, PoolName, Revision, Te
 use rustls::sign::CertifiedKey;
 
 use super::mirror::{BadDelta, Held, Mirror};
-use crate::config::{Config, PoolSettings, PortSettings, TenantTable, load_certificate};
+use crate::config::{Config, PoolSettings, PortSettings, TenantTable, Tenants, load_certificate};
 
 /// A delta of which nothing can be used.
 #[derive(Debug, thiserror::Error)]
@@ -40,7 +40,7 @@ const ALONE: usize = 8;
 pub(crate) struct Assembler {
     /// Shared with whoever keeps it on disk.
     kept: Arc<Mutex<Keepsake>>,
-    tables: HashMap<TenantId, Arc<TenantTable>>,
+    tables: Tenants,
     hosts: Option<Hosts>,
     pool: Option<Pool>,
     limits: CompileLimits,
@@ -152,7 +152,7 @@ impl Assembler {
             }
         }
         for tenant in &removed {
-            self.tables.remove(tenant);
+            self.tables.remove(tenant.as_str());
             kept.mirror.remove(tenant);
         }
         if let Some(hosts) = hosts {
@@ -195,8 +195,10 @@ impl Assembler {
             let table = compile(&tenant, &raw, revision, pool, &self.limits);
             Ok(Prepared { tenant, held, table })
         };
-        let cores = thread::available_parallelism().map_or(1, std::num::NonZero::get);
-        let threads = cores.min(snapshots.len() / ALONE);
+        let most = snapshots.len() / ALONE;
+        // The cores are counted only where it matters: that reads several files.
+        let cores = || thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        let threads = if most < 2 { 1 } else { most.min(cores()) };
         if threads < 2 {
             return snapshots.into_iter().map(one).collect();
         }
@@ -359,7 +361,7 @@ mod tests {
         assert_eq!(refused.len(), 1);
         assert_eq!((refused[0].tenant.as_str(), refused[0].revision), ("a", 2));
         assert!(Arc::ptr_eq(&config.tenants["a"], &kept));
-        assert!(config.tenants.contains_key("c"));
+        assert!(config.tenants.get("c").is_some());
         assert_eq!(config.hosts.owner("x.test").map(TenantId::as_str), Some("b"));
         assert_eq!(config.revision, Revision(2));
     }
@@ -421,7 +423,7 @@ mod tests {
         let mut copy = Assembler::default();
         let (config, refused) = copy.take(complete.clone()).unwrap();
         assert!(refused.is_empty() && config.revision == Revision(2));
-        assert_eq!(config.tenants.keys().map(TenantId::as_str).collect::<Vec<_>>(), ["a"]);
+        assert_eq!(config.tenants.iter().map(|(tenant, _)| tenant.as_str()).collect::<Vec<_>>(), ["a"]);
         assert_eq!(lock(&copy.kept).complete(), complete);
         let (worker, pool) = ("w".parse().unwrap(), "default".parse().unwrap());
         assert_eq!(copy.hello(&worker, &pool), assembler.hello(&worker, &pool));
@@ -465,7 +467,7 @@ mod tests {
         assert!(matches!(assembler.take(broken()), Err(Unusable::Pool(_))), "there is no other");
         assembler.take(delta(1, vec![], &[])).unwrap();
         let (config, refused) = assembler.take(broken()).unwrap();
-        assert!(config.tenants.contains_key("a") && config.default_certificate.is_none());
+        assert!(config.tenants.get("a").is_some() && config.default_certificate.is_none());
         assert_eq!((refused[0].tenant.as_str(), refused[0].object.as_str()), ("", "Pool default"));
         assert!(refused[0].reason.contains("certificate"), "{}", refused[0].reason);
     }

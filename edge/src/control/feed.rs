@@ -8,11 +8,12 @@ use api::{
     agent::{Credentials, Welcome},
     client::{self, Route},
     feed::{
-        Ack, Delta, EdgeMessage, Nack, ServerMessage, edge_message::Message as FromEdge,
+        Ack, Delta, EdgeMessage, Nack, ServerMessage, TenantSnapshot, edge_message::Message as FromEdge,
         feed_client::FeedClient, server_message::Message as FromServer,
     },
     limits::HEARTBEAT_INTERVAL,
     pki::Identity,
+    process::contained,
 };
 use model::{PoolName, WorkerId};
 use tokio::{
@@ -38,6 +39,10 @@ const BACKOFF_MAX: Duration = Duration::from_secs(5);
 const SILENCE: Duration = Duration::from_secs(3 * HEARTBEAT_INTERVAL.as_secs());
 /// Messages of ours that wait for the network: a delta makes a handful, and none is sent before the last was.
 const OUTBOX: usize = 64;
+
+/// A delta that brings nothing but snapshots of so many bytes together is compiled on the spot, within a millisecond or
+/// two: to wake another thread and be woken by it costs, and each thread keeps memory that it once needed.
+const SMALL: u64 = 64 << 10;
 
 /// Why a stream ended.
 #[derive(Debug, thiserror::Error)]
@@ -161,12 +166,15 @@ impl Feed {
     async fn take(&mut self, delta: Delta, answers: &mpsc::Sender<EdgeMessage>) -> Result<(), FeedError> {
         let mut assembler = self.assembler.take().unwrap_or_default();
         let current = !delta.more;
-        let compiled = tokio::task::spawn_blocking(move || {
+        let small = is_small(&delta);
+        let compile = move || {
             let result = assembler.take(delta);
             (assembler, result)
-        });
-        let Ok((assembler, result)) = compiled.await else {
-            // The thread panicked: the state is lost, so the next stream begins from nothing.
+        };
+        let compiled =
+            if small { contained(compile).ok() } else { tokio::task::spawn_blocking(compile).await.ok() };
+        let Some((assembler, result)) = compiled else {
+            // It panicked: the state is lost, so the next stream begins from nothing.
             return Err(FeedError::Ended);
         };
         let assembler = self.assembler.insert(assembler);
@@ -191,6 +199,13 @@ impl Feed {
     }
 }
 
+/// Whether a delta is compiled on the spot.
+fn is_small(delta: &Delta) -> bool {
+    let bytes = |tenant: &TenantSnapshot| tenant.length.saturating_add(tenant.config.len() as u64);
+    let bytes = delta.tenants.iter().map(bytes).fold(0, u64::saturating_add);
+    delta.hosts.is_none() && delta.hosts_patch.is_none() && delta.pool.is_none() && bytes <= SMALL
+}
+
 /// A client of a server, as the worker is known to it now.
 pub(super) fn connect(
     credentials: &Credentials,
@@ -212,5 +227,23 @@ async fn next(inbox: &mut Streaming<ServerMessage>) -> Result<FromServer, FeedEr
         if let Some(message) = message.ok_or(FeedError::Ended)?.message {
             return Ok(message);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_takes_long_is_compiled_apart() {
+        let tenant = |length| TenantSnapshot { length, ..TenantSnapshot::default() };
+        let delta = |lengths: &[u64]| Delta {
+            tenants: lengths.iter().copied().map(tenant).collect(),
+            ..Delta::default()
+        };
+        assert!(is_small(&delta(&[])) && is_small(&delta(&[SMALL / 2, SMALL / 2])));
+        assert!(!is_small(&delta(&[SMALL, 1])) && !is_small(&delta(&[u64::MAX, u64::MAX])));
+        assert!(!is_small(&Delta { hosts: Some(Default::default()), ..delta(&[]) }));
+        assert!(!is_small(&Delta { pool: Some(Default::default()), ..delta(&[]) }));
     }
 }

@@ -37,7 +37,7 @@ pub(super) async fn open(
     // In TLS the listener is the one that the client named. In cleartext it can only be the destination's own tenant's.
     let asked = client.server_name.as_deref().unwrap_or(host);
     let tenant = config.hosts.owner(asked).ok_or_else(off)?;
-    let table = config.tenants.get(tenant).ok_or_else(off)?;
+    let table = config.tenants.get(tenant.as_str()).ok_or_else(off)?;
     let policy = table.policy(client.port, asked).filter(|policy| !policy.connect.is_empty());
     if !policy.ok_or_else(off)?.allows_connect(host, port) {
         return Err(Refusal::Destination);

@@ -91,7 +91,7 @@ pub(super) fn modified_path(path: &str, modifier: &PathModifier, matched: &Compi
     match modifier {
         PathModifier::ReplaceFull(new) => new.clone(),
         PathModifier::ReplacePrefix(new) => {
-            path::replace_prefix(path, matched.path.prefix_len().unwrap_or(0), new)
+            path::replace_prefix(path, matched.prefix_len().unwrap_or(0), new)
         }
     }
 }

@@ -9,7 +9,7 @@ use std::{
     time::{Instant, SystemTime},
 };
 
-use model::{CompiledRoute, TenantId};
+use model::{CompiledRoute, Found, TenantId};
 
 use super::refusal::Refusal;
 use crate::{
@@ -40,15 +40,15 @@ impl RouteSeries {
         thread: &Thread,
         config: &Arc<Config>,
         tenant: &TenantId,
-        route: &CompiledRoute,
+        found: &Found<'_>,
     ) -> Arc<RouteCounters> {
         let mut known = self.known.borrow_mut();
         if !known.config.as_ref().is_some_and(|c| Arc::ptr_eq(c, config)) {
             known.routes.clear();
             known.config = Some(Arc::clone(config));
         }
-        let counters = known.routes.entry(std::ptr::from_ref(route));
-        let make = || thread.counters.route(&RouteKey::new(Some(tenant), &route.id.0));
+        let counters = known.routes.entry(std::ptr::from_ref(found.route));
+        let make = || thread.counters.route(&RouteKey::new(Some(tenant), found.route_id()));
         Arc::clone(counters.or_insert_with(make))
     }
 }
@@ -98,11 +98,11 @@ impl Record {
     }
 
     /// A route answers it.
-    pub(crate) fn found(&mut self, config: &Arc<Config>, tenant: &TenantId, route: &CompiledRoute) {
-        self.route = Some(self.thread.series.of(&self.thread, config, tenant, route));
+    pub(crate) fn found(&mut self, config: &Arc<Config>, tenant: &TenantId, found: &Found<'_>) {
+        self.route = Some(self.thread.series.of(&self.thread, config, tenant, found));
         if let Some(line) = &mut self.line {
             line.entry.tenant = Some(tenant.clone());
-            line.entry.route = Some(route.id.0.clone());
+            line.entry.route = Some(found.route_id().to_owned());
         }
     }
 

@@ -3,6 +3,7 @@
 
 use aws_lc_rs::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
 use base64::{Engine, prelude::BASE64_STANDARD};
+use model::RouteId;
 
 use super::{Incoming, Place, refusal::Refusal};
 use crate::{
@@ -52,7 +53,7 @@ pub(super) fn switch(
     let route = TunnelRoute {
         tenant: place.tenant.clone(),
         host: incoming.head.host().to_owned(),
-        opened_by: OpenedBy::Route(place.found.route.id.clone()),
+        opened_by: OpenedBy::Route(RouteId(place.found.route_id().to_owned())),
     };
     Ok(Tunnel { upstream, occupied: Some(occupied), websocket: upgrade == Upgrade::WebSocket, route })
 }

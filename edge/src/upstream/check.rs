@@ -123,7 +123,7 @@ pub(crate) async fn run(shared: Arc<Shared>) {
 fn wanted(shared: &Shared) -> HashMap<Key, Target> {
     let (config, names) = (shared.config.load(), shared.resolved.load());
     let mut wanted = HashMap::new();
-    for table in config.tenants.values() {
+    for (_, table) in config.tenants.iter() {
         for backend in table.backends.values() {
             let Some(check) = &backend.traffic.health_check else { continue };
             let tls = table.upstream_tls.get(&backend.id).cloned();

@@ -10,7 +10,7 @@ use std::{
 };
 
 use futures_util::{StreamExt, stream};
-use model::{EndpointAddress, is_denied};
+use model::is_denied;
 use tracing::warn;
 
 use crate::{
@@ -66,12 +66,8 @@ pub(crate) async fn run(shared: Arc<Shared>) {
 /// The names of the active configuration.
 fn wanted(shared: &Shared) -> BTreeSet<String> {
     let config = shared.config.load();
-    let backends = config.tenants.values().flat_map(|t| t.backends.values());
-    let names = backends.flat_map(|b| &b.endpoints).filter_map(|endpoint| match &endpoint.address {
-        EndpointAddress::Dns { host, .. } => Some(host.clone()),
-        EndpointAddress::Ip(_) => None,
-    });
-    names.take(DNS_NAMES).collect()
+    let names = config.tenants.iter().flat_map(|(_, table)| &table.names);
+    names.take(DNS_NAMES).map(|name| name.to_string()).collect()
 }
 
 /// What is known of each name.

@@ -1,6 +1,6 @@
 //! TLS: certificates by SNI, ALPN, and hosts that belong to somebody else.
 
-use std::{collections::HashMap, sync::Arc};
+use std::sync::Arc;
 
 use edge::{Config, PoolSettings, TenantTable};
 use model::{HostIndex, HostPattern, Revision, TenantId};
@@ -150,7 +150,7 @@ fn a_session_cannot_ask_for_another_tenants_host() {
         .map(|(host, owner)| (HostPattern::parse(host).unwrap(), tenant(owner)));
     let config = Config {
         hosts: Arc::new(HostIndex::new(hosts).unwrap()),
-        tenants: HashMap::from([(tenant("acme"), Arc::clone(&table)), (tenant("globex"), table)]),
+        tenants: [(tenant("acme"), Arc::clone(&table)), (tenant("globex"), table)].into_iter().collect(),
         revision: Revision(5),
         ..Config::empty(PoolSettings::new("default".parse().unwrap()))
     };

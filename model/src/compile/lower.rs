@@ -3,19 +3,27 @@
 use std::{collections::HashSet, sync::Arc};
 
 use super::{
-    Backends, Errors, Parts, Positions, check,
+    Backends, Errors, Parts, Positions, Spot, check,
     regexes::{Key, Regexes},
 };
 use crate::{
-    Action, CompileLimits, CompiledAction, CompiledMatch, CompiledMatcher, CompiledPath, CompiledRoute,
-    CompiledRule, CompiledValue, Forward, Match, Origin, PathMatch, Route, Rule, TenantConfig, ValueMatch,
-    ValueMatcher, Variant, WeightedBackend, compile::position, path::canonical,
+    Action, CompileLimits, CompiledAction, CompiledMatch, CompiledRoute, CompiledRule, Forward, Match,
+    Origin, PathMatch, Route, Rule, TenantConfig, Timeouts, ValueMatch, ValueMatcher, Variant,
+    WeightedBackend,
+    compile::position,
+    compiled::{CompiledMatcher, CompiledPath, CompiledValue, Conditions},
+    path::canonical,
+    span::Span,
+    table::whole_segments,
 };
 
 pub(crate) mod action;
 
 /// Gateway API's bound on a weight.
 const MAX_WEIGHT: u32 = 1_000_000;
+
+/// A route's id: a kind, a namespace and a name of at most 253 bytes.
+const ID_BYTES: usize = 1 << 10;
 
 /// What routes refer to.
 pub(super) struct Names<'c> {
@@ -24,14 +32,14 @@ pub(super) struct Names<'c> {
 }
 
 /// All routes of `config`, with the matches sorted by rank.
-pub(super) fn lower(
-    config: &TenantConfig,
+pub(super) fn lower<'c>(
+    config: &'c TenantConfig,
     names: &Names<'_>,
     limits: &CompileLimits,
     errors: &mut Errors,
-) -> Parts {
-    let mut lowering =
-        Lowering { names, limits, errors, regexes: Regexes::default(), parts: Parts::default() };
+) -> Parts<'c> {
+    let (regexes, parts, matches) = (Regexes::default(), Parts::default(), vec![]);
+    let mut lowering = Lowering { names, limits, errors, regexes, parts, matches };
     let mut ids = HashSet::with_capacity(config.routes.len());
     for route in &config.routes {
         if !ids.insert((&route.origin.kind, &route.id)) {
@@ -39,10 +47,11 @@ pub(super) fn lower(
         }
         lowering.route(route);
     }
-    let Lowering { mut parts, errors, .. } = lowering;
-    parts.matches.sort_by_key(|m| m.rank);
+    let Lowering { mut parts, mut matches, errors, .. } = lowering;
+    matches.sort_by_key(|(m, _)| m.rank);
+    (parts.matches, parts.paths) = matches.into_iter().unzip();
     for pair in parts.matches.windows(2).filter(|pair| pair[0].rank == pair[1].rank) {
-        let origin = |m: &CompiledMatch| &parts.rules[m.rule as usize].origin;
+        let origin = |m: &CompiledMatch| &parts.rule(m, config).origin;
         let (first, second) = (origin(&pair[0]), origin(&pair[1]));
         errors.push(second, format!("rank {} is that of a match of {first} too", pair[1].rank.0));
     }
@@ -54,7 +63,8 @@ struct Lowering<'a, 'c> {
     limits: &'a CompileLimits,
     errors: &'a mut Errors,
     regexes: Regexes<'c>,
-    parts: Parts,
+    parts: Parts<'c>,
+    matches: Vec<(CompiledMatch, &'c PathMatch)>,
 }
 
 impl<'c> Lowering<'_, 'c> {
@@ -72,12 +82,24 @@ impl<'c> Lowering<'_, 'c> {
         for hostname in &route.hostnames {
             check::host(hostname, &route.origin, "hostnames", self.errors);
         }
-        let index = position(self.parts.routes.len());
+        let mut id = route.id.0.as_str();
+        if id.len() > ID_BYTES {
+            let problem = format!("an id of {} bytes is longer than {ID_BYTES}", id.len());
+            self.errors.push(&route.origin, problem);
+            id = "";
+        }
+        let parts = &mut self.parts;
+        parts.text.push_str(id);
+        parts.attached.extend_from_slice(&listeners);
+        let index = position(parts.routes.len());
+        parts.routes.push(CompiledRoute {
+            id: Span::before(parts.text.len(), id.len()),
+            listeners: Span::before(parts.attached.len(), listeners.len()),
+            first_rule: position(parts.rules.len()),
+        });
         for rule in &route.rules {
             self.rule(rule, index);
         }
-        let (id, origin) = (route.id.clone(), route.origin.clone());
-        self.parts.routes.push(CompiledRoute { id, origin, listeners: listeners.into() });
     }
 
     fn rule(&mut self, rule: &'c Rule, route: u32) {
@@ -86,10 +108,9 @@ impl<'c> Lowering<'_, 'c> {
         }
         let index = position(self.parts.rules.len());
         for (at, each) in rule.matches.iter().enumerate() {
-            let mut origin = rule.origin.clone();
-            origin.field = format!("{}.matches[{at}]", origin.field);
-            if let Some(compiled) = self.one_match(each, &origin, index) {
-                self.parts.matches.push(compiled);
+            let spot = Spot { rule: &rule.origin, index: at };
+            if let Some(compiled) = self.one_match(each, spot, index) {
+                self.matches.push((compiled, &each.path));
             }
         }
         if rule.timeouts.request.is_some_and(|t| t.is_zero())
@@ -99,19 +120,15 @@ impl<'c> Lowering<'_, 'c> {
         }
         action::check_filters(&rule.filters, rule, self.limits, &rule.origin, "filters", self.errors);
         let action = self.action(rule);
-        self.parts.rules.push(CompiledRule {
-            origin: rule.origin.clone(),
-            filters: rule.filters.clone().into(),
-            action,
-            timeouts: rule.timeouts,
-            route,
-        });
+        let timeouts = (rule.timeouts != Timeouts::default()).then(|| rule.timeouts.into());
+        let filters = rule.filters.clone().into();
+        self.parts.rules.push(CompiledRule { filters, action, timeouts, route });
     }
 
     fn action(&mut self, rule: &Rule) -> CompiledAction {
         match &rule.action {
             Action::Forward(backends) => {
-                for (index, weighted) in backends.iter().enumerate() {
+                for (index, weighted) in backends.iter().enumerate().filter(|(_, b)| !b.filters.is_empty()) {
                     let (field, filters) = (format!("backendRefs[{index}].filters"), &weighted.filters);
                     action::check_filters(filters, rule, self.limits, &rule.origin, &field, self.errors);
                 }
@@ -128,36 +145,40 @@ impl<'c> Lowering<'_, 'c> {
         }
     }
 
-    fn one_match(&mut self, each: &'c Match, origin: &Origin, rule: u32) -> Option<CompiledMatch> {
+    fn one_match(&mut self, each: &'c Match, at: Spot<'_>, rule: u32) -> Option<CompiledMatch> {
         if let Some(method) = &each.method
             && http::Method::from_bytes(method.as_bytes()).is_err()
         {
-            self.errors.push_in(origin, "method", format!("{method:?} is not a method"));
+            self.errors.push_at(at, "method", format!("{method:?} is not a method"));
         }
         for header in &each.headers {
-            action::check_name(&header.name, origin, "headers", self.errors);
+            if let Err(problem) = action::check_name(&header.name) {
+                self.errors.push_at(at, "headers", problem);
+            }
         }
         if each.query.iter().any(|q| q.name.is_empty()) {
-            self.errors.push_in(origin, "queryParams", "a parameter needs a name");
+            self.errors.push_at(at, "queryParams", "a parameter needs a name");
         }
-        let path = self.path(&each.path, origin);
-        let headers = self.values(&each.headers, origin, "headers");
-        let query = self.values(&each.query, origin, "queryParams");
+        let path = self.path(&each.path, at);
+        let headers = self.values(&each.headers, at, "headers");
+        let query = self.values(&each.query, at, "queryParams");
         let method = each.method.as_deref().map(Into::into);
-        Some(CompiledMatch { rank: each.rank, path: path?, method, headers, query, rule })
+        let any = method.is_none() && headers.is_empty() && query.is_empty();
+        let conditions = (!any).then(|| Conditions { method, headers, query }.into());
+        Some(CompiledMatch { rank: each.rank, rule, path: path?, conditions })
     }
 
-    fn path(&mut self, path: &'c PathMatch, origin: &Origin) -> Option<CompiledPath> {
+    fn path(&mut self, path: &'c PathMatch, at: Spot<'_>) -> Option<CompiledPath> {
         let (PathMatch::Exact(text) | PathMatch::PrefixSegment(text) | PathMatch::PrefixString(text)) = path
         else {
             let PathMatch::Regex { pattern, anchor, icase } = path else { return None };
             return self
-                .regex(Key { pattern, anchor: *anchor, icase: *icase }, origin, "path")
+                .regex(Key { pattern, anchor: *anchor, icase: *icase }, at, "path")
                 .map(CompiledPath::Regex);
         };
         if text.len() > self.limits.path_bytes {
             let (len, most) = (text.len(), self.limits.path_bytes);
-            self.errors.push_in(origin, "path", format!("a path of {len} bytes is longer than {most}"));
+            self.errors.push_at(at, "path", format!("a path of {len} bytes is longer than {most}"));
             return None;
         }
         match canonical(text) {
@@ -165,25 +186,25 @@ impl<'c> Lowering<'_, 'c> {
             Ok(_) if matches!(path, PathMatch::PrefixString(_)) => {}
             Ok(form) if form == *text => {}
             Ok(form) => {
-                self.errors.push_in(origin, "path", format!("{text:?} matches nothing; write {form:?}"));
+                self.errors.push_at(at, "path", format!("{text:?} matches nothing; write {form:?}"));
                 return None;
             }
             Err(problem) => {
-                self.errors.push_in(origin, "path", format!("{text:?}: {problem}"));
+                self.errors.push_at(at, "path", format!("{text:?}: {problem}"));
                 return None;
             }
         }
         Some(match path {
-            PathMatch::Exact(_) => CompiledPath::Exact(text.as_str().into()),
-            PathMatch::PrefixString(_) => CompiledPath::PrefixString(text.as_str().into()),
-            _ => CompiledPath::PrefixSegment(Arc::from(text.strip_suffix('/').unwrap_or(text))),
+            PathMatch::Exact(_) => CompiledPath::Exact,
+            PathMatch::PrefixString(_) => CompiledPath::Prefix(position(text.len())),
+            _ => CompiledPath::Prefix(position(whole_segments(text).len())),
         })
     }
 
-    fn values(&mut self, values: &'c [ValueMatch], origin: &Origin, field: &str) -> Box<[CompiledValue]> {
+    fn values(&mut self, values: &'c [ValueMatch], at: Spot<'_>, field: &str) -> Box<[CompiledValue]> {
         if values.len() > self.limits.max_fields {
             let (count, most) = (values.len(), self.limits.max_fields);
-            self.errors.push_in(origin, field, format!("{count} are more than the limit of {most}"));
+            self.errors.push_at(at, field, format!("{count} are more than the limit of {most}"));
             return Box::default();
         }
         let mut compiled = Vec::with_capacity(values.len());
@@ -191,7 +212,7 @@ impl<'c> Lowering<'_, 'c> {
             let matcher = match &value.matcher {
                 ValueMatcher::Exact(text) => Some(CompiledMatcher::Exact(text.as_str().into())),
                 ValueMatcher::Regex(pattern) => self
-                    .regex(Key { pattern, anchor: true, icase: false }, origin, field)
+                    .regex(Key { pattern, anchor: true, icase: false }, at, field)
                     .map(CompiledMatcher::Regex),
             };
             compiled
@@ -200,8 +221,8 @@ impl<'c> Lowering<'_, 'c> {
         compiled.into()
     }
 
-    fn regex(&mut self, key: Key<'c>, origin: &Origin, field: &str) -> Option<regex::bytes::Regex> {
-        self.regexes.get(key, self.limits).map_err(|problem| self.errors.push_in(origin, field, problem)).ok()
+    fn regex(&mut self, key: Key<'c>, at: Spot<'_>, field: &str) -> Option<Arc<regex::bytes::Regex>> {
+        self.regexes.get(key, self.limits).map_err(|problem| self.errors.push_at(at, field, problem)).ok()
     }
 }
 
@@ -216,20 +237,20 @@ pub(super) fn forward(
     if backends.len() > limits.max_backends_per_rule {
         let (count, most) = (backends.len(), limits.max_backends_per_rule);
         errors.push_in(origin, "backendRefs", format!("{count} are more than the limit of {most}"));
-        return Forward { variants: Box::default(), total_weight: 0 };
+        return Forward::new(vec![]);
     }
     let mut variants = Vec::with_capacity(backends.len());
     let mut total_weight = 0_u32;
     for (index, weighted) in backends.iter().enumerate() {
-        let field = format!("backendRefs[{index}]");
         if weighted.weight > MAX_WEIGHT {
             let problem = format!("{} is more than {MAX_WEIGHT}", weighted.weight);
-            errors.push_in(origin, &format!("{field}.weight"), problem);
+            errors.push_in(origin, &format!("backendRefs[{index}].weight"), problem);
             continue;
         }
         let backend = weighted.backend.as_ref().and_then(|id| {
             let known = names.backends.get(id.0.as_str()).cloned();
             if known.is_none() {
+                let field = format!("backendRefs[{index}]");
                 errors.push_in(origin, &field, format!("there is no backend {id}"));
             }
             known
@@ -243,5 +264,5 @@ pub(super) fn forward(
             variants.push(Variant { backend, weight: weighted.weight, filters });
         }
     }
-    Forward { variants: variants.into(), total_weight }
+    Forward::new(variants)
 }

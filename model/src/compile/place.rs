@@ -4,8 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use super::{Errors, Parts, position};
 use crate::{
-    CompileLimits, CompiledMatch, CompiledPath, HostPattern, Origin, PoolName, RouteTable, StreamTable,
-    TenantConfig,
+    CompileLimits, HostPattern, Origin, PathMatch, PoolName, RouteTable, StreamTable, TenantConfig,
     host::HostMap,
     streams::attached_hosts,
     table::{Group, PathIndex},
@@ -22,7 +21,7 @@ type Drafts = BTreeMap<(u16, Option<HostPattern>), Draft>;
 
 pub(super) fn place(
     config: &TenantConfig,
-    parts: Parts,
+    parts: Parts<'_>,
     pool: Option<&PoolName>,
     limits: &CompileLimits,
     errors: &mut Errors,
@@ -37,7 +36,7 @@ pub(super) fn place(
     let mut budget = Budget { left: limits.max_placements, origin: None };
     attach(config, &parts, &mut drafts, &mut budget);
 
-    let mut indices = Indices::new(&parts);
+    let mut indices = Indices::new(config, &parts);
     let mut ports: Vec<(u16, HostMap<Group>)> = vec![];
     for ((port, hostname), draft) in drafts {
         let mut hosts = HostMap::default();
@@ -62,6 +61,8 @@ pub(super) fn place(
     RouteTable {
         listeners: config.listeners.clone().into(),
         routes: parts.routes.into(),
+        text: parts.text.into(),
+        attached: parts.attached.into(),
         rules: parts.rules.into(),
         matches: parts.matches.into(),
         ports: ports.into(),
@@ -90,9 +91,9 @@ impl Budget {
 }
 
 /// Attaches every route to its listeners' groups.
-fn attach(config: &TenantConfig, parts: &Parts, drafts: &mut Drafts, budget: &mut Budget) {
+fn attach(config: &TenantConfig, parts: &Parts<'_>, drafts: &mut Drafts, budget: &mut Budget) {
     for (index, (route, compiled)) in config.routes.iter().zip(&parts.routes).enumerate() {
-        for listener in &compiled.listeners {
+        for listener in &parts.attached[compiled.listeners.range()] {
             let listener = &config.listeners[*listener as usize];
             let Some(draft) = drafts.get_mut(&(listener.port, listener.hostname.clone())) else { continue };
             for host in attached_hosts(&route.hostnames, listener.hostname.as_ref()) {
@@ -110,7 +111,7 @@ fn attach(config: &TenantConfig, parts: &Parts, drafts: &mut Drafts, budget: &mu
 }
 
 /// The positions of each route's matches, by rank.
-fn matches_by_route(parts: &Parts) -> Vec<Vec<u32>> {
+fn matches_by_route(parts: &Parts<'_>) -> Vec<Vec<u32>> {
     let mut by_route = vec![vec![]; parts.routes.len()];
     for (index, each) in parts.matches.iter().enumerate() {
         let rule = &parts.rules[each.rule as usize];
@@ -120,24 +121,25 @@ fn matches_by_route(parts: &Parts) -> Vec<Vec<u32>> {
 }
 
 /// What an index spends on a match: segments become nodes of its tree.
-fn cost(each: &CompiledMatch) -> usize {
-    match &each.path {
-        CompiledPath::PrefixSegment(prefix) => 1 + prefix.matches('/').count() / 4,
+fn cost(path: &PathMatch) -> usize {
+    match path {
+        PathMatch::PrefixSegment(prefix) => 1 + prefix.matches('/').count() / 4,
         _ => 1,
     }
 }
 
 /// Path indices; hosts with the same routes share one.
 struct Indices<'p> {
-    parts: &'p Parts,
+    config: &'p TenantConfig,
+    parts: &'p Parts<'p>,
     by_route: Vec<Vec<u32>>,
     known: HashMap<Vec<u32>, u32>,
     done: Vec<PathIndex>,
 }
 
 impl<'p> Indices<'p> {
-    fn new(parts: &'p Parts) -> Self {
-        Self { parts, by_route: matches_by_route(parts), known: HashMap::new(), done: vec![] }
+    fn new(config: &'p TenantConfig, parts: &'p Parts<'p>) -> Self {
+        Self { config, parts, by_route: matches_by_route(parts), known: HashMap::new(), done: vec![] }
     }
 
     /// The position of the index of the matches of `routes`.
@@ -154,14 +156,11 @@ impl<'p> Indices<'p> {
         let mut matches: Vec<u32> =
             routes.iter().flat_map(|route| &self.by_route[*route as usize]).copied().collect();
         matches.sort_unstable();
-        let origin = |index: u32| {
-            let each: &CompiledMatch = &self.parts.matches[index as usize];
-            &self.parts.rules[each.rule as usize].origin
-        };
+        let origin = |index: u32| &self.parts.rule(&self.parts.matches[index as usize], self.config).origin;
         let index = position(self.done.len());
-        let cost = matches.iter().map(|each| cost(&self.parts.matches[*each as usize])).sum();
+        let cost = matches.iter().map(|each| cost(self.parts.paths[*each as usize])).sum();
         if matches.first().is_none_or(|first| budget.take(cost, origin(*first))) {
-            let paths = PathIndex::new(&self.parts.matches, &matches);
+            let paths = PathIndex::new(&self.parts.paths, &matches);
             if let Some(crowd) = paths.crowded(limits.max_matches_per_path) {
                 let problem = format!(
                     "more than {} matches share this path on one host; use fewer, or different paths",

@@ -1,6 +1,6 @@
 //! Regular expressions, bounded and shared.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, sync::Arc};
 
 use regex::bytes::{Regex, RegexBuilder};
 
@@ -29,18 +29,18 @@ pub(super) struct Key<'c> {
 /// The expressions of a tenant; one that is used twice is compiled and kept once.
 #[derive(Debug, Default)]
 pub(super) struct Regexes<'c> {
-    known: HashMap<Key<'c>, Regex>,
+    known: HashMap<Key<'c>, Arc<Regex>>,
 }
 
 impl<'c> Regexes<'c> {
-    pub(super) fn get(&mut self, key: Key<'c>, limits: &CompileLimits) -> Result<Regex, String> {
+    pub(super) fn get(&mut self, key: Key<'c>, limits: &CompileLimits) -> Result<Arc<Regex>, String> {
         if let Some(regex) = self.known.get(&key) {
             return Ok(regex.clone());
         }
         if self.known.len() >= limits.max_regexes {
             return Err(format!("there are more than {} regular expressions", limits.max_regexes));
         }
-        let regex = build(key, limits)?;
+        let regex = Arc::new(build(key, limits)?);
         self.known.insert(key, regex.clone());
         Ok(regex)
     }

@@ -4,7 +4,10 @@ use std::{borrow::Cow, cell::OnceCell};
 
 use percent_encoding::percent_decode_str;
 
-use crate::{CompiledMatch, CompiledPath, CompiledValue, Request};
+use crate::{
+    CompiledMatch, Request,
+    compiled::{CompiledPath, CompiledValue, Conditions},
+};
 
 /// Parameters beyond this many are not looked at: what a request may cost is not for its sender to choose.
 pub(crate) const MAX_PARAMETERS: usize = 128;
@@ -28,13 +31,17 @@ impl<'r, R: Request> Ask<'r, R> {
     /// Whether all but the path holds, and the path too where it is a regular expression: the index has found
     /// the others by their path.
     pub(super) fn holds(&self, each: &CompiledMatch) -> bool {
-        each.method.as_deref().is_none_or(|method| method == self.request.method())
-            && each.headers.iter().all(|header| self.header(header))
-            && each.query.iter().all(|parameter| self.parameter(parameter))
+        each.conditions.as_deref().is_none_or(|conditions| self.meets(conditions))
             && match &each.path {
                 CompiledPath::Regex(regex) => regex.is_match(self.request.path().as_bytes()),
-                _ => true,
+                CompiledPath::Exact | CompiledPath::Prefix(_) => true,
             }
+    }
+
+    fn meets(&self, conditions: &Conditions) -> bool {
+        conditions.method.as_deref().is_none_or(|method| method == self.request.method())
+            && conditions.headers.iter().all(|header| self.header(header))
+            && conditions.query.iter().all(|parameter| self.parameter(parameter))
     }
 
     fn header(&self, asked: &CompiledValue) -> bool {

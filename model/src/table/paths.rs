@@ -5,16 +5,16 @@
 
 mod tree;
 
-use std::{collections::HashMap, sync::Arc};
+use std::collections::HashMap;
 
 use super::ask::Ask;
-use crate::{CompiledMatch, CompiledPath, Request};
+use crate::{CompiledMatch, PathMatch, Request};
 use tree::Tree;
 
 /// The matches of one host, by path.
 #[derive(Debug, Default)]
 pub(crate) struct PathIndex {
-    exact: HashMap<Arc<str>, Box<[u32]>>,
+    exact: HashMap<Box<str>, Box<[u32]>>,
     segments: Tree,
     /// By text.
     strings: Box<[StringPrefix]>,
@@ -23,31 +23,29 @@ pub(crate) struct PathIndex {
 
 #[derive(Debug)]
 struct StringPrefix {
-    text: Arc<str>,
+    text: Box<str>,
     /// The longest other text that this one begins with.
     parent: Option<u32>,
     matches: Box<[u32]>,
 }
 
 impl PathIndex {
-    /// An index of those of `matches` at `positions`, which rise.
-    pub(crate) fn new(matches: &[CompiledMatch], positions: &[u32]) -> Self {
-        let mut exact: HashMap<Arc<str>, Vec<u32>> = HashMap::new();
-        let mut strings: HashMap<Arc<str>, Vec<u32>> = HashMap::new();
+    /// An index of the matches at `positions`, which rise. `paths` are those of all matches.
+    pub(crate) fn new(paths: &[&PathMatch], positions: &[u32]) -> Self {
+        let mut exact: HashMap<&str, Vec<u32>> = HashMap::new();
+        let mut strings: HashMap<&str, Vec<u32>> = HashMap::new();
         let mut segments = tree::Builder::default();
         let mut regexes = vec![];
         for &position in positions {
-            match &matches[position as usize].path {
-                CompiledPath::Exact(path) => exact.entry(path.clone()).or_default().push(position),
-                CompiledPath::PrefixSegment(prefix) => segments.insert(prefix, position),
-                CompiledPath::PrefixString(prefix) => {
-                    strings.entry(prefix.clone()).or_default().push(position)
-                }
-                CompiledPath::Regex(_) => regexes.push(position),
+            match paths[position as usize] {
+                PathMatch::Exact(path) => exact.entry(path).or_default().push(position),
+                PathMatch::PrefixSegment(prefix) => segments.insert(whole_segments(prefix), position),
+                PathMatch::PrefixString(prefix) => strings.entry(prefix).or_default().push(position),
+                PathMatch::Regex { .. } => regexes.push(position),
             }
         }
         Self {
-            exact: exact.into_iter().map(|(path, list)| (path, list.into())).collect(),
+            exact: exact.into_iter().map(|(path, list)| (path.into(), list.into())).collect(),
             segments: segments.build(),
             strings: link(strings),
             regexes: regexes.into(),
@@ -99,14 +97,19 @@ impl PathIndex {
     }
 }
 
+/// A segment prefix without the slash at its end: `/` is the empty string.
+pub(crate) fn whole_segments(prefix: &str) -> &str {
+    prefix.strip_suffix('/').unwrap_or(prefix)
+}
+
 fn common_len(a: &str, b: &str) -> usize {
     a.bytes().zip(b.bytes()).take_while(|(a, b)| a == b).count()
 }
 
 /// Sorted by text, each linked to the longest other text that it begins with.
-fn link(prefixes: HashMap<Arc<str>, Vec<u32>>) -> Box<[StringPrefix]> {
+fn link(prefixes: HashMap<&str, Vec<u32>>) -> Box<[StringPrefix]> {
     let mut sorted: Vec<_> = prefixes.into_iter().collect();
-    sorted.sort_unstable_by(|a, b| a.0.cmp(&b.0));
+    sorted.sort_unstable_by_key(|(text, _)| *text);
     let mut done: Vec<StringPrefix> = Vec::with_capacity(sorted.len());
     for (text, matches) in sorted {
         let mut parent = done.len().checked_sub(1);
@@ -116,7 +119,7 @@ fn link(prefixes: HashMap<Arc<str>, Vec<u32>>) -> Box<[StringPrefix]> {
             parent = done[at].parent.map(|at| at as usize);
         }
         let parent = parent.and_then(|at| u32::try_from(at).ok());
-        done.push(StringPrefix { text, parent, matches: matches.into() });
+        done.push(StringPrefix { text: text.into(), parent, matches: matches.into() });
     }
     done.into()
 }

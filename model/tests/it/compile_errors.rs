@@ -82,6 +82,7 @@ fn backends_are_checked() {
 #[test]
 fn routes_are_checked() {
     check(|c| c.routes.push(c.routes[0].clone()), "HTTPRoute default/r: route r is there twice");
+    check(|c| c.routes[0].id.0 = "r".repeat(2_000), "an id of 2000 bytes is longer than 1024");
     check(|c| c.routes[0].listeners[0] = ListenerId("x".into()), "there is no listener x");
     check(|c| c.routes[0].hostnames[0] = HostPattern::Wildcard(String::new()), "hostnames: ");
     check(|c| c.routes[0].rules[0].matches.clear(), "spec.rules[0].matches: a rule needs at least one match");
@@ -210,7 +211,7 @@ fn weights_share_the_requests() {
     let table = RouteTable::compile(&config, &CompileLimits::default()).unwrap();
     let found = table.find(&crate::ask::Ask::get("a.acme.com/a")).unwrap();
     let model::CompiledAction::Forward(forward) = &found.rule.action else { panic!("a forward") };
-    assert_eq!((forward.total_weight, forward.variants.len()), (4, 2));
+    assert_eq!((forward.total_weight(), forward.variants().len()), (4, 2));
     let resolved = |point| forward.pick(point).map(|variant| variant.backend.is_some());
     assert_eq!([0, 2, 3, 4].map(resolved), [Some(true), Some(true), Some(false), None]);
 }

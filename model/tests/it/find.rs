@@ -11,7 +11,7 @@ fn table(config: &TenantConfig) -> RouteTable {
 /// The route's name and the rank that answers.
 #[track_caller]
 fn check(table: &RouteTable, request: &Ask, expect: Result<(&str, u32), NotFound>) {
-    let found = table.find(request).map(|found| (found.route.id.0.as_str(), found.matched.rank.0));
+    let found = table.find(request).map(|found| (found.route_id(), found.matched.rank.0));
     assert_eq!(found, expect, "{request:?}");
 }
 
@@ -90,7 +90,7 @@ fn prefixes_are_of_segments_or_of_text() {
     ] {
         check(&table, &Ask::get(url), expect);
     }
-    assert_eq!(table.find(&Ask::get("h/seg/x")).unwrap().matched.path.prefix_len(), Some(4));
+    assert_eq!(table.find(&Ask::get("h/seg/x")).unwrap().matched.prefix_len(), Some(4));
 }
 
 #[test]

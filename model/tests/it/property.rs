@@ -169,9 +169,11 @@ proptest! {
                 )
             });
             let found = table.find(&request).map(|found| {
+                let written = found.written(&config).expect("of this configuration");
+                assert_eq!((found.route_id(), found.matched.rank), (&*written.route.id.0, written.matched.rank));
                 (
-                    found.route.id.clone(),
-                    found.rule.origin.clone(),
+                    written.route.id.clone(),
+                    written.rule.origin.clone(),
                     found.matched.rank,
                     found.listener.id.clone(),
                 )
@@ -191,7 +193,7 @@ proptest! {
             Ok(table) => {
                 let request = Ask { path, query, host, ..Ask::get("") };
                 if let Ok(found) = table.find(&request) {
-                    prop_assert!(found.matched.path.prefix_len().is_none_or(|len| len <= request.path.len()));
+                    prop_assert!(found.matched.prefix_len().is_none_or(|len| len <= request.path.len()));
                 }
             }
             Err(errors) => {

@@ -62,7 +62,9 @@ fn check_edit(edit: &HeaderEdit, limits: &CompileLimits, origin: &Origin, field:
         return;
     }
     for name in all {
-        check_name(name, origin, field, errors);
+        if let Err(problem) = check_name(name) {
+            errors.push_in(origin, field, problem);
+        }
         if NOT_EDITABLE.contains(&name.as_str()) {
             errors.push_in(
                 origin,
@@ -82,10 +84,9 @@ fn check_edit(edit: &HeaderEdit, limits: &CompileLimits, origin: &Origin, field:
 }
 
 /// A header's name, as it is compared: in lowercase.
-pub(super) fn check_name(name: &str, origin: &Origin, field: &str, errors: &mut Errors) {
-    if http::HeaderName::from_lowercase(name.as_bytes()).is_err() {
-        errors.push_in(origin, field, format!("{name:?} is not a header's name in lowercase"));
-    }
+pub(super) fn check_name(name: &str) -> Result<(), String> {
+    let parsed = http::HeaderName::from_lowercase(name.as_bytes());
+    parsed.map(drop).map_err(|_| format!("{name:?} is not a header's name in lowercase"))
 }
 
 pub(super) fn check_redirect(redirect: &Redirect, rule: &Rule, errors: &mut Errors) {

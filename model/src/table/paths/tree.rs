@@ -10,6 +10,8 @@ use std::{
     ops::Range,
 };
 
+use crate::span::{Span, short};
+
 /// Up to this many children are compared one by one; more are found by hash.
 const FEW: u32 = 8;
 
@@ -36,19 +38,6 @@ struct Node {
     segment: Span,
     children: Span,
     matches: Span,
-}
-
-/// A part of an array.
-#[derive(Debug, Clone, Copy, Default)]
-struct Span {
-    start: u32,
-    len: u32,
-}
-
-impl Span {
-    fn range(self) -> Range<usize> {
-        self.start as usize..self.start as usize + self.len as usize
-    }
 }
 
 impl Tree {
@@ -194,9 +183,4 @@ impl<'p> Builder<'p> {
         tree.hash();
         tree
     }
-}
-
-/// A position as it is kept: [`CompileLimits`](crate::CompileLimits) bounds the sum of all paths far below.
-fn short(position: usize) -> u32 {
-    u32::try_from(position).expect("the limits on routes and paths keep their sum below 4 GiB")
 }
