@@ -22,6 +22,14 @@ pub struct Origin {
     pub field: String,
 }
 
+impl Origin {
+    /// Whether both are of one object.
+    #[must_use]
+    pub fn is_of(&self, other: &Self) -> bool {
+        (&self.kind, &self.namespace, &self.name) == (&other.kind, &other.namespace, &other.name)
+    }
+}
+
 impl fmt::Display for Origin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} {}/{}", self.kind, self.namespace, self.name)?;

@@ -130,8 +130,12 @@ impl<'t> Place<'t> {
         })
     }
 
+    /// A rule of the route that this is the place of.
     fn rule(&self, rule: wire::Rule) -> Result<model::Rule> {
-        let place = self.at(rule.origin);
+        let mut place = self.at(rule.origin);
+        if place.origin.is_of(&Origin::default()) {
+            place.origin = Origin { field: place.origin.field, ..self.origin.clone() };
+        }
         let action = match place.some(rule.action, "action")? {
             wire::rule::Action::Forward(forward) => {
                 Action::Forward(each(forward.backends, |b| place.weighted(b))?)

@@ -53,7 +53,7 @@ pub fn pack(raw: &[u8]) -> Option<Bytes> {
         if slot.is_none() {
             *slot = Some(Compressor::new(LEVEL).ok()?);
         }
-        slot.as_mut()?.compress(raw).ok().map(Bytes::from)
+        slot.as_mut()?.compress(raw).ok().map(fitting)
     })
 }
 
@@ -75,7 +75,12 @@ pub fn pack_against(raw: &[u8], base: &[u8]) -> Option<Bytes> {
         encoder.write_all(raw)?;
         encoder.finish()
     };
-    write().ok().map(Bytes::from)
+    write().ok().map(fitting)
+}
+
+/// In memory of their size: what is packed into was as large as what was packed, and frames are kept.
+fn fitting(packed: Vec<u8>) -> Bytes {
+    packed.into_boxed_slice().into()
 }
 
 /// What was packed: `length` bytes, with the prefix that the frame was made with.
@@ -148,6 +153,15 @@ mod tests {
         assert!(other.map_or(true, |raw| raw != new));
         assert!(pack_against(&new, &[]).is_none());
         assert!(pack_against(&new, &vec![0; MAX_PATCHED + 1]).is_none());
+    }
+
+    #[test]
+    fn a_frame_that_is_kept_takes_no_more_memory_than_its_bytes() {
+        let (old, new) = (routes(100), routes(7));
+        for frame in [pack(&new).unwrap(), pack_against(&new, &old).unwrap()] {
+            let bytes = frame.len();
+            assert_eq!(frame.try_into_mut().unwrap().capacity(), bytes);
+        }
     }
 
     #[test]

@@ -144,13 +144,23 @@ fn rule() -> impl Strategy<Value = Rule> {
 }
 
 fn route() -> impl Strategy<Value = Route> {
-    (text(), origin(), vec(text(), 0..3), vec(host(), 0..3), vec(rule(), 0..3)).prop_map(
-        |(id, origin, listeners, hostnames, rules)| Route {
-            id: RouteId(id),
-            origin,
-            listeners: listeners.into_iter().map(ListenerId).collect(),
-            hostnames,
-            rules,
+    let rules = vec((rule(), any::<bool>()), 0..3);
+    (text(), origin(), vec(text(), 0..3), vec(host(), 0..3), rules).prop_map(
+        |(id, origin, listeners, hostnames, rules)| {
+            // Of the route's object, as they are. One of no object at all is not.
+            let own = |(mut rule, own): (Rule, bool)| {
+                if own || rule.origin.is_of(&Origin::default()) {
+                    rule.origin = Origin { field: rule.origin.field, ..origin.clone() };
+                }
+                rule
+            };
+            Route {
+                id: RouteId(id),
+                listeners: listeners.into_iter().map(ListenerId).collect(),
+                hostnames,
+                rules: rules.into_iter().map(own).collect(),
+                origin,
+            }
         },
     )
 }

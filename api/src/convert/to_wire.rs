@@ -76,7 +76,7 @@ impl From<&model::Route> for wire::Route {
             origin: origin(&route.origin),
             listeners: texts(&route.listeners),
             hostnames: texts(&route.hostnames),
-            rules: all(&route.rules),
+            rules: route.rules.iter().map(|each| rule(each, &route.origin)).collect(),
         }
     }
 }
@@ -93,26 +93,26 @@ impl From<&model::StreamRoute> for wire::StreamRoute {
     }
 }
 
-impl From<&model::Rule> for wire::Rule {
-    fn from(rule: &model::Rule) -> Self {
-        let action = match &rule.action {
-            model::Action::Forward(backends) => {
-                wire::rule::Action::Forward(wire::Forward { backends: all(backends) })
-            }
-            model::Action::Redirect(redirect) => wire::rule::Action::Redirect(redirect.into()),
-            model::Action::Respond(respond) => wire::rule::Action::Respond(wire::Respond {
-                status: respond.status.into(),
-                body: respond.body.clone(),
-            }),
-        };
-        Self {
-            origin: origin(&rule.origin),
-            matches: all(&rule.matches),
-            filters: all(&rule.filters),
-            action: Some(action),
-            request_timeout_ms: rule.timeouts.request.map(millis),
-            backend_request_timeout_ms: rule.timeouts.backend_request.map(millis),
+/// A rule of a route. Of the route's own object its origin says only the field.
+fn rule(rule: &model::Rule, route: &model::Origin) -> wire::Rule {
+    let action = match &rule.action {
+        model::Action::Forward(backends) => {
+            wire::rule::Action::Forward(wire::Forward { backends: all(backends) })
         }
+        model::Action::Redirect(redirect) => wire::rule::Action::Redirect(redirect.into()),
+        model::Action::Respond(respond) => wire::rule::Action::Respond(wire::Respond {
+            status: respond.status.into(),
+            body: respond.body.clone(),
+        }),
+    };
+    let field = || wire::Origin { field: rule.origin.field.clone(), ..wire::Origin::default() };
+    wire::Rule {
+        origin: if rule.origin.is_of(route) { Some(field()) } else { origin(&rule.origin) },
+        matches: all(&rule.matches),
+        filters: all(&rule.filters),
+        action: Some(action),
+        request_timeout_ms: rule.timeouts.request.map(millis),
+        backend_request_timeout_ms: rule.timeouts.backend_request.map(millis),
     }
 }
 
