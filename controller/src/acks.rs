@@ -225,14 +225,6 @@ impl Acks {
     }
 }
 
-/// Notes the time that a commit took to a worker.
-pub(crate) fn acknowledged(sent: &[Sent], now: Instant) {
-    for delta in sent {
-        let took = now.saturating_duration_since(delta.seen_at);
-        metrics::histogram!(metric::COMMIT_TO_ACK_SECONDS).record(took.as_secs_f64());
-    }
-}
-
 fn count(n: usize) -> f64 {
     u32::try_from(n).map_or(f64::INFINITY, f64::from)
 }

@@ -75,12 +75,17 @@ impl Stored {
 
     /// Verbatim, whatever it is. Not for readers.
     pub(crate) fn unsealed(&self, sealer: &Sealer) -> Result<Value, RecordError> {
-        let Some(sealed) = &self.sealed else { return Ok(self.json.clone()) };
+        Ok(self.opened(sealer)?.unwrap_or_else(|| self.json.clone()))
+    }
+
+    /// What is sealed; `None` where nothing is.
+    fn opened(&self, sealer: &Sealer) -> Result<Option<Value>, RecordError> {
+        let Some(sealed) = &self.sealed else { return Ok(None) };
         let key = keys::object(&self.tenant, &self.key);
         let error = |problem: String| RecordError { key: key.clone(), problem };
         let bytes = BASE64.decode(sealed).map_err(|e| error(e.to_string()))?;
         let plain = sealer.open(&self.tenant, &key, &bytes).map_err(|e| error(e.to_string()))?;
-        serde_json::from_slice(&plain).map_err(|e| error(e.to_string()))
+        serde_json::from_slice(&plain).map(Some).map_err(|e| error(e.to_string()))
     }
 
     /// The sealed value, if it has one.
@@ -102,8 +107,13 @@ impl Stored {
 
     /// Parsed, with its age.
     pub(crate) fn object(&self, sealer: &Sealer) -> Result<Object, Vec<String>> {
-        let json = self.unsealed(sealer).map_err(|e| vec![e.to_string()])?;
-        let mut object = dialect::parse_value(&Source::default(), &json)
+        self.clone().into_object(sealer)
+    }
+
+    /// The same, without a copy of what may be large.
+    pub(crate) fn into_object(self, sealer: &Sealer) -> Result<Object, Vec<String>> {
+        let json = self.opened(sealer).map_err(|e| vec![e.to_string()])?.unwrap_or(self.json);
+        let mut object = dialect::parse_value(&Source::default(), json)
             .map_err(|mistakes| mistakes.iter().map(ToString::to_string).collect::<Vec<_>>())?;
         object.created = Some(self.created);
         Ok(object)

@@ -8,7 +8,7 @@ mod watch;
 mod tests;
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     sync::Arc,
     time::Instant,
 };
@@ -31,18 +31,31 @@ pub(crate) use compile::{Job, compile};
 pub(crate) use watch::{Sources, run};
 
 use certificate::DefaultCertificate;
+use compile::{Fresh, Known, Made};
+
+/// Objects that are kept as they were read, some KiB each at most; further ones are read again each time.
+const KEPT_OBJECTS: usize = 250_000;
+
+/// How far back it is known which tenants a step changed. Workers are rarely further behind.
+const STEPS: usize = 32;
 
 /// What was read from the store, and what came of it. Changed by [`Builder::apply`], then by what [`compile`] made.
 pub(crate) struct Builder {
     domain: String,
     default_pool: PoolSpec,
     sealer: Arc<Sealer>,
-    objects: BTreeMap<TenantId, BTreeMap<Key, Entry>>,
+    objects: BTreeMap<TenantId, BTreeMap<Key, Known>>,
+    /// How many of the objects are kept as they were read.
+    kept: usize,
     tenants: BTreeSet<TenantId>,
     platform: Platform,
     /// Tenants whose snapshot may be out of date.
     dirty: BTreeMap<TenantId, Cause>,
     states: BTreeMap<TenantId, Arc<TenantState>>,
+    /// Tenants whose state changed or went since the last world.
+    changed: BTreeSet<TenantId>,
+    /// Of the last worlds.
+    recent: VecDeque<Arc<BTreeSet<TenantId>>>,
     certificate: Option<DefaultCertificate>,
     /// The certificate may have to name others.
     names_changed: bool,
@@ -96,10 +109,13 @@ impl Builder {
             default_pool,
             sealer,
             objects: BTreeMap::new(),
+            kept: 0,
             tenants: BTreeSet::new(),
             platform: Platform::default(),
             dirty: BTreeMap::new(),
             states: BTreeMap::new(),
+            changed: BTreeSet::new(),
+            recent: VecDeque::with_capacity(STEPS),
             certificate: None,
             names_changed: true,
             hosts: Arc::default(),
@@ -131,7 +147,7 @@ impl Builder {
             (Some(tenant), _) => self.tenants.contains(&tenant),
             (None, Some((tenant, _))) => {
                 let known = self.objects.get(&tenant).and_then(|objects| objects.get(&entry.key));
-                known.is_some_and(|known| {
+                known.is_some_and(|Known { entry: known, .. }| {
                     (known.mod_revision, known.version) == (entry.mod_revision, entry.version)
                 })
             }
@@ -190,20 +206,21 @@ impl Builder {
             return Noted::Nothing;
         };
         let objects = self.objects.entry(tenant.clone()).or_default();
-        match entry {
-            Some(entry) => drop(objects.insert(key.clone(), entry)),
-            None => drop(objects.remove(key)),
-        }
+        let before = match entry {
+            Some(entry) => objects.insert(key.clone(), Known { entry, object: None }),
+            None => objects.remove(key),
+        };
+        self.kept -= usize::from(before.is_some_and(|known| known.object.is_some()));
         Noted::Object(tenant)
     }
 
     fn refresh_platform(&mut self) {
         let reserved = self.objects.get(TenantId::PLATFORM).into_iter().flat_map(BTreeMap::values);
         let objects: Vec<_> = reserved
-            .filter_map(|entry| {
+            .filter_map(|Known { entry, .. }| {
                 let object = Stored::read(entry)
                     .map_err(|e| vec![e.to_string()])
-                    .and_then(|stored| stored.object(&self.sealer));
+                    .and_then(|stored| stored.into_object(&self.sealer));
                 object
                     .map_err(|problems| error!(key = %entry.key, ?problems, "a platform object is left out"))
                     .ok()
@@ -232,6 +249,8 @@ impl Builder {
         }
         self.platform = platform;
         self.make_pools();
+        let gone = self.states.keys().filter(|tenant| !self.platform.tenants.contains(*tenant));
+        self.changed.extend(gone.cloned());
         self.states.retain(|tenant, _| self.platform.tenants.contains(tenant));
         let (owners, lost) = self.platform.undisputed(&self.domain);
         for claim in lost {
@@ -328,7 +347,7 @@ impl Builder {
             .map(|(tenant, cause)| Job {
                 cause,
                 environment: self.environment(&tenant),
-                entries: self.objects.get(&tenant).into_iter().flat_map(BTreeMap::values).cloned().collect(),
+                objects: self.objects.get(&tenant).into_iter().flat_map(BTreeMap::values).cloned().collect(),
                 sealer: self.sealer.clone(),
                 last: self.states.get(&tenant).cloned(),
                 revision,
@@ -342,7 +361,19 @@ impl Builder {
     }
 
     /// Takes what a job made.
-    pub(crate) fn compiled(&mut self, tenant: TenantId, cause: Cause, state: TenantState) {
+    pub(crate) fn compiled(&mut self, tenant: TenantId, cause: Cause, made: Made) {
+        let Made { state, read } = made;
+        for Fresh { key, revision, object } in read {
+            let known = self.objects.get_mut(&tenant).and_then(|objects| objects.get_mut(&key));
+            if let Some(known) = known
+                && known.entry.mod_revision == revision
+                && known.object.is_none()
+                && self.kept < KEPT_OBJECTS
+            {
+                known.object = Some(object);
+                self.kept += 1;
+            }
+        }
         if !state.held.is_empty() {
             error!(%tenant, problems = ?state.held, "tenant held at its last good snapshot");
         }
@@ -355,7 +386,16 @@ impl Builder {
                 Cause::Platform => {}
             }
         }
+        self.changed.insert(tenant.clone());
         self.states.insert(tenant, Arc::new(state));
+    }
+
+    /// Ends a step: what changed since the last one is what makes the next world another.
+    pub(crate) fn end_step(&mut self) {
+        if self.recent.len() == STEPS {
+            self.recent.pop_front();
+        }
+        self.recent.push_back(Arc::new(std::mem::take(&mut self.changed)));
     }
 
     /// What the edges are to serve now: the world of this number.
@@ -375,6 +415,7 @@ impl Builder {
             hosts: self.hosts.clone(),
             pools: self.pools.clone(),
             step,
+            recent: self.recent.clone(),
             platform: self.rollout.number,
             pending,
             waiting: self.rollout.waiting,

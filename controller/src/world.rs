@@ -1,7 +1,7 @@
 //! What the edges are to serve, at one revision. Immutable, shared, replaced as a whole.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     sync::Arc,
     time::Instant,
 };
@@ -34,6 +34,8 @@ pub struct World {
     pub pools: BTreeMap<PoolName, Arc<PoolState>>,
     /// Counts the worlds of this process.
     pub(crate) step: u64,
+    /// What the last steps changed, the newest last: this world's own.
+    pub(crate) recent: VecDeque<Arc<BTreeSet<TenantId>>>,
     /// Counts the changes that concern all workers.
     pub(crate) platform: u64,
     /// The last of them, while it is on its way.
@@ -168,11 +170,19 @@ impl World {
             hosts: Arc::default(),
             pools: BTreeMap::new(),
             step: 0,
+            recent: VecDeque::new(),
             platform: 0,
             pending: None,
             waiting: false,
             deltas: Arc::default(),
         }
+    }
+
+    /// The tenants that differ from those of an earlier world, and maybe others. `None`: that is too long ago to know.
+    pub(crate) fn changed_since(&self, from: &Self) -> Option<BTreeSet<&TenantId>> {
+        let steps = usize::try_from(self.step.checked_sub(from.step)?).ok()?;
+        let first = self.recent.len().checked_sub(steps)?;
+        Some(self.recent.range(first..).flat_map(|step| &**step).collect())
     }
 
     /// What a worker of `pool` on this side of a change is to have of a tenant that exists.

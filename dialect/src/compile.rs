@@ -32,8 +32,8 @@ pub struct Compiled {
 
 /// What `objects` (all of one tenant's) amount to in `environment`. Does not depend on their order.
 #[must_use]
-pub fn compile(objects: &[Object], environment: &Environment) -> Compiled {
-    let mut objects: Vec<&Object> = objects.iter().collect();
+pub fn compile<'o>(objects: impl IntoIterator<Item = &'o Object>, environment: &Environment) -> Compiled {
+    let mut objects: Vec<&Object> = objects.into_iter().collect();
     objects.sort_by(|a, b| a.key.cmp(&b.key));
     let world = World::new(&objects, environment);
     let mut out = Output {

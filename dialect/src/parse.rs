@@ -29,7 +29,7 @@ pub fn parse(files: &[SourceFile]) -> Result<Vec<Object>, Vec<Mistake>> {
     let mut mistakes = vec![];
     for file in files {
         for document in documents::split(file) {
-            match document.and_then(|(source, json)| parse_document(&source, &json)) {
+            match document.and_then(|(source, json)| parse_document(&source, json)) {
                 Ok(parsed) => objects.extend(parsed),
                 Err(wrong) => mistakes.extend(wrong),
             }
@@ -44,9 +44,10 @@ pub fn parse(files: &[SourceFile]) -> Result<Vec<Object>, Vec<Mistake>> {
 }
 
 /// The object or the list of objects of a document.
-fn parse_document(source: &Source, json: &Value) -> Result<Vec<Object>, Vec<Mistake>> {
-    let items = match json.get("items").and_then(Value::as_array) {
-        Some(items) if json.get("kind").and_then(Value::as_str) == Some("List") => items,
+fn parse_document(source: &Source, mut json: Value) -> Result<Vec<Object>, Vec<Mistake>> {
+    let is_list = json.get("kind").and_then(Value::as_str) == Some("List");
+    let items = match json.get_mut("items").and_then(Value::as_array_mut) {
+        Some(items) if is_list => std::mem::take(items),
         _ => return parse_value(source, json).map(|object| vec![object]),
     };
     let mut objects = vec![];
@@ -81,16 +82,16 @@ fn twice(objects: &[Object]) -> Vec<Mistake> {
 ///
 /// # Errors
 /// All mistakes of the object together.
-pub fn parse_value(source: &Source, json: &Value) -> Result<Object, Vec<Mistake>> {
+pub fn parse_value(source: &Source, json: Value) -> Result<Object, Vec<Mistake>> {
     let problems = Problems::default();
-    let parsed = read_object(&Node::root(json, &problems));
+    let parsed = read_object(&Node::root(&json, &problems));
     let problems = problems.into_list();
     match parsed {
         Some((key, spec)) if problems.is_empty() => {
-            Ok(Object { key, spec, json: json.clone(), source: source.clone(), created: None })
+            Ok(Object { key, spec, json, source: source.clone(), created: None })
         }
         _ => {
-            let object = label(json);
+            let object = label(&json);
             let mistake = |p: crate::read::Problem| Mistake {
                 file: source.file.clone(),
                 line: source.line,

@@ -178,15 +178,20 @@ impl Basis {
             let patch = self.takes.hosts_patch.then(|| host_patch(&from.hosts, &world.hosts)).flatten();
             parts.push(patch.map_or_else(|| Part::Hosts(world.hosts.clone()), Part::HostPatch));
         }
-        let mut old = from.tenants.iter().peekable();
-        for (tenant, state) in &world.tenants {
-            while let Some((gone, _)) = old.next_if(|(name, _)| *name < tenant) {
-                parts.push(Part::Removed(gone.clone()));
-            }
-            let old = old.next_if(|(name, _)| *name == tenant);
-            let had = match old {
+        // A change for all workers that is on its way may make a difference of any tenant.
+        let all_newest = (from_view, view) == (View::Newest, View::Newest);
+        let changed = all_newest.then(|| world.changed_since(from)).flatten();
+        let tenants = changed.unwrap_or_else(|| from.tenants.keys().chain(world.tenants.keys()).collect());
+        for tenant in tenants {
+            let had = match from.tenants.get(tenant) {
                 None => Wanted::Nothing,
-                Some((_, old)) => from.wanted(tenant, old, &self.pool, from_view),
+                Some(old) => from.wanted(tenant, old, &self.pool, from_view),
+            };
+            let Some(state) = world.tenants.get(tenant) else {
+                if from.tenants.contains_key(tenant) {
+                    parts.push(Part::Removed(tenant.clone()));
+                }
+                continue;
             };
             match (had, world.wanted(tenant, state, &self.pool, view)) {
                 (Wanted::This(had), Wanted::This(now)) if had.hash == now.hash => {}
@@ -200,7 +205,6 @@ impl Basis {
                 (_, Wanted::Nothing | Wanted::Whatever) => {}
             }
         }
-        parts.extend(old.map(|(gone, _)| Part::Removed(gone.clone())));
         parts
     }
 }

@@ -49,6 +49,24 @@ pub(super) struct Subscription {
     world: watch::Receiver<Arc<World>>,
     admissions: watch::Receiver<()>,
     acks: Arc<Acks>,
+    /// Looked up once: there are 200 messages for each change.
+    counters: Counters,
+}
+
+struct Counters {
+    sent: metrics::Counter,
+    bytes: metrics::Counter,
+    commit_to_ack: metrics::Histogram,
+}
+
+impl Counters {
+    fn new() -> Self {
+        Self {
+            sent: metrics::counter!(metric::DELTAS_SENT),
+            bytes: metrics::counter!(metric::DELTA_BYTES),
+            commit_to_ack: metrics::histogram!(metric::COMMIT_TO_ACK_SECONDS),
+        }
+    }
 }
 
 impl Subscription {
@@ -90,8 +108,19 @@ impl Subscription {
         };
         let basis = Basis::new(pool, Takes::new(&hello.encodings), said);
         let admissions = acks.admissions();
-        let waiting = VecDeque::new();
-        Ok(Self { worker, stream, basis, waiting, stale: true, behind: None, world, admissions, acks })
+        let (waiting, counters) = (VecDeque::new(), Counters::new());
+        Ok(Self {
+            worker,
+            stream,
+            basis,
+            waiting,
+            stale: true,
+            behind: None,
+            world,
+            admissions,
+            acks,
+            counters,
+        })
     }
 
     /// Serves the worker until either side ends the stream.
@@ -128,8 +157,8 @@ impl Subscription {
                     let Ok(permit) = permit else { return Ok(()) };
                     let Some(Encoded { message, sent }) = self.waiting.pop_front() else { continue };
                     self.note(|ledger| ledger.sent(sent))?;
-                    metrics::counter!(metric::DELTAS_SENT).increment(1);
-                    metrics::counter!(metric::DELTA_BYTES).increment(message.len() as u64);
+                    self.counters.sent.increment(1);
+                    self.counters.bytes.increment(message.len() as u64);
                     permit.send(Ok(message));
                     heartbeat.reset();
                 }
@@ -209,7 +238,11 @@ impl Subscription {
             return Ok(());
         }
         let settled = self.note(|ledger| ledger.ack(Revision(ack.revision)))?;
-        acks::acknowledged(&settled, Instant::now());
+        let now = Instant::now();
+        for delta in settled {
+            let took = now.saturating_duration_since(delta.seen_at);
+            self.counters.commit_to_ack.record(took.as_secs_f64());
+        }
         Ok(())
     }
 

@@ -230,6 +230,22 @@ fn a_worker_is_never_taken_back() {
     assert!(!at(1, 7, 5).is_ahead_of(&here) && !at(0, 0, 9).is_ahead_of(&here));
 }
 
+#[test]
+fn only_tenants_of_the_steps_between_are_compared() {
+    let first = world(1, vec![state("a", b"1", "default"), state("b", b"1", "default")]);
+    let mut second = world(2, vec![state("a", b"2", "default"), state("b", b"2", "default")]);
+    // As if the steps had forgotten `b`: that it is not sent shows that it was not looked at.
+    second.recent = [Arc::new(["a".parse().unwrap()].into())].into();
+    let names = |delta: &Delta| delta.tenants.iter().map(|t| t.tenant.clone()).collect::<Vec<_>>();
+    let mut worker = nothing();
+    step(&mut worker, &first);
+    assert_eq!(names(&step(&mut worker, &second)[0]), ["a"]);
+    // Too long ago to know: all are compared.
+    let mut late = nothing();
+    step(&mut late, &World { step: 0, ..first });
+    assert_eq!(names(&step(&mut late, &second)[0]), ["a", "b"]);
+}
+
 /// A world in which a change of the pools is on its way that changed tenant `a`; tenant `b` changed by itself since.
 fn in_waves() -> World {
     let mut world = world(2, vec![state("a", b"new", "default"), state("b", b"2", "default")]);

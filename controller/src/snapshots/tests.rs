@@ -283,3 +283,65 @@ fn the_default_certificate_names_tenants_and_is_renewed_at_half_its_life() {
     assert!(certificate.fits(&names, now + 44 * day) && !certificate.fits(&names, now + 46 * day));
     assert!(!certificate.fits(&names[..2], now), "a tenant more or less");
 }
+
+#[test]
+fn a_world_knows_which_tenants_differ_from_a_few_steps_before() {
+    let mut harness = two_tenants();
+    let mut worlds = vec![];
+    step(&mut harness, &mut worlds);
+    harness.put("objects/b/Gateway/default/g", Some(&gateway()));
+    step(&mut harness, &mut worlds);
+    step(&mut harness, &mut worlds);
+    harness.put("tenants/a", None);
+    step(&mut harness, &mut worlds);
+    let changed = |from: usize, to: usize| {
+        let changed = worlds[to - 1].changed_since(&worlds[from - 1]);
+        changed.map(|tenants| tenants.into_iter().map(TenantId::as_str).collect::<Vec<_>>().join(" "))
+    };
+    assert_eq!(changed(1, 2).unwrap(), "b");
+    assert_eq!(changed(2, 3).unwrap(), "");
+    assert_eq!(changed(3, 4).unwrap(), "a", "it is gone");
+    assert_eq!(changed(1, 4).unwrap(), "a b");
+    assert_eq!(changed(4, 1), None, "that is no way forward");
+    for _ in 0..STEPS {
+        step(&mut harness, &mut worlds);
+    }
+    let newest = worlds.last().unwrap();
+    assert!(newest.changed_since(&worlds[2]).is_none() && newest.changed_since(&worlds[3]).is_some());
+}
+
+/// The next world.
+fn step(harness: &mut Harness, worlds: &mut Vec<World>) {
+    harness.builder.end_step();
+    let step = worlds.len() as u64 + 1;
+    worlds.push(harness.builder.world(step, Epoch::default(), Revision(step), Instant::now()));
+}
+
+#[test]
+fn objects_that_did_not_change_are_not_read_again() {
+    let mut harness = two_tenants();
+    let (backend_key, secret_key) = ("objects/a/Backend/default/b", "objects/a/Secret/default/s");
+    harness.put(backend_key, Some(&backend("127.0.0.1:1")));
+    let known = |harness: &Harness, key: &str| harness.builder.objects["a"][key].object.clone();
+    let gateway = known(&harness, "objects/a/Gateway/default/g").unwrap();
+    let old = known(&harness, backend_key).unwrap();
+    harness.put(backend_key, Some(&backend("127.0.0.1:2")));
+    assert!(Arc::ptr_eq(&gateway, &known(&harness, "objects/a/Gateway/default/g").unwrap()));
+    assert!(!Arc::ptr_eq(&old, &known(&harness, backend_key).unwrap()), "what changed is");
+    assert_eq!(harness.builder.kept, 2);
+
+    // What is sealed is not kept open.
+    let now = std::time::SystemTime::now();
+    let ca = api::pki::Ca::create("users", now).unwrap();
+    let pair =
+        ca.issue_serving(&["a.localhost".to_owned()], std::time::Duration::from_secs(3600), now).unwrap();
+    let secret = json!({
+        "apiVersion": "v1", "kind": "Secret", "metadata": {"name": "s"}, "type": "kubernetes.io/tls",
+        "stringData": {"tls.crt": pair.cert_pem, "tls.key": pair.key_pem},
+    });
+    harness.put(secret_key, Some(&secret));
+    assert!(harness.world().tenants["a"].held.is_empty(), "{:?}", harness.world().tenants["a"].held);
+    assert!(known(&harness, secret_key).is_none());
+    harness.put(backend_key, None);
+    assert_eq!(harness.builder.kept, 1);
+}

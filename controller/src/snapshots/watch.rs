@@ -171,7 +171,11 @@ impl Keeper<'_> {
         let seen_at = Instant::now();
         let jobs = self.builder.jobs(revision);
         metrics::counter!(metric::TENANTS_COMPILED).increment(jobs.len() as u64);
-        let parallel = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        // Asked only where it matters: it reads several files.
+        let parallel = match jobs.len() {
+            0 | 1 => 1,
+            _ => std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
+        };
         let mut done = stream::iter(jobs)
             .map(|job| async move {
                 let job = Arc::new(job);
@@ -194,6 +198,7 @@ impl Keeper<'_> {
         }
         let epoch = self.sources.store.status().epoch;
         self.step += 1;
+        self.builder.end_step();
         let world = self.builder.world(self.step, epoch, revision, seen_at);
         // Before the world is shown: the first worker need not wait for a second look.
         if let Some(pending) = world.pending.as_ref().filter(|pending| pending.number > self.begun) {

@@ -49,7 +49,7 @@ fn check(text: &str) -> Result<(), TestCaseError> {
                 prop_assert!(table.is_ok(), "{:#?}\n{}", table.err(), text);
             }
             for object in &objects {
-                let again = dialect::parse_value(&object.source, &object.json);
+                let again = dialect::parse_value(&object.source, object.json.clone());
                 prop_assert_eq!(again.map(|again| again.spec), Ok(object.spec.clone()));
             }
         }
