@@ -31,7 +31,8 @@ pub(super) async fn explain(
             Some(tenant)
         }
     };
-    let world = admin.world.borrow().clone();
+    // What was answered here is explained as well: who has just applied something asks about that.
+    let world = admin.world_at(admin.store.status().revision).await;
     let question = Question::parse(&request, |port| entry(&world, port)).map_err(Status::invalid_argument)?;
     if let Some(tenant) = asked.as_ref().filter(|tenant| !world.tenants.contains_key(*tenant)) {
         return Err(no_tenant(tenant));
