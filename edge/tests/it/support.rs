@@ -566,6 +566,15 @@ impl Client {
         Some(Response { status, head, body, trailers, whole })
     }
 
+    /// The next bytes behind the last response, of which some may have come with it.
+    pub(crate) fn bytes<const N: usize>(&mut self) -> [u8; N] {
+        while self.pending.len() < N {
+            assert!(fill(&mut self.stream, &mut self.pending), "the connection ended too early");
+        }
+        let rest = self.pending.split_off(N);
+        std::mem::replace(&mut self.pending, rest).try_into().unwrap()
+    }
+
     /// Whether the other side closes the connection and says no more.
     pub(crate) fn is_closed(&mut self) -> bool {
         !fill(&mut self.stream, &mut self.pending) && self.pending.is_empty()
