@@ -66,7 +66,7 @@ impl fmt::Display for FailureKind {
 pub struct Percentiles {
     /// How many were measured.
     pub count: u64,
-    /// Of those measured.
+    /// Of those measured, to a nanosecond: a short number is the same one when JSON was in between.
     pub mean: f64,
     /// Half are at most this.
     pub p50: Option<u64>,
@@ -87,7 +87,7 @@ impl Percentiles {
         let at = |quantile| value_at(measured, missing, quantile);
         Self {
             count: measured.len(),
-            mean: if measured.is_empty() { 0.0 } else { measured.mean() },
+            mean: if measured.is_empty() { 0.0 } else { (measured.mean() * 1e3).round() / 1e3 },
             p50: at(0.5),
             p90: at(0.9),
             p99: at(0.99),
