@@ -43,8 +43,9 @@ fn all_servers_are_restarted_and_upgraded_while_writes_go_on() -> Result<()> {
             cluster.run(id)?;
             // The next one goes when this one is back: a majority is there at each moment.
             cluster.wait(PATIENCE, "return of the server", |cluster| {
+                // The leader is asked first: what is written between the two questions must not count.
                 let leader = cluster.leader()?;
-                let (own, all) = (cluster.status_of(id), cluster.status_of(leader)?);
+                let (all, own) = (cluster.status_of(leader)?, cluster.status_of(id));
                 Ok(own.is_ok_and(|own| own["applied_index"].as_u64() >= all["commit_index"].as_u64()))
             })?;
         }
