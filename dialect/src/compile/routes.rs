@@ -39,38 +39,10 @@ fn route(
     let rules = spec.rules.iter().enumerate();
     let rules = rules.map(|(index, each)| rule(world, object, index, each, &mut fault, out)).collect();
 
-    if spec.parents.is_empty() {
-        out.warn(
-            object,
-            "spec.parentRefs",
-            "it attaches to no Gateway",
-            "add parentRefs with a Gateway's name",
-        );
-    }
-    let mut attached: Vec<ListenerId> = vec![];
-    let mut conditions = vec![];
-    for (index, parent) in spec.parents.iter().enumerate() {
-        let found = attach(object, parent, &spec.hostnames, listeners);
-        let accepted = match found {
-            Ok(found) => {
-                let served = found.iter().filter(|listener| listener.served).map(|listener| &listener.id);
-                for id in served {
-                    if !attached.contains(id) {
-                        attached.push(id.clone());
-                    }
-                }
-                None
-            }
-            Err((fault, fix)) => {
-                out.warn(object, &format!("spec.parentRefs[{index}]"), fault.message.clone(), fix);
-                Some(fault)
-            }
-        };
-        let scope = || Scope::Parent(parent_text(object, parent));
-        conditions.push(condition(scope(), ACCEPTED, accepted.as_ref()));
-        conditions.push(condition(scope(), RESOLVED_REFS, fault.as_ref()));
-    }
-    out.statuses.push(ObjectStatus { key: object.key.clone(), conditions });
+    let attaching = Attaching { object, parents: &spec.parents, hostnames: &spec.hostnames };
+    let attached = attached(&attaching, listeners, fault.as_ref(), out, |found| {
+        Ok(served(found).map(|listener| listener.id.clone()).collect())
+    });
 
     // A route whose every hostname is another's must not become one for all hosts.
     let all_foreign = hostnames.is_empty() && !spec.hostnames.is_empty();
@@ -93,7 +65,7 @@ pub(super) fn route_id(key: &ObjectKey) -> RouteId {
     }
 }
 
-pub(super) fn condition(scope: Scope, kind: &str, fault: Option<&Fault>) -> Condition {
+fn condition(scope: Scope, kind: &str, fault: Option<&Fault>) -> Condition {
     Condition {
         scope,
         kind: kind.to_owned(),
@@ -103,7 +75,7 @@ pub(super) fn condition(scope: Scope, kind: &str, fault: Option<&Fault>) -> Cond
     }
 }
 
-pub(super) fn parent_text(object: &Object, parent: &ParentRef) -> String {
+fn parent_text(object: &Object, parent: &ParentRef) -> String {
     let namespace = parent.namespace.as_ref().unwrap_or(&object.key.namespace);
     let mut text = format!("{namespace}/{}", parent.name);
     if let Some(section) = &parent.section {
@@ -134,8 +106,61 @@ pub(super) fn owned_hostnames(
     owned
 }
 
+/// A route of any kind, as one that wants to attach.
+pub(super) struct Attaching<'a> {
+    pub(super) object: &'a Object,
+    pub(super) parents: &'a [ParentRef],
+    pub(super) hostnames: &'a [HostPattern],
+}
+
+/// The listeners that a route attaches to through all its parents; what became of each parent is its status.
+///
+/// `take` says which of the listeners behind one parent the route gets, or why there are none and what to do.
+pub(super) fn attached(
+    route: &Attaching<'_>,
+    listeners: &Attachable<'_>,
+    unresolved: Option<&Fault>,
+    out: &mut Output,
+    mut take: impl FnMut(&[&Attach<'_>]) -> Result<Vec<ListenerId>, (Fault, &'static str)>,
+) -> Vec<ListenerId> {
+    let Attaching { object, parents, hostnames } = *route;
+    if parents.is_empty() {
+        let fix = "add parentRefs with a Gateway's name";
+        out.warn(object, "spec.parentRefs", "it attaches to no Gateway", fix);
+    }
+    let mut attached: Vec<ListenerId> = vec![];
+    let mut conditions = vec![];
+    for (index, parent) in parents.iter().enumerate() {
+        let taken = attach(object, parent, hostnames, listeners).and_then(|found| take(&found));
+        let refused = match taken {
+            Ok(ids) => {
+                for id in ids {
+                    if !attached.contains(&id) {
+                        attached.push(id);
+                    }
+                }
+                None
+            }
+            Err((fault, fix)) => {
+                out.warn(object, &format!("spec.parentRefs[{index}]"), fault.message.clone(), fix);
+                Some(fault)
+            }
+        };
+        let scope = || Scope::Parent(parent_text(object, parent));
+        conditions.push(condition(scope(), ACCEPTED, refused.as_ref()));
+        conditions.push(condition(scope(), RESOLVED_REFS, unresolved));
+    }
+    out.statuses.push(ObjectStatus { key: object.key.clone(), conditions });
+    attached
+}
+
+/// Those that are served.
+pub(super) fn served<'s, 'l, 'a>(found: &'s [&'l Attach<'a>]) -> impl Iterator<Item = &'l Attach<'a>> + 's {
+    found.iter().copied().filter(|listener| listener.served)
+}
+
 /// The listeners that the route attaches to through one parent, or why there are none and what to do.
-pub(super) fn attach<'l, 'a>(
+fn attach<'l, 'a>(
     object: &'l Object,
     parent: &'l ParentRef,
     hostnames: &[HostPattern],

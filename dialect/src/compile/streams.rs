@@ -7,14 +7,10 @@ use model::{HostPattern, ListenerId, PoolName, Revision, RouteId, StreamRoute};
 use super::{
     Output,
     gateways::{Attach, Attachable},
-    routes::{Fault, attach, condition, owned_hostnames, parent_text, route_id, weighted},
+    routes::{Attaching, Fault, attached, owned_hostnames, route_id, served, weighted},
     world::World,
 };
-use crate::{
-    Object, ObjectStatus, Scope, Spec,
-    spec::StreamRouteSpec,
-    status::{ACCEPTED, RESOLVED_REFS},
-};
+use crate::{Object, Spec, spec::StreamRouteSpec};
 
 /// Who takes the connections of a pool's port and host. `None` is any host.
 type Claims = BTreeMap<(PoolName, u16, Option<HostPattern>), RouteId>;
@@ -52,30 +48,9 @@ fn route(
         weighted(world, object, &field, reference, &mut fault, out)
     });
     let backends = backends.collect();
-    if spec.parents.is_empty() {
-        let fix = "add parentRefs with a Gateway's name";
-        out.warn(object, "spec.parentRefs", "it attaches to no Gateway", fix);
-    }
-    let mut attached: Vec<ListenerId> = vec![];
-    let mut conditions = vec![];
-    for (index, parent) in spec.parents.iter().enumerate() {
-        let found = attach(object, parent, &spec.hostnames, listeners);
-        let found = found.and_then(|found| claim(&id, &found, &hostnames, claims));
-        let accepted = match found {
-            Ok(ids) => {
-                attached.extend(ids.into_iter().filter(|id| !attached.contains(id)).collect::<Vec<_>>());
-                None
-            }
-            Err((fault, fix)) => {
-                out.warn(object, &format!("spec.parentRefs[{index}]"), fault.message.clone(), fix);
-                Some(fault)
-            }
-        };
-        let scope = || Scope::Parent(parent_text(object, parent));
-        conditions.push(condition(scope(), ACCEPTED, accepted.as_ref()));
-        conditions.push(condition(scope(), RESOLVED_REFS, fault.as_ref()));
-    }
-    out.statuses.push(ObjectStatus { key: object.key.clone(), conditions });
+    let attaching = Attaching { object, parents: &spec.parents, hostnames: &spec.hostnames };
+    let attached =
+        attached(&attaching, listeners, fault.as_ref(), out, |found| claim(&id, found, &hostnames, claims));
 
     // A route whose every hostname is another's must not become one for all hosts.
     let all_foreign = hostnames.is_empty() && !spec.hostnames.is_empty();
@@ -93,9 +68,8 @@ fn claim(
     hostnames: &[HostPattern],
     claims: &mut Claims,
 ) -> Result<Vec<ListenerId>, (Fault, &'static str)> {
-    let served: Vec<_> = found.iter().filter(|listener| listener.served).collect();
     let mut wanted = vec![];
-    for listener in &served {
+    for listener in served(found) {
         let own = listener.spec.hostname.as_ref();
         for host in model::attached_hosts(hostnames, own) {
             wanted.push((listener.pool.clone(), listener.spec.port, host));
@@ -112,5 +86,5 @@ fn claim(
         ));
     }
     claims.extend(wanted.into_iter().map(|place| (place, id.clone())));
-    Ok(served.into_iter().map(|listener| listener.id.clone()).collect())
+    Ok(served(found).map(|listener| listener.id.clone()).collect())
 }
