@@ -2,9 +2,10 @@
 //! is refused, with what to do.
 
 use std::{
-    fs,
+    fs, io,
     path::{Path, PathBuf},
     sync::Arc,
+    time::{Duration, SystemTime},
 };
 
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
@@ -49,25 +50,55 @@ async fn directories(root: &Path) -> [PathBuf; 2] {
     for n in 0..40 {
         store.txn(Txn::new("rot").put(format!("k/{}", n % 13), "v".repeat(n * 9)).note("why")).await.unwrap();
     }
-    // The driver has nothing to do: what it wrote is in its files.
-    copy(&live, &killed, &|_| true);
+    copy_at_rest(&live, &killed).await;
     store.shutdown().await;
-    copy(&live, &clean, &|_| true);
+    copy(&live, &clean, &|_| true).unwrap();
     [clean, killed]
 }
 
-fn copy(from: &Path, to: &Path, wanted: &dyn Fn(&Path) -> bool) {
-    fs::create_dir_all(to).unwrap();
-    for entry in fs::read_dir(from).unwrap() {
-        let path = entry.unwrap().path();
+/// A copy of what a running store has on its disk, whose threads may still have something to write: made anew until
+/// nothing changed while it was made.
+async fn copy_at_rest(from: &Path, to: &Path) {
+    for _ in 0..1000 {
+        let before = stamps(from);
+        if before.is_ok() && copy(from, to, &|_| true).is_ok() && stamps(from).ok() == before.ok() {
+            return;
+        }
+        fs::remove_dir_all(to).unwrap_or_default();
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    panic!("{} does not come to rest", from.display());
+}
+
+/// Each file's size and the time when it was last written.
+fn stamps(dir: &Path) -> io::Result<Vec<(PathBuf, u64, SystemTime)>> {
+    let mut stamps = vec![];
+    for entry in fs::read_dir(dir)? {
+        let path = entry?.path();
+        let metadata = fs::metadata(&path)?;
+        if metadata.is_dir() {
+            stamps.extend(self::stamps(&path)?);
+        } else {
+            stamps.push((path, metadata.len(), metadata.modified()?));
+        }
+    }
+    stamps.sort();
+    Ok(stamps)
+}
+
+fn copy(from: &Path, to: &Path, wanted: &dyn Fn(&Path) -> bool) -> io::Result<()> {
+    fs::create_dir_all(to)?;
+    for entry in fs::read_dir(from)? {
+        let path = entry?.path();
         let to = to.join(path.file_name().unwrap());
         if !wanted(&path) {
         } else if path.is_dir() {
-            copy(&path, &to, wanted);
+            copy(&path, &to, wanted)?;
         } else {
-            fs::copy(&path, to).unwrap();
+            fs::copy(&path, to)?;
         }
     }
+    Ok(())
 }
 
 fn files(dir: &Path) -> Vec<PathBuf> {
@@ -102,7 +133,7 @@ async fn a_flipped_bit_in_any_file_is_found_and_never_served() {
     let (mut refused, mut mended) = (0, 0);
     for from in directories(root.path()).await {
         let reference = root.path().join("reference");
-        copy(&from, &reference, &|_| true);
+        copy(&from, &reference, &|_| true).unwrap();
         let expected = serve(&reference).await.unwrap();
         fs::remove_dir_all(&reference).unwrap();
         assert_eq!((expected.audit.len(), expected.revision), (40, Revision(40)));
@@ -122,7 +153,7 @@ async fn a_flipped_bit_in_any_file_is_found_and_never_served() {
                 let bit = random.random_range(0..8);
                 let dir = root.path().join("flipped");
                 // sled's files are large, and nothing to the others.
-                copy(&from, &dir, &|path| is_state || !path.ends_with("state"));
+                copy(&from, &dir, &|path| is_state || !path.ends_with("state")).unwrap();
                 let mut changed = bytes.clone();
                 changed[byte] ^= 1 << bit;
                 fs::write(dir.join(file), changed).unwrap();
