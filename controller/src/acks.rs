@@ -171,7 +171,9 @@ impl Acks {
         let mut inner = self.lock();
         let subscriber = inner.workers.get_mut(worker).filter(|s| s.stream == stream)?;
         let answer = change(&mut subscriber.ledger);
-        self.judge_rollout(&mut inner, Instant::now());
+        if inner.rollout.is_some() {
+            self.judge_rollout(&mut inner, Instant::now());
+        }
         Some(answer)
     }
 

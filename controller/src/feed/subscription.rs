@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, VecDeque},
+    pin::Pin,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -17,7 +18,7 @@ use model::{Epoch, Revision, TenantId, WorkerId};
 use prost::Message as _;
 use tokio::{
     sync::{mpsc, watch},
-    time::{MissedTickBehavior, interval},
+    time::{Sleep, sleep},
 };
 use tonic::{Status, Streaming};
 use tracing::{debug, info, warn};
@@ -146,9 +147,7 @@ impl Subscription {
     }
 
     async fn serve(&mut self, answers: &mut Streaming<EdgeMessage>, outbox: &Outbox) -> Result<(), Status> {
-        let mut heartbeat = interval(HEARTBEAT_INTERVAL);
-        heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        heartbeat.tick().await;
+        let mut quiet = Quiet::new();
         loop {
             self.refill()?;
             let may_send = !self.waiting.is_empty() && self.has_room()?;
@@ -160,7 +159,7 @@ impl Subscription {
                     self.counters.sent.increment(1);
                     self.counters.bytes.increment(message.len() as u64);
                     permit.send(Ok(message));
-                    heartbeat.reset();
+                    quiet.broken();
                 }
                 // Looked at only when nothing waits: what changes meanwhile is merged into the next delta.
                 changed = self.world.changed(), if self.waiting.is_empty() => {
@@ -174,7 +173,8 @@ impl Subscription {
                     Some(EdgeMessage { message: None }) => {}
                     None => return Ok(()),
                 },
-                _ = heartbeat.tick() => {
+                () = quiet.long() => {
+                    quiet.broken();
                     if self.behind.is_some_and(|since| since.elapsed() > BEHIND_TIMEOUT) {
                         return Err(Status::unavailable("this server is behind the worker: ask another one"));
                     }
@@ -268,6 +268,35 @@ impl Subscription {
         self.acks
             .with(&self.worker, self.stream, change)
             .ok_or_else(|| Status::aborted("a newer stream of this worker took over"))
+    }
+}
+
+/// How long the worker was told nothing.
+struct Quiet {
+    since: Instant,
+    timer: Pin<Box<Sleep>>,
+}
+
+impl Quiet {
+    fn new() -> Self {
+        Self { since: Instant::now(), timer: Box::pin(sleep(HEARTBEAT_INTERVAL)) }
+    }
+
+    /// It was told something. The timer stays: to move it for each message costs more than to wake for nothing once.
+    fn broken(&mut self) {
+        self.since = Instant::now();
+    }
+
+    /// Waits until the next heartbeat is due. Cancel-safe.
+    async fn long(&mut self) {
+        loop {
+            self.timer.as_mut().await;
+            let due = self.since + HEARTBEAT_INTERVAL;
+            self.timer.as_mut().reset(due.into());
+            if due <= Instant::now() {
+                return;
+            }
+        }
     }
 }
 

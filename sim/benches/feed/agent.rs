@@ -55,12 +55,15 @@ impl Agent {
     pub(crate) fn start(server: &Server, directory: &Path) -> Result<Self> {
         let listener = Listener::bind(&socket(directory))?;
         let identity = server.identity()?;
+        // A worker may make nothing outside of it, not even itself.
+        let cache_dir = directory.join("cache");
+        std::fs::create_dir(&cache_dir)?;
         let welcome = Welcome {
             servers: vec![],
             ca_pem: server.ca.cert_pem().to_owned(),
             cert_pem: identity.cert_pem,
             key_pem: identity.key_pem,
-            cache_dir: directory.join("cache"),
+            cache_dir,
             cache_key: CACHE_KEY.to_owned(),
             threads: 1,
             drain_deadline_ms: 1000,

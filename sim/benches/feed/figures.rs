@@ -84,7 +84,7 @@ fn millis(nanoseconds: u64) -> f64 {
     u32::try_from(nanoseconds / 1000).map_or(f64::INFINITY, f64::from) / 1000.0
 }
 
-fn quantile(sorted: &[f64], permille: usize) -> f64 {
+pub(crate) fn quantile(sorted: &[f64], permille: usize) -> f64 {
     let at = (sorted.len() * permille / 1000).min(sorted.len().saturating_sub(1));
     sorted.get(at).copied().unwrap_or(f64::NAN)
 }

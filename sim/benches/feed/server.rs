@@ -18,7 +18,9 @@ use api::{
 };
 use controller::{Config, Controller, EventStream, Fleet, FleetError, Intake, ReplyStream, ReportStream};
 use futures_util::{StreamExt as _, future::BoxFuture, stream};
-use metrics::{Counter, CounterFn, Gauge, Histogram, Key, KeyName, Metadata, Recorder, SharedString, Unit};
+use metrics::{
+    Counter, CounterFn, Gauge, Histogram, HistogramFn, Key, KeyName, Metadata, Recorder, SharedString, Unit,
+};
 use model::{PoolName, WorkerId};
 use store::{Store, seal::Sealer};
 use tokio::{net::TcpListener, sync::watch, time::timeout};
@@ -26,7 +28,7 @@ use tonic::service::Routes;
 
 use crate::{
     PATIENCE, Plan, config,
-    figures::{Written, now},
+    figures::{Written, now, quantile},
 };
 
 /// A server with everything stored and compiled.
@@ -165,7 +167,8 @@ impl Server {
         let ticks = cpu.rsplit(')').next().map(|rest| {
             rest.split_whitespace().skip(11).take(2).filter_map(|n| n.parse::<u64>().ok()).sum::<u64>()
         });
-        Sample { at: Instant::now(), cpu_ticks: ticks.unwrap_or(0), counts: self.counts.read() }
+        let compiles = self.counts.compiles.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        Sample { at: Instant::now(), cpu_ticks: ticks.unwrap_or(0), counts: self.counts.read(), compiles }
     }
 
     pub(crate) async fn stop(self) {
@@ -201,6 +204,8 @@ pub(crate) struct Sample {
     at: Instant,
     cpu_ticks: u64,
     counts: BTreeMap<String, u64>,
+    /// Milliseconds from a change that was seen to the configuration that is shown.
+    compiles: Vec<f64>,
 }
 
 impl Sample {
@@ -214,10 +219,13 @@ impl Sample {
         let seconds = (self.at - before.at).as_secs_f64();
         // Linux counts a hundred ticks a second.
         let cpu = u32::try_from(self.cpu_ticks - before.cpu_ticks).map_or(f64::INFINITY, f64::from) / 100.0;
+        let mut compiles = self.compiles.get(before.compiles.len()..).unwrap_or_default().to_vec();
+        compiles.sort_by(f64::total_cmp);
         format!(
-            "{changes} changes in {seconds:.1} s: {} tenants compiled, {} deltas encoded, {sent} sent, {} bytes each; the \
+            "{changes} changes in {seconds:.1} s: {} tenants compiled ({:.1} ms, p50), {} deltas encoded, {sent} sent, {} bytes each; the \
              server took {:.0} % of a core",
             of(metric::TENANTS_COMPILED),
+            quantile(&compiles, 500),
             of(metric::DELTAS_ENCODED),
             of(metric::DELTA_BYTES) / sent,
             cpu / seconds * 100.0,
@@ -225,9 +233,22 @@ impl Sample {
     }
 }
 
-/// Counters by name; the rest is not looked at.
+/// Counters by name, and how long compiling takes; the rest is not looked at.
 #[derive(Debug, Clone, Default)]
-struct Counts(Arc<Mutex<BTreeMap<String, Arc<Count>>>>);
+struct Counts {
+    counters: Arc<Mutex<BTreeMap<String, Arc<Count>>>>,
+    compiles: Arc<Compiles>,
+}
+
+/// Milliseconds, in the order of time.
+#[derive(Debug, Default)]
+struct Compiles(Mutex<Vec<f64>>);
+
+impl HistogramFn for Compiles {
+    fn record(&self, seconds: f64) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(seconds * 1e3);
+    }
+}
 
 #[derive(Debug, Default)]
 struct Count(AtomicU64);
@@ -244,7 +265,7 @@ impl CounterFn for Count {
 
 impl Counts {
     fn read(&self) -> BTreeMap<String, u64> {
-        let counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let counts = self.counters.lock().unwrap_or_else(PoisonError::into_inner);
         counts.iter().map(|(name, count)| (name.clone(), count.0.load(Ordering::Relaxed))).collect()
     }
 }
@@ -257,7 +278,7 @@ impl Recorder for Counts {
     fn describe_histogram(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
 
     fn register_counter(&self, key: &Key, _: &Metadata<'_>) -> Counter {
-        let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut counts = self.counters.lock().unwrap_or_else(PoisonError::into_inner);
         Counter::from_arc(counts.entry(key.name().to_owned()).or_default().clone())
     }
 
@@ -265,7 +286,10 @@ impl Recorder for Counts {
         Gauge::noop()
     }
 
-    fn register_histogram(&self, _: &Key, _: &Metadata<'_>) -> Histogram {
+    fn register_histogram(&self, key: &Key, _: &Metadata<'_>) -> Histogram {
+        if key.name() == controller::metric::COMPILE_SECONDS {
+            return Histogram::from_arc(self.compiles.clone());
+        }
         Histogram::noop()
     }
 }
