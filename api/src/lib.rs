@@ -13,6 +13,7 @@ pub mod pki;
 pub mod process;
 pub mod quic;
 pub mod server;
+pub mod tickets;
 
 macro_rules! generated {
     ($(#[$doc:meta])* $name:ident, $package:literal) => {

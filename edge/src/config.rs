@@ -17,7 +17,10 @@ use rustls::sign::CertifiedKey;
 
 use crate::{
     drain::{OpenedBy, TunnelRoute},
-    tls::certificates::{TenantCertificates, certified_key},
+    tls::{
+        certificates::{TenantCertificates, certified_key},
+        tickets::Keyring,
+    },
     upstream::transport::ClientTls,
 };
 
@@ -38,6 +41,8 @@ pub struct Config {
     pub pool: PoolSettings,
     /// Shown in TLS where no tenant's certificate fits.
     pub default_certificate: Option<Arc<CertifiedKey>>,
+    /// The keys of session tickets, the same on all workers. `None`: the worker's own.
+    pub ticket_keys: Option<Arc<Keyring>>,
 }
 
 impl Config {
@@ -51,6 +56,7 @@ impl Config {
             tenants: Tenants::default(),
             pool,
             default_certificate: None,
+            ticket_keys: None,
         }
     }
 }

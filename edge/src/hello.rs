@@ -56,18 +56,26 @@ impl HelloReader {
         while let Some(record) = record(&bytes[self.next.min(bytes.len())..], self.next == 0)? {
             self.message.extend_from_slice(record);
             self.next += RECORD_HEAD + record.len();
-            let Some((head, rest)) = self.message.split_first_chunk::<MESSAGE_HEAD>() else { continue };
-            let [kind, a, b, c] = *head;
-            if kind != 1 {
-                return Err(NotHello::Message("it is no client hello"));
-            }
-            let length = usize::try_from(u32::from_be_bytes([0, a, b, c])).unwrap_or(usize::MAX);
-            if let Some(content) = rest.get(..length) {
-                return hello(content).map(Some);
+            if let Some(hello) = in_message(&self.message)? {
+                return Ok(Some(hello));
             }
         }
         Ok(None)
     }
+}
+
+/// The hello that a handshake begins with, once it is whole: without records, as QUIC carries it (RFC 9001 section 4.1.3).
+///
+/// # Errors
+/// [`NotHello::Message`], as soon as it can be said.
+pub fn in_message(handshake: &[u8]) -> Result<Option<Hello>, NotHello> {
+    let Some((head, rest)) = handshake.split_first_chunk::<MESSAGE_HEAD>() else { return Ok(None) };
+    let [kind, a, b, c] = *head;
+    if kind != 1 {
+        return Err(NotHello::Message("it is no client hello"));
+    }
+    let length = usize::try_from(u32::from_be_bytes([0, a, b, c])).unwrap_or(usize::MAX);
+    rest.get(..length).map(hello).transpose()
 }
 
 /// The content of the record that `bytes` begin with, when it is whole.

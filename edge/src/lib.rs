@@ -47,4 +47,5 @@ pub use limits::Limits;
 pub use listen::TakeError;
 pub use shared::{Control, LoadSample, Phase, Stale};
 pub use static_config::{StaticArgs, run_static};
+pub use tls::tickets::Keyring;
 pub use worker::{Worker, WorkerSettings};

@@ -242,3 +242,10 @@ pub const ALT_SVC_AGE_S: u32 = 86_400;
 
 /// Bytes of a PROXY protocol header, TLVs and all: what nginx reads, and eight times what HAProxy sends.
 pub const PROXY_HEADER: usize = 4096;
+
+/// Bytes of a TLS session ticket: a session is some 150, and one that ever holds a client's certificates some thousand.
+pub const TICKET: usize = 8 * 1024;
+
+/// Bytes of a TLS client's first message by QUIC that are kept until it is whole: those of post-quantum shares are two
+/// thousand. A longer one gets no tenant's configuration.
+pub const QUIC_HELLO: usize = 16 * 1024;

@@ -34,6 +34,11 @@ impl Counter {
         self.0.store(self.0.load(Ordering::Relaxed).wrapping_add(count), Ordering::Relaxed);
     }
 
+    /// Adds; anyone may, if nobody uses [`add`](Self::add).
+    pub fn add_shared(&self, count: u64) {
+        self.0.fetch_add(count, Ordering::Relaxed);
+    }
+
     /// Subtracts; only its owner may.
     pub fn sub(&self, count: u64) {
         self.0.store(self.0.load(Ordering::Relaxed).wrapping_sub(count), Ordering::Relaxed);
@@ -113,6 +118,14 @@ counters! {
     resumed: Counter = "weir_edge_tls_resumed_handshakes_total",
     /// TLS handshakes that failed or took too long.
     handshake_errors: Counter = "weir_edge_tls_failed_handshakes_total",
+    /// TLS session tickets that were given to clients.
+    tickets_issued: Counter = "weir_edge_tls_tickets_issued_total",
+    /// TLS session tickets of clients that were opened; their sessions resume, unless the client has changed its mind.
+    tickets_accepted: Counter = "weir_edge_tls_tickets_accepted_total",
+    /// TLS session tickets whose key is not here, or no longer.
+    tickets_unknown: Counter = "weir_edge_tls_tickets_unknown_total",
+    /// TLS session tickets that were too old, given by another listener, or nobody's.
+    tickets_refused: Counter = "weir_edge_tls_tickets_refused_total",
     /// Connections of trusted peers that were closed for a PROXY protocol header that was malformed, missing or late.
     proxy_errors: Counter = "weir_edge_proxy_protocol_errors_total",
     /// Client connections by QUIC whose handshake succeeded.

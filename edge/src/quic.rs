@@ -3,6 +3,7 @@
 //! quinn does the protocol; here are its bounds (several of its defaults are none), its keys, and who gets in.
 
 mod config;
+mod tls;
 
 use std::{
     io,
@@ -48,7 +49,8 @@ impl Site {
         socket: OwnedFd,
     ) -> io::Result<Self> {
         let shared = &thread.shared;
-        let server = config::server(shared.tls.quic(point.listen.port)?, &shared.quic, &thread.limits)?;
+        let tls = tls::ByHello::new(Arc::clone(&shared.tls), point.listen.port)?;
+        let server = config::server(tls, &shared.quic, &thread.limits)?;
         let endpoint = config::endpoint(&shared.quic, slot)?;
         let socket = std::net::UdpSocket::from(socket);
         let same = socket.try_clone()?;

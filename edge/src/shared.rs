@@ -44,7 +44,7 @@ pub enum Phase {
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) config: Arc<ArcSwap<Config>>,
-    pub(crate) tls: crate::tls::Acceptor,
+    pub(crate) tls: Arc<crate::tls::Acceptor>,
     pub(crate) phase: watch::Sender<Phase>,
     /// Sent to when a configuration was activated.
     pub(crate) activated: watch::Sender<()>,
@@ -59,7 +59,7 @@ pub(crate) struct Shared {
     /// Whether any upstream is told who its clients are, and what they connected to.
     pub(crate) sends_proxy: AtomicBool,
     pub(crate) vitals: Vitals,
-    /// What the helper thread counts.
+    /// What the helper thread counts, and the tickets of all threads.
     pub(crate) helper: Arc<Counters>,
     pub(crate) started: Instant,
     /// Request threads that have not drained yet.
@@ -108,8 +108,9 @@ impl Shared {
     pub(crate) fn new(pool: PoolSettings, threads: Vec<Seat>, quic: QuicSecret) -> Arc<Self> {
         let undrained = AtomicUsize::new(threads.len());
         let config = Arc::new(ArcSwap::from_pointee(Config::empty(pool)));
+        let helper: Arc<Counters> = Arc::default();
         Arc::new(Self {
-            tls: crate::tls::Acceptor::new(Arc::clone(&config)),
+            tls: Arc::new(crate::tls::Acceptor::new(Arc::clone(&config), Arc::clone(&helper))),
             config,
             phase: watch::Sender::new(Phase::Starting),
             activated: watch::Sender::new(()),
@@ -121,7 +122,7 @@ impl Shared {
             resolved: ArcSwap::default(),
             sends_proxy: AtomicBool::default(),
             vitals: Vitals::default(),
-            helper: Arc::default(),
+            helper,
             started: Instant::now(),
             undrained,
             activation: Mutex::default(),

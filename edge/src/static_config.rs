@@ -188,6 +188,7 @@ pub fn compile(file: SourceFile, revision: Revision) -> anyhow::Result<Loaded> {
             connect_private: true,
         },
         default_certificate: default_certificate(&compiled.config)?,
+        ticket_keys: None,
     };
     Ok(Loaded { config, listen: listen(&compiled.config, &environment.pools) })
 }

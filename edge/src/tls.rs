@@ -1,24 +1,27 @@
 //! TLS towards clients: rustls with aws-lc-rs, certificates by SNI from the active configuration, TLS 1.2 and 1.3.
 
 pub(crate) mod certificates;
+pub(crate) mod tickets;
 
 use std::{
     collections::HashMap,
     fmt, io,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Weak},
 };
 
 use arc_swap::ArcSwap;
 use rustls::{
     ServerConfig, ServerConnection,
     crypto::aws_lc_rs,
-    server::{ClientHello, ResolvesServerCert},
+    server::{ClientHello, NoServerSessionStorage, ProducesTickets, ResolvesServerCert},
     sign::CertifiedKey,
 };
 use tokio::net::TcpStream;
 use tokio_rustls::{LazyConfigAcceptor, TlsAcceptor, server::TlsStream};
 
-use crate::config::Config;
+use crate::{config::Config, metrics::Counters};
+use certificates::Shown;
+use tickets::{Scope, Tickets};
 
 /// What a handshake agreed upon.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -48,13 +51,15 @@ impl Agreed {
     }
 }
 
-/// The TLS side of the listeners: a configuration for each Gateway port, shared by the threads so that a session
-/// resumes on any of them.
+/// The TLS side of the listeners: finds what rustls is told when a client has said which host it wants. A listener's
+/// configuration is kept with its certificates, and shared by the threads.
 pub(crate) struct Acceptor {
     config: Arc<ArcSwap<Config>>,
-    /// A port may speak something else after a change of the pool.
-    ports: Mutex<HashMap<(u16, Offer), Arc<ServerConfig>>>,
-    quic: Mutex<HashMap<u16, Arc<ServerConfig>>>,
+    tickets: Arc<Tickets>,
+    /// What all have in common.
+    base: ServerConfig,
+    /// Where no listener serves the host.
+    nobodys: ArcSwap<HashMap<(u16, Offer), Arc<ServerConfig>>>,
 }
 
 impl fmt::Debug for Acceptor {
@@ -63,31 +68,45 @@ impl fmt::Debug for Acceptor {
     }
 }
 
+/// What a client speaks in TLS.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Spoken {
+    /// HTTP by TCP.
+    Http,
+    /// HTTP by QUIC.
+    Http3,
+    /// Bytes that are not HTTP.
+    Bytes,
+}
+
 impl Acceptor {
-    pub(crate) fn new(config: Arc<ArcSwap<Config>>) -> Self {
-        Self { config, ports: Mutex::default(), quic: Mutex::default() }
+    /// With the worker's configuration; `counters` counts the tickets of all its threads.
+    pub(crate) fn new(config: Arc<ArcSwap<Config>>, counters: Arc<Counters>) -> Self {
+        let tickets = Arc::new(Tickets::new(&config, counters));
+        let resolver = Resolver { shown: Arc::default(), config: Arc::downgrade(&config) };
+        let base = base(resolver, tickets.within(Scope::nobody(0)));
+        Self { config, tickets, base, nobodys: ArcSwap::default() }
     }
 
     /// Does a handshake; the caller bounds its time. Dropping it closes the connection.
     pub(crate) async fn accept(&self, port: u16, stream: TcpStream) -> io::Result<TlsStream<TcpStream>> {
         let accepted = LazyConfigAcceptor::new(rustls::server::Acceptor::default(), stream).await?;
-        let http2 = {
+        let server = {
             let hello = accepted.client_hello();
-            let host = hello.server_name().unwrap_or_default();
-            self.config.load().speaks_http2_for(port, host)
+            self.server(port, hello.server_name().unwrap_or_default(), Spoken::Http)
         };
-        let offer = if http2 { Offer::Http } else { Offer::Http1 };
-        accepted.into_stream(self.server(port, offer).map_err(io::Error::other)?).await
+        accepted.into_stream(server).await
     }
 
-    /// Does a handshake whose first bytes were read already, for bytes that are not HTTP; the caller bounds its time.
+    /// Does a handshake whose first bytes were read already, and the host in them, for bytes that are not HTTP; the caller
+    /// bounds its time.
     pub(crate) async fn accept_begun(
         &self,
-        port: u16,
+        (port, host): (u16, &str),
         stream: TcpStream,
         begun: &[u8],
     ) -> io::Result<TlsStream<TcpStream>> {
-        let acceptor = TlsAcceptor::from(self.server(port, Offer::Nothing).map_err(io::Error::other)?);
+        let acceptor = TlsAcceptor::from(self.server(port, host, Spoken::Bytes));
         let mut fed = Ok(());
         let accepting = acceptor.accept_with(stream, |connection| fed = feed(connection, begun));
         // A client that was refused gets its alert in the course of the handshake.
@@ -95,49 +114,70 @@ impl Acceptor {
         fed.and(accepted)
     }
 
-    /// What QUIC on that port shows its clients.
-    pub(crate) fn quic(&self, port: u16) -> io::Result<Arc<ServerConfig>> {
-        let mut ports = self.quic.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(known) = ports.get(&port) {
-            return Ok(Arc::clone(known));
+    /// What rustls is told of a client that asks for `host` (empty without SNI) on a Gateway port.
+    pub(crate) fn server(&self, port: u16, host: &str, spoken: Spoken) -> Arc<ServerConfig> {
+        let config = self.config.load();
+        let offer = match spoken {
+            Spoken::Http if config.speaks_http2_for(port, host) => Offer::Http,
+            Spoken::Http => Offer::Http1,
+            Spoken::Http3 => Offer::Http3,
+            Spoken::Bytes => Offer::Nothing,
+        };
+        let table = config.hosts.owner(host).and_then(|tenant| config.tenants.get(tenant.as_str()));
+        match table.and_then(|table| table.certificates.listener(port, host)) {
+            Some(listener) => listener.server(offer, || self.make(offer, &listener.shown, listener.scope)),
+            None => self.nobodys(port, offer),
         }
-        let mut server = server_config(port, Arc::clone(&self.config)).map_err(io::Error::other)?;
-        server.alpn_protocols = vec![b"h3".to_vec()];
-        let server = Arc::new(server);
-        ports.insert(port, Arc::clone(&server));
-        Ok(server)
     }
 
-    fn server(&self, port: u16, offer: Offer) -> Result<Arc<ServerConfig>, rustls::Error> {
-        let mut ports = self.ports.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(known) = ports.get(&(port, offer)) {
-            return Ok(Arc::clone(known));
+    /// What rustls is told where no listener serves the host.
+    fn nobodys(&self, port: u16, offer: Offer) -> Arc<ServerConfig> {
+        let key = (port, offer);
+        if let Some(known) = self.nobodys.load().get(&key) {
+            return Arc::clone(known);
         }
-        let mut server = server_config(port, Arc::clone(&self.config))?;
+        let made = Arc::new(self.make(offer, &Arc::default(), Scope::nobody(port)));
+        self.nobodys.rcu(|known| {
+            let mut known = HashMap::clone(known);
+            known.entry(key).or_insert_with(|| Arc::clone(&made));
+            known
+        });
+        made
+    }
+
+    fn make(&self, offer: Offer, shown: &Arc<Shown>, scope: Scope) -> ServerConfig {
+        let mut server = self.base.clone();
+        let config = Arc::downgrade(&self.config);
+        server.cert_resolver = Arc::new(Resolver { shown: Arc::clone(shown), config });
+        server.ticketer = self.tickets.within(scope);
         server.alpn_protocols = offer.protocols().iter().map(|protocol| protocol.to_vec()).collect();
-        let server = Arc::new(server);
-        ports.insert((port, offer), Arc::clone(&server));
-        Ok(server)
+        server
     }
 }
 
 /// What is offered by ALPN.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-enum Offer {
+pub(crate) enum Offer {
     /// HTTP/2 and HTTP/1.1.
     Http,
     /// HTTP/1.1 alone.
     Http1,
+    /// HTTP/3.
+    Http3,
     /// Bytes that are not HTTP.
     Nothing,
 }
 
 impl Offer {
+    /// How many there are.
+    pub(crate) const COUNT: usize = 4;
+
     /// The best first.
     fn protocols(self) -> &'static [&'static [u8]] {
         match self {
             Self::Http => &[b"h2", b"http/1.1"],
             Self::Http1 => &[b"http/1.1"],
+            Self::Http3 => &[b"h3"],
             Self::Nothing => &[],
         }
     }
@@ -152,41 +192,41 @@ fn feed(connection: &mut ServerConnection, mut bytes: &[u8]) -> io::Result<()> {
     Ok(())
 }
 
-fn server_config(port: u16, config: Arc<ArcSwap<Config>>) -> Result<ServerConfig, rustls::Error> {
-    let mut server = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
-        .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])?
+fn base(resolver: Resolver, ticketer: Arc<dyn ProducesTickets>) -> ServerConfig {
+    let builder = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()));
+    let mut server = builder
+        .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])
+        .expect("the provider has cipher suites and groups of both versions")
         .with_no_client_auth()
-        .with_cert_resolver(Arc::new(BySni { port, config }));
-    // Keys live in this process only: a client that comes back to another worker does a full handshake. rustls
-    // resumes a session only for the server name that it was made for, so never across tenants.
-    server.ticketer = aws_lc_rs::Ticketer::new()?;
+        .with_cert_resolver(Arc::new(resolver));
+    server.ticketer = ticketer;
+    // A session that only this worker knew would cost memory for each client, and the next worker could not resume it.
+    server.session_storage = Arc::new(NoServerSessionStorage {});
     // Each ticket is a record of its own in the first flight; browsers use one or two.
     server.send_tls13_tickets = 1;
     // Early data can be replayed.
     server.max_early_data_size = 0;
-    Ok(server)
+    server
 }
 
-/// Finds the certificate in whatever configuration is active when the client says hello.
-struct BySni {
-    port: u16,
-    config: Arc<ArcSwap<Config>>,
+/// Finds the certificate among those of a listener, else the pool's own.
+struct Resolver {
+    shown: Arc<Shown>,
+    /// Which has the listener that has this.
+    config: Weak<ArcSwap<Config>>,
 }
 
-impl fmt::Debug for BySni {
+impl fmt::Debug for Resolver {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("BySni").field("port", &self.port).finish_non_exhaustive()
+        f.debug_struct("Resolver").finish_non_exhaustive()
     }
 }
 
-impl ResolvesServerCert for BySni {
+impl ResolvesServerCert for Resolver {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        let config = self.config.load();
         let host = hello.server_name().unwrap_or_default();
-        let table = config.hosts.owner(host).and_then(|tenant| config.tenants.get(tenant.as_str()));
-        table
-            .and_then(|table| table.certificates.find(self.port, host, hello.signature_schemes()))
-            .or_else(|| config.default_certificate.clone())
+        let found = self.shown.find(host, hello.signature_schemes()).cloned();
+        found.or_else(|| self.config.upgrade()?.load().default_certificate.clone())
     }
 }
 
@@ -207,7 +247,8 @@ pub(crate) fn warm_up() -> Result<(), Unusable> {
         certificates::certified_key(&made.cert.pem(), &made.signing_key.serialize_pem()).map_err(Unusable)?;
     let mut config = Config::empty(crate::config::PoolSettings::new("warm".parse().map_err(|e| text(&e))?));
     config.default_certificate = Some(Arc::clone(&key));
-    let server = server_config(443, Arc::new(ArcSwap::from_pointee(config))).map_err(|e| text(&e))?;
+    let acceptor = Acceptor::new(Arc::new(ArcSwap::from_pointee(config)), Arc::default());
+    let server = acceptor.server(443, "", Spoken::Http);
     let mut roots = rustls::RootCertStore::empty();
     roots.add(made.cert.der().clone()).map_err(|e| text(&e))?;
     let client = rustls::ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
@@ -217,7 +258,7 @@ pub(crate) fn warm_up() -> Result<(), Unusable> {
         .with_no_client_auth();
     let name = "localhost".try_into().map_err(|e| text(&e))?;
     let mut client = rustls::ClientConnection::new(Arc::new(client), name).map_err(|e| text(&e))?;
-    let mut server = ServerConnection::new(Arc::new(server)).map_err(|e| text(&e))?;
+    let mut server = ServerConnection::new(server).map_err(|e| text(&e))?;
     // Two flights each way are a handshake; more turns would mean that it does not end.
     for _ in 0..4 {
         let mut flight = Vec::new();

@@ -10,13 +10,17 @@ use std::{
 use api::{
     convert::{self, Hash},
     feed::{self as wire, Delta, Hello, HostPatch, Nack, TenantSnapshot},
+    tickets::{InvalidTicketKeys, TicketKeys},
 };
 use bytes::Bytes;
 use model::{CompileLimits, Epoch, HostIndex, HostPattern, PoolName, Revision, TenantId, WorkerId};
 use rustls::sign::CertifiedKey;
 
 use super::mirror::{BadDelta, Held, Mirror};
-use crate::config::{Config, PoolSettings, PortSettings, TenantTable, Tenants, load_certificate};
+use crate::{
+    config::{Config, PoolSettings, PortSettings, TenantTable, Tenants, load_certificate},
+    tls::tickets::Keyring,
+};
 
 /// A delta of which nothing can be used.
 #[derive(Debug, thiserror::Error)]
@@ -27,6 +31,9 @@ pub(crate) enum Unusable {
     /// The host index names something that cannot be.
     #[error("the host index is not valid: {0}")]
     Hosts(String),
+    /// The ticket keys are none.
+    #[error("the ticket keys are not valid")]
+    TicketKeys(#[from] InvalidTicketKeys),
     /// There is no other pool to go on with.
     #[error("the first pool: {0}")]
     Pool(String),
@@ -43,6 +50,7 @@ pub(crate) struct Assembler {
     tables: Tenants,
     hosts: Option<Hosts>,
     pool: Option<Pool>,
+    ticket_keys: Option<Arc<Keyring>>,
     limits: CompileLimits,
 }
 
@@ -52,6 +60,7 @@ pub(crate) struct Keepsake {
     pub(crate) mirror: Mirror,
     hosts: Arc<BTreeMap<HostPattern, TenantId>>,
     pool: wire::Pool,
+    ticket_keys: Option<wire::TicketKeys>,
 }
 
 impl Keepsake {
@@ -60,6 +69,7 @@ impl Keepsake {
         Delta {
             hosts: Some(convert::host_index(self.hosts.iter())),
             pool: Some(self.pool.clone()),
+            ticket_keys: self.ticket_keys.clone(),
             ..self.mirror.complete()
         }
     }
@@ -96,10 +106,13 @@ impl Assembler {
     pub(crate) fn hello(&self, worker: &WorkerId, pool: &PoolName) -> Hello {
         let hosts = self.hosts.as_ref().map(|hosts| hosts.hash.to_vec());
         let settings = self.pool.as_ref().map(|pool| convert::message_hash(&pool.wire).to_vec());
+        let kept = lock(&self.kept);
+        let ticket_keys = kept.ticket_keys.as_ref().map(|keys| convert::message_hash(keys).to_vec());
         Hello {
             hosts_hash: hosts.unwrap_or_default(),
             pool_hash: settings.unwrap_or_default(),
-            ..lock(&self.kept).mirror.hello(worker, pool)
+            ticket_keys_hash: ticket_keys.unwrap_or_default(),
+            ..kept.mirror.hello(worker, pool)
         }
     }
 
@@ -111,7 +124,7 @@ impl Assembler {
     /// When no part of the delta can be used; nothing is changed.
     pub(crate) fn take(&mut self, delta: Delta) -> Result<(Config, Vec<Nack>), Unusable> {
         lock(&self.kept).mirror.check(&delta)?;
-        let Delta { epoch, revision, tenants, removed, hosts, pool, hosts_patch, .. } = delta;
+        let Delta { epoch, revision, tenants, removed, hosts, pool, hosts_patch, ticket_keys, .. } = delta;
         let removed: Vec<TenantId> =
             removed.into_iter().map(|t| t.parse()).collect::<Result<_, _>>().map_err(BadDelta::Tenant)?;
         let hosts = match (hosts, hosts_patch) {
@@ -122,6 +135,7 @@ impl Assembler {
             (None, None) if self.hosts.is_none() => return Err(BadDelta::Incomplete("host index").into()),
             (None, None) => None,
         };
+        let keyring = ticket_keys.as_ref().map(TicketKeys::try_from).transpose()?.map(Keyring::new);
         let mut refused = vec![];
         let pool = match (pool.map(Pool::new).transpose(), &self.pool) {
             (Ok(None), None) => return Err(BadDelta::Incomplete("pool").into()),
@@ -163,6 +177,10 @@ impl Assembler {
             kept.pool = pool.wire.clone();
             self.pool = Some(pool);
         }
+        if let Some(keyring) = keyring {
+            kept.ticket_keys = ticket_keys;
+            self.ticket_keys = Some(Arc::new(keyring));
+        }
         kept.mirror.epoch = epoch.unwrap_or_default();
         kept.mirror.revision = revision;
         drop(kept);
@@ -177,6 +195,7 @@ impl Assembler {
             tenants: self.tables.clone(),
             pool: pool.settings.clone(),
             default_certificate: pool.certificate.clone(),
+            ticket_keys: self.ticket_keys.clone(),
         };
         Ok((config, refused))
     }
@@ -427,6 +446,32 @@ mod tests {
         assert_eq!(lock(&copy.kept).complete(), complete);
         let (worker, pool) = ("w".parse().unwrap(), "default".parse().unwrap());
         assert_eq!(copy.hello(&worker, &pool), assembler.hello(&worker, &pool));
+    }
+
+    #[test]
+    fn ticket_keys_stay_until_others_come_and_are_kept() {
+        let keys = |byte: u8| {
+            let key = api::feed::TicketKey { name: vec![byte; 16], secret: vec![byte; 32], from_s: 1 };
+            Some(api::feed::TicketKeys { keys: vec![key] })
+        };
+        let mut assembler = Assembler::default();
+        let (none, _) = assembler.take(delta(1, vec![], &[])).unwrap();
+        assert!(none.ticket_keys.is_none(), "the worker's own");
+        let names = (&"w".parse().unwrap(), &"default".parse().unwrap());
+        assert!(assembler.hello(names.0, names.1).ticket_keys_hash.is_empty());
+
+        let (first, _) = assembler.take(Delta { ticket_keys: keys(1), ..delta(2, vec![], &[]) }).unwrap();
+        let (same, _) = assembler.take(delta(3, vec![good("a", 3)], &[])).unwrap();
+        let (first, same) = (first.ticket_keys.unwrap(), same.ticket_keys.unwrap());
+        assert!(Arc::ptr_eq(&first, &same));
+        let hash = convert::message_hash(&keys(1).unwrap());
+        assert_eq!(assembler.hello(names.0, names.1).ticket_keys_hash, hash);
+        assert_eq!(lock(&assembler.kept).complete().ticket_keys, keys(1));
+
+        let bad = Delta { ticket_keys: Some(Default::default()), ..delta(4, vec![], &[]) };
+        assert!(matches!(assembler.take(bad), Err(Unusable::TicketKeys(_))));
+        let (other, _) = assembler.take(Delta { ticket_keys: keys(2), ..delta(4, vec![], &[]) }).unwrap();
+        assert!(!Arc::ptr_eq(&first, &other.ticket_keys.unwrap()));
     }
 
     #[test]

@@ -145,6 +145,7 @@ impl Mirror {
             encodings: encoding::ALL.map(str::to_owned).into(),
             hosts_hash: vec![],
             pool_hash: vec![],
+            ticket_keys_hash: vec![],
         }
     }
 

@@ -5,8 +5,7 @@ use std::{io, sync::Arc};
 use api::quic::QuicSecret;
 use aws_lc_rs::{hkdf, hmac};
 use quinn::{
-    ConnectionId, ConnectionIdGenerator, EndpointConfig, IdleTimeout, ServerConfig, TransportConfig,
-    crypto::rustls::QuicServerConfig,
+    ConnectionId, ConnectionIdGenerator, EndpointConfig, IdleTimeout, ServerConfig, TransportConfig, crypto,
 };
 use quinn_proto::InvalidCid;
 use sys::steer::{CID_LEN, CidKey};
@@ -26,11 +25,10 @@ pub(super) fn endpoint(secret: &QuicSecret, slot: u32) -> io::Result<EndpointCon
 
 /// The server of a slot, with its bounds.
 pub(super) fn server(
-    tls: Arc<rustls::ServerConfig>,
+    tls: impl crypto::ServerConfig + 'static,
     secret: &QuicSecret,
     limits: &Limits,
 ) -> io::Result<ServerConfig> {
-    let tls = QuicServerConfig::try_from(tls).map_err(io::Error::other)?;
     let token = hkdf::Salt::new(hkdf::HKDF_SHA256, b"").extract(&secret.derive("token"));
     let mut server = ServerConfig::new(Arc::new(tls), Arc::new(token));
     server

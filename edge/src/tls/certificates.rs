@@ -1,16 +1,20 @@
 //! Which certificate answers a handshake. Keys are parsed when a configuration is activated, never in a
 //! handshake.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::HashMap,
+    sync::{Arc, OnceLock},
+};
 
-use model::{CertificateId, HostPattern, PoolName, TenantConfig};
+use model::{CertificateId, HostPattern, Listener, PoolName, TenantConfig, TenantId};
 use rustls::{
-    SignatureScheme,
+    ServerConfig, SignatureScheme,
     crypto::aws_lc_rs::sign::any_supported_type,
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
     sign::CertifiedKey,
 };
 
+use super::{Offer, tickets::Scope};
 use crate::config::Rejected;
 
 /// Loads a chain and its key.
@@ -29,11 +33,48 @@ pub(crate) fn certified_key(chain_pem: &str, key_pem: &str) -> Result<Arc<Certif
     Ok(Arc::new(certified))
 }
 
+/// The certificates that one listener shows, each with the hosts that it names.
+#[derive(Debug, Default)]
+pub(crate) struct Shown(Vec<(Arc<CertifiedKey>, Vec<HostPattern>)>);
+
+impl Shown {
+    /// The certificate for `host` (empty without SNI): one that names it and that the client can verify, else the first
+    /// that it can verify, else the first.
+    pub(crate) fn find(&self, host: &str, schemes: &[SignatureScheme]) -> Option<&Arc<CertifiedKey>> {
+        let verifiable = |key: &CertifiedKey| key.key.choose_scheme(schemes).is_some();
+        let mut named = self.0.iter().filter(|(_, hosts)| hosts.iter().any(|h| h.matches(host)));
+        named
+            .find(|(key, _)| verifiable(key))
+            .or_else(|| self.0.iter().find(|(key, _)| verifiable(key)))
+            .or_else(|| self.0.first())
+            .map(|(key, _)| key)
+    }
+}
+
+/// A listener that ends TLS.
 #[derive(Debug)]
-struct TlsListener {
+pub(crate) struct TlsListener {
     port: u16,
     hostname: Option<HostPattern>,
-    certificates: Vec<(Arc<CertifiedKey>, Vec<HostPattern>)>,
+    pub(crate) shown: Arc<Shown>,
+    /// Where the tickets that it gives are good.
+    pub(crate) scope: Scope,
+    /// What rustls is told, made when it is first asked for: by the number of what is offered. Of one worker.
+    servers: [OnceLock<Arc<ServerConfig>>; Offer::COUNT],
+}
+
+impl TlsListener {
+    fn new(tenant: &TenantId, listener: &Listener, shown: Shown) -> Self {
+        let (port, hostname) = (listener.port, listener.hostname.clone());
+        let chains = shown.0.iter().map(|(key, _)| key.cert.as_slice());
+        let scope = Scope::listener(tenant, port, hostname.as_ref(), chains);
+        Self { port, hostname, shown: Arc::new(shown), scope, servers: Default::default() }
+    }
+
+    /// What rustls is told where that is offered.
+    pub(crate) fn server(&self, offer: Offer, make: impl FnOnce() -> ServerConfig) -> Arc<ServerConfig> {
+        Arc::clone(self.servers[offer as usize].get_or_init(|| Arc::new(make())))
+    }
 }
 
 /// The certificates of one tenant's listeners that end TLS.
@@ -58,40 +99,18 @@ impl TenantCertificates {
             return Err(rejected);
         }
         let served = config.listeners.iter().filter(|l| pool.is_none_or(|pool| l.pool == *pool));
-        let https = served.filter(|l| l.protocol.ends_tls());
-        let listeners = https
-            .map(|listener| TlsListener {
-                port: listener.port,
-                hostname: listener.hostname.clone(),
-                certificates: listener.certificates.iter().filter_map(|id| loaded.get(id).cloned()).collect(),
-            })
-            .collect();
-        Ok(Self { listeners })
+        let listeners = served.filter(|l| l.protocol.ends_tls()).map(|listener| {
+            let shown = listener.certificates.iter().filter_map(|id| loaded.get(id).cloned()).collect();
+            TlsListener::new(&config.tenant, listener, Shown(shown))
+        });
+        Ok(Self { listeners: listeners.collect() })
     }
 
-    /// The certificate for `host` (empty without SNI) on a Gateway port: of the most specific listener, one that
-    /// names the host and that the client can verify, else its first.
-    pub(crate) fn find(
-        &self,
-        port: u16,
-        host: &str,
-        schemes: &[SignatureScheme],
-    ) -> Option<Arc<CertifiedKey>> {
-        let listener = self
-            .listeners
-            .iter()
-            .filter(|l| l.port == port)
-            .filter_map(|l| HostPattern::specificity(l.hostname.as_ref(), host).map(|s| (s, l)))
-            .max_by_key(|(s, _)| *s)?
-            .1;
-        let named =
-            || listener.certificates.iter().filter(|(_, hosts)| hosts.iter().any(|h| h.matches(host)));
-        named()
-            .find(|(key, _)| key.key.choose_scheme(schemes).is_some())
-            .or_else(|| {
-                listener.certificates.iter().find(|(key, _)| key.key.choose_scheme(schemes).is_some())
-            })
-            .or_else(|| listener.certificates.first())
-            .map(|(key, _)| Arc::clone(key))
+    /// The listener that ends TLS for `host` (empty without SNI) on a Gateway port: the most specific one.
+    pub(crate) fn listener(&self, port: u16, host: &str) -> Option<&TlsListener> {
+        let on_port = self.listeners.iter().filter(|l| l.port == port);
+        let fitting =
+            on_port.filter_map(|l| HostPattern::specificity(l.hostname.as_ref(), host).map(|s| (s, l)));
+        fitting.max_by_key(|(specificity, _)| *specificity).map(|(_, listener)| listener)
     }
 }

@@ -19,6 +19,7 @@ mod reload;
 mod routing;
 mod streams;
 mod support;
+mod tickets;
 mod tls;
 mod upstreams;
 mod websocket;
