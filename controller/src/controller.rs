@@ -37,6 +37,7 @@ use crate::{
     others::Heard,
     sealing,
     snapshots::{self, Sources},
+    tickets,
 };
 
 /// What calls have to finish in when the server ends: longer than a commit, shorter than a supervisor's patience.
@@ -136,12 +137,14 @@ pub struct Controller {
     joining: Joining,
     snapshots: JoinHandle<()>,
     sealing: JoinHandle<()>,
+    tickets: JoinHandle<()>,
 }
 
 impl Drop for Controller {
     fn drop(&mut self) {
         self.snapshots.abort();
         self.sealing.abort();
+        self.tickets.abort();
     }
 }
 
@@ -181,6 +184,7 @@ impl Controller {
             return Err(StartError::Read(ReadError::Stopped));
         }
         let sealing = tokio::spawn(sealing::follow(store.clone(), sealer.clone()));
+        let tickets = tokio::spawn(tickets::follow(store.clone(), sealer.clone()));
         let feed = Feed::new(world.clone(), acks.clone(), intake, shutdown.clone());
         let watches = Watches::default();
         let joining = Joining::new(store.clone(), ca.clone(), joins, domain.clone(), default_pool.clone());
@@ -198,7 +202,7 @@ impl Controller {
             watches,
             shutdown,
         };
-        Ok(Self { admin, feed, joining, snapshots, sealing })
+        Ok(Self { admin, feed, joining, snapshots, sealing, tickets })
     }
 
     /// What the edges are to serve, as it changes.

@@ -8,6 +8,7 @@
 //! kv/...                                       what the platform's own tools keep
 //! joins/<id>                                   a join token, and who used it
 //! cluster/ca                                   the installation's CA, sealed
+//! cluster/ticket-keys                          the keys of TLS session tickets, sealed
 //! sealing/current                              the key-encryption key that seals
 //! sealing/servers/<id>                         the key-encryption keys that a server's key file holds
 //! ```
@@ -27,6 +28,8 @@ pub const KV: &str = "kv/";
 pub const JOINS: &str = "joins/";
 /// The installation's CA.
 pub const CA: &str = "cluster/ca";
+/// The keys of TLS session tickets.
+pub const TICKET_KEYS: &str = "cluster/ticket-keys";
 /// Which keys seal and open secrets, by their ids.
 pub const SEALING: &str = "sealing/";
 /// The one that seals.

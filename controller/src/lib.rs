@@ -35,6 +35,7 @@ mod quotas;
 mod rollout;
 mod sealing;
 mod snapshots;
+mod tickets;
 mod world;
 
 pub use controller::{Config, Controller, ServeError, StartError, TokenError, generate_token};
@@ -47,4 +48,5 @@ pub use joins::{
 pub use leader::{lost as leadership_lost, peers as servers};
 pub use others::Others;
 pub use peers::PeersPort;
+pub use tickets::TicketKeysState;
 pub use world::{PoolState, Snapshot, TenantState, World};

@@ -126,18 +126,21 @@ pub(crate) struct Sealed {
 
 enum What {
     Object(Box<Stored>),
-    Ca,
+    /// The platform's own, sealed as a whole under its key.
+    Whole(&'static str),
 }
 
 impl Sealed {
     /// The sealed value in an entry, if it has one.
     pub(crate) fn of(entry: &Entry) -> Option<Self> {
-        let (what, sealed) = if &*entry.key == keys::CA {
-            (What::Ca, entry.value.to_vec())
-        } else {
-            let stored = Stored::read(entry).ok()?;
-            let sealed = stored.sealed()?;
-            (What::Object(Box::new(stored)), sealed)
+        let whole = [keys::CA, keys::TICKET_KEYS].into_iter().find(|key| *entry.key == **key);
+        let (what, sealed) = match whole {
+            Some(key) => (What::Whole(key), entry.value.to_vec()),
+            None => {
+                let stored = Stored::read(entry).ok()?;
+                let sealed = stored.sealed()?;
+                (What::Object(Box::new(stored)), sealed)
+            }
         };
         Some(Self { entry: entry.clone(), key: key_of(&sealed), what })
     }
@@ -146,10 +149,10 @@ impl Sealed {
     pub(crate) fn reseal(&self, sealer: &Sealer) -> Result<Option<Vec<u8>>, RecordError> {
         match &self.what {
             What::Object(stored) => stored.reseal(sealer),
-            What::Ca => sealer
-                .reseal(&TenantId::platform(), keys::CA, &self.entry.value)
+            What::Whole(key) => sealer
+                .reseal(&TenantId::platform(), key, &self.entry.value)
                 .map(|sealed| sealed.map(|sealed| sealed.to_vec()))
-                .map_err(|error| RecordError { key: keys::CA.to_owned(), problem: error.to_string() }),
+                .map_err(|error| RecordError { key: (*key).to_owned(), problem: error.to_string() }),
         }
     }
 }
@@ -159,8 +162,10 @@ impl Sealed {
 pub(crate) async fn sealed(store: &Handle, read: Read) -> Result<Vec<Sealed>, ReadError> {
     let (objects, _) = store.list(keys::OBJECTS, read).await?;
     // Of the same revision or a later one.
-    let ca = store.get(keys::CA, if let Read::At(_) = read { read } else { Read::Local }).await?;
-    Ok(objects.iter().chain(&ca).filter_map(Sealed::of).collect())
+    let read = if let Read::At(_) = read { read } else { Read::Local };
+    let ticket_keys = store.get(keys::TICKET_KEYS, read).await?;
+    let ca = store.get(keys::CA, read).await?;
+    Ok(objects.iter().chain(&ticket_keys).chain(&ca).filter_map(Sealed::of).collect())
 }
 
 /// How many values need each key: those that are there, and those that history has beside them.

@@ -21,9 +21,10 @@ use store::{Entry, Event, Key, seal::Sealer};
 use tracing::{error, warn};
 
 use crate::{
-    Snapshot, TenantState, World, keys,
+    Snapshot, TenantState, TicketKeysState, World, keys,
     objects::Stored,
     platform::Platform,
+    tickets,
     world::{Hosts, Pending, PoolState},
 };
 
@@ -61,6 +62,10 @@ pub(crate) struct Builder {
     names_changed: bool,
     hosts: Arc<Hosts>,
     pools: BTreeMap<PoolName, Arc<PoolState>>,
+    /// The last ones that could be opened.
+    ticket_keys: Option<Arc<TicketKeysState>>,
+    /// Of the ones in the store.
+    ticket_keys_revision: Revision,
     rollout: Rollout,
 }
 
@@ -120,6 +125,8 @@ impl Builder {
             names_changed: true,
             hosts: Arc::default(),
             pools: BTreeMap::new(),
+            ticket_keys: None,
+            ticket_keys_revision: Revision(0),
             // What workers have from another server's life, this one does not know: its first word is a change.
             rollout: Rollout {
                 number: 1,
@@ -151,7 +158,9 @@ impl Builder {
                     (known.mod_revision, known.version) == (entry.mod_revision, entry.version)
                 })
             }
-            (None, None) => true,
+            (None, None) => {
+                *entry.key != *keys::TICKET_KEYS || entry.mod_revision == self.ticket_keys_revision
+            }
         };
         let gone = gone.into_iter().map(|key| Event { key, entry: None }).collect::<Vec<_>>();
         let changed = entries.iter().filter(|entry| !known(entry)).cloned();
@@ -171,6 +180,7 @@ impl Builder {
                 Noted::Object(tenant) if tenant.is_platform() => platform_changed = true,
                 Noted::Object(tenant) => drop(self.dirty.insert(tenant, Cause::Own)),
                 Noted::Tenants => platform_changed = true,
+                Noted::TicketKeys => {}
                 Noted::Nothing => continue,
             }
             changed = true;
@@ -198,6 +208,9 @@ impl Builder {
             self.names_changed = true;
             return Noted::Tenants;
         }
+        if **key == *keys::TICKET_KEYS {
+            return self.note_ticket_keys(entry);
+        }
         if !key.starts_with(keys::OBJECTS) {
             return Noted::Nothing;
         }
@@ -212,6 +225,22 @@ impl Builder {
         };
         self.kept -= usize::from(before.is_some_and(|known| known.object.is_some()));
         Noted::Object(tenant)
+    }
+
+    /// Workers go on with what they have, where there are none or they do not open.
+    fn note_ticket_keys(&mut self, entry: Option<Entry>) -> Noted {
+        let Some(entry) = entry else { return Noted::Nothing };
+        self.ticket_keys_revision = entry.mod_revision;
+        match tickets::open(&self.sealer, &entry.value) {
+            Ok(opened) => {
+                self.ticket_keys = Some(Arc::new(TicketKeysState::from(&opened)));
+                Noted::TicketKeys
+            }
+            Err(error) => {
+                error!(error = &error as &dyn std::error::Error, "session tickets go on with other keys");
+                Noted::Nothing
+            }
+        }
     }
 
     fn refresh_platform(&mut self) {
@@ -414,6 +443,7 @@ impl Builder {
             tenants: self.states.clone(),
             hosts: self.hosts.clone(),
             pools: self.pools.clone(),
+            ticket_keys: self.ticket_keys.clone(),
             step,
             recent: self.recent.clone(),
             platform: self.rollout.number,
@@ -446,5 +476,6 @@ type Door<'p> = (u16, ListenerProtocol, Option<&'p TenantId>);
 enum Noted {
     Object(TenantId),
     Tenants,
+    TicketKeys,
     Nothing,
 }

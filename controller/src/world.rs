@@ -15,7 +15,7 @@ use bytes::Bytes;
 use dialect::{Http3, ObjectKey, ObjectStatus, PoolSpec};
 use model::{Epoch, HostIndex, PoolName, Revision, TenantConfig, TenantId};
 
-use crate::feed::Deltas;
+use crate::{TicketKeysState, feed::Deltas};
 
 /// What the edges are to serve, at one revision.
 #[derive(Debug, Clone)]
@@ -32,6 +32,8 @@ pub struct World {
     pub hosts: Arc<Hosts>,
     /// Every pool, the implied one included.
     pub pools: BTreeMap<PoolName, Arc<PoolState>>,
+    /// The keys of session tickets, once there are any.
+    pub ticket_keys: Option<Arc<TicketKeysState>>,
     /// Counts the worlds of this process.
     pub(crate) step: u64,
     /// What the last steps changed, the newest last: this world's own.
@@ -169,6 +171,7 @@ impl World {
             tenants: BTreeMap::new(),
             hosts: Arc::default(),
             pools: BTreeMap::new(),
+            ticket_keys: None,
             step: 0,
             recent: VecDeque::new(),
             platform: 0,

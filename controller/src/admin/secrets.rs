@@ -1,4 +1,4 @@
-//! `weir.admin.v1.Secrets`: the rotation of the key-encryption key.
+//! `weir.admin.v1.Secrets`: the rotation of the key-encryption key and of the keys of session tickets.
 
 use api::admin::{self as wire, secrets_server};
 use model::TenantId;
@@ -15,6 +15,7 @@ use crate::{
     auth::Principal,
     keys,
     sealing::{self, Chosen},
+    tickets::{self, Rotation, TicketKeysError},
 };
 
 /// Values that one call seals anew, and their bytes: one transaction, and an answer within a second.
@@ -70,6 +71,36 @@ impl secrets_server::Secrets for Admin {
         principal.is_platform_admin()?;
         let wire::RetireKeyRequest { key, forget_history } = request.into_inner();
         self.retire(&principal, parse(&key)?, forget_history).await.map(Response::new)
+    }
+
+    async fn rotate_ticket_keys(
+        &self,
+        request: Request<wire::RotateTicketKeysRequest>,
+    ) -> Result<Response<wire::RotateTicketKeysResponse>, Status> {
+        let principal = Principal::of(&request)?;
+        principal.is_platform_admin()?;
+        let rotation = if request.into_inner().revoke { Rotation::Revoke } else { Rotation::Now };
+        // What is here is as new as the call.
+        self.store.get(keys::TICKET_KEYS, Read::Linearizable).await.map_err(status::of_read)?;
+        let rotated = tickets::rotate(&self.store, &self.sealer, || principal.txn(), rotation).await;
+        let revision = rotated.map_err(|error| match error {
+            TicketKeysError::Read(error) => status::of_read(error),
+            TicketKeysError::Store(error) => status::of_txn(error),
+            TicketKeysError::Contended => Status::aborted(error.to_string()),
+            TicketKeysError::Seal(_) | TicketKeysError::Format(_) | TicketKeysError::Invalid(_) => {
+                Status::failed_precondition(format!(
+                    "the ticket keys that there are cannot be read ({error}): --revoke puts new ones in their place"
+                ))
+            }
+        })?;
+        let revision = revision.unwrap_or_default().0;
+        info!(
+            actor = principal.actor,
+            ?rotation,
+            revision,
+            "the keys of session tickets were rotated on request"
+        );
+        Ok(Response::new(wire::RotateTicketKeysResponse { revision }))
     }
 }
 

@@ -54,6 +54,7 @@ pub const RPCS: &[(&str, Need)] = &[
     ("/weir.admin.v1.Secrets/SealingStatus", Need::PlatformAdmin),
     ("/weir.admin.v1.Secrets/Reseal", Need::PlatformAdmin),
     ("/weir.admin.v1.Secrets/RetireKey", Need::PlatformAdmin),
+    ("/weir.admin.v1.Secrets/RotateTicketKeys", Need::PlatformAdmin),
     // The join token says who may.
     ("/weir.join.v1.Join/Join", Need::Public),
     ("/weir.join.v1.Certificates/Renew", Need::Certificate(&[RoleKind::Node])),

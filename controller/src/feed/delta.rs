@@ -17,7 +17,7 @@ use model::{Epoch, PoolName, Revision, TenantId};
 use prost::Message as _;
 
 use crate::{
-    PoolState, Snapshot, World,
+    PoolState, Snapshot, TicketKeysState, World,
     acks::Sent,
     metric,
     world::{Hosts, View, Wanted},
@@ -59,6 +59,7 @@ pub(super) struct Said {
     pub(super) tenants: BTreeMap<TenantId, Hash>,
     pub(super) hosts: Option<Hash>,
     pub(super) pool: Option<Hash>,
+    pub(super) ticket_keys: Option<Hash>,
 }
 
 /// What a worker has been sent: the base of the next delta.
@@ -112,8 +113,8 @@ impl Basis {
     /// The deltas that lead from here to `world` on one side of a change that is on its way. After this the worker
     /// counts as having it.
     ///
-    /// A large change comes in several deltas of one revision, closed at [`DELTA_TARGET`]; the host index and the pool
-    /// come with the first. None if the worker lacks nothing.
+    /// A large change comes in several deltas of one revision, closed at [`DELTA_TARGET`]; the host index, the pool
+    /// and the ticket keys come with the first. None if the worker lacks nothing.
     pub(super) fn advance(&mut self, world: &Arc<World>, view: View) -> Arc<[Encoded]> {
         let view = if world.pending.is_some() { view } else { View::Newest };
         let has = std::mem::replace(&mut self.has, Has::World(world.clone(), view));
@@ -148,6 +149,8 @@ impl Basis {
         if said.hosts != Some(world.hosts.hash) {
             parts.push(Part::Hosts(world.hosts.clone()));
         }
+        let ticket_keys = world.ticket_keys.as_ref().filter(|keys| said.ticket_keys != Some(keys.hash));
+        parts.extend(ticket_keys.cloned().map(Part::TicketKeys));
         for tenant in said.tenants.keys().filter(|tenant| !world.tenants.contains_key(*tenant)) {
             parts.push(Part::Removed(tenant.clone()));
         }
@@ -178,6 +181,10 @@ impl Basis {
             let patch = self.takes.hosts_patch.then(|| host_patch(&from.hosts, &world.hosts)).flatten();
             parts.push(patch.map_or_else(|| Part::Hosts(world.hosts.clone()), Part::HostPatch));
         }
+        // At once to all, not in waves: what one worker seals with them, another is to open.
+        let had = from.ticket_keys.as_ref().map(|keys| keys.hash);
+        let ticket_keys = world.ticket_keys.as_ref().filter(|keys| had != Some(keys.hash));
+        parts.extend(ticket_keys.cloned().map(Part::TicketKeys));
         // A change for all workers that is on its way may make a difference of any tenant.
         let all_newest = (from_view, view) == (View::Newest, View::Newest);
         let changed = all_newest.then(|| world.changed_since(from)).flatten();
@@ -230,6 +237,7 @@ enum Part {
     Pool(Arc<PoolState>),
     Hosts(Arc<Hosts>),
     HostPatch(HostPatch),
+    TicketKeys(Arc<TicketKeysState>),
     Removed(TenantId),
     Tenant(TenantId, Hash, TenantSnapshot),
 }
@@ -316,6 +324,7 @@ impl Batch {
             Part::Pool(pool) => self.delta.pool = Some(pool.wire.clone()),
             Part::Hosts(hosts) => self.delta.hosts = Some(hosts.wire.clone()),
             Part::HostPatch(patch) => self.delta.hosts_patch = Some(patch),
+            Part::TicketKeys(keys) => self.delta.ticket_keys = Some(keys.wire.clone()),
             Part::Removed(tenant) => {
                 self.delta.removed.push(tenant.to_string());
                 self.brings.insert(tenant, None);

@@ -106,6 +106,7 @@ impl Subscription {
             tenants: have,
             hosts: some(&hello.hosts_hash)?,
             pool: some(&hello.pool_hash)?,
+            ticket_keys: some(&hello.ticket_keys_hash)?,
         };
         let basis = Basis::new(pool, Takes::new(&hello.encodings), said);
         let admissions = acks.admissions();

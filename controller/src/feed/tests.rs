@@ -8,6 +8,7 @@ use api::{
     convert::{self, encoding},
     feed::{Delta, ServerMessage, server_message::Message},
     limits::DELTA_TARGET,
+    tickets::TicketKeys,
 };
 use dialect::PoolSpec;
 use model::{Epoch, HostIndex, HostPattern, Revision, TenantId};
@@ -15,7 +16,7 @@ use prost::Message as _;
 
 use super::delta::{Basis, Encoded, Said, Takes};
 use crate::{
-    PoolState, Snapshot, TenantState, World,
+    PoolState, Snapshot, TenantState, TicketKeysState, World,
     world::{Hosts, Patch, Pending, View},
 };
 
@@ -297,4 +298,31 @@ fn after_a_start_a_worker_keeps_its_pool_until_its_turn() {
     assert!(read(&resumes.advance(&world, View::Newest)[0]).pool.is_some());
     // One that has none cannot do without.
     assert!(read(&nothing().advance(&world, View::Before)[0]).pool.is_some());
+}
+
+fn ticket_keys(number: u8) -> Arc<TicketKeysState> {
+    let keys = TicketKeys::first(number.into(), &mut || ([number; 16], [number; 32]));
+    Arc::new(TicketKeysState::from(&keys))
+}
+
+#[test]
+fn ticket_keys_come_once_and_to_all_at_once() {
+    let with = |keys: u8, world: World| World { ticket_keys: Some(ticket_keys(keys)), ..world };
+    let sent = |deltas: &[Encoded]| deltas.iter().filter_map(|d| read(d).ticket_keys).collect::<Vec<_>>();
+    let first = Arc::new(with(1, world(1, vec![])));
+    let mut worker = nothing();
+    assert_eq!(sent(&worker.advance(&first, View::Newest)), [ticket_keys(1).wire.clone()]);
+    let second = Arc::new(with(1, world(2, vec![state("a", b"1", "default")])));
+    assert_eq!(sent(&worker.advance(&second, View::Newest)), []);
+    // Whoever waits for its turn in another change does not wait for these.
+    let third = Arc::new(with(2, World { step: 3, ..in_waves() }));
+    assert_eq!(sent(&worker.advance(&third, View::Before)), [ticket_keys(2).wire.clone()]);
+    assert_eq!(sent(&worker.advance(&third, View::Newest)), []);
+
+    let has = |keys: u8| {
+        let said = Said { ticket_keys: Some(ticket_keys(keys).hash), ..said(third.epoch, 1) };
+        let mut back = Basis::new("default".parse().unwrap(), Takes::default(), said);
+        sent(&back.advance(&third, View::Before)).len()
+    };
+    assert_eq!((has(1), has(2)), (1, 0));
 }

@@ -209,6 +209,39 @@ fn a_gap_is_closed_by_comparing() {
     assert_eq!(harness.compile(), ["a"]);
 }
 
+#[test]
+fn ticket_keys_are_those_of_the_store_that_open_also_after_a_gap() {
+    let mut harness = two_tenants();
+    let sealed = |harness: &Harness, number: u8| {
+        let keys = api::tickets::TicketKeys::first(7, &mut || ([number; 16], [number; 32]));
+        let plain = prost::Message::encode_to_vec(&api::feed::TicketKeys::from(&keys));
+        harness.builder.sealer.seal(&TenantId::platform(), keys::TICKET_KEYS, &plain).unwrap()
+    };
+    let stored = |revision, value| Entry { value, ..entry(keys::TICKET_KEYS, revision, &json!({})) };
+    let name = |harness: &Harness| harness.world().ticket_keys.map(|state| state.wire.keys[0].name[0]);
+    let event = |entry| vec![Event { key: keys::TICKET_KEYS.into(), entry: Some(entry) }];
+    assert_eq!(name(&harness), None);
+    let first = stored(2, sealed(&harness, 1));
+    assert!(harness.builder.apply(event(first)));
+    assert!(harness.compile().is_empty(), "no tenant is concerned");
+    assert_eq!(name(&harness), Some(1));
+    assert!(!harness.builder.apply(event(stored(3, "rotten".into()))), "the last good ones stay");
+    assert_eq!(name(&harness), Some(1));
+
+    let all = |keys| {
+        vec![
+            entry("tenants/a", 1, &json!({})),
+            entry("tenants/b", 1, &json!({})),
+            entry("objects/a/Gateway/default/g", 1, &gateway()),
+            keys,
+        ]
+    };
+    let second = stored(4, sealed(&harness, 2));
+    assert_eq!(harness.builder.reconcile(all(second.clone())), 1);
+    assert_eq!(name(&harness), Some(2));
+    assert_eq!(harness.builder.reconcile(all(second)), 0);
+}
+
 fn pool(max_workers: u32, port: u16) -> serde_json::Value {
     let listen = json!([{"port": port, "bind": "127.0.0.1:8080"}]);
     json!({

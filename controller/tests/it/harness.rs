@@ -100,6 +100,9 @@ impl Harness {
         .await
         .unwrap();
         let controller = Arc::new(controller);
+        // They are the leader's first write: what comes after has its revisions for itself.
+        let mut world = controller.world();
+        within(world.wait_for(|world| world.ticket_keys.is_some())).await.unwrap();
         let platform_token = generate_token().unwrap();
         controller.install_admin_token(&platform_token).await.unwrap();
 

@@ -11,6 +11,7 @@ mod refusals;
 mod rotation;
 mod secrets;
 mod tenants;
+mod tickets;
 mod transactions;
 mod watch;
 mod waves;

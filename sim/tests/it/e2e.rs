@@ -13,6 +13,7 @@ mod interop;
 mod scale;
 mod secrets;
 mod streams;
+mod tickets;
 mod upstream;
 
 use std::{

@@ -1,4 +1,5 @@
-//! `weir secrets status|add-key|rotate-key|drop-key`: the keys that secrets are sealed with.
+//! `weir secrets status|add-key|rotate-key|drop-key`: the keys that secrets are sealed with; `weir secrets rotate-tickets`:
+//! those of TLS session tickets.
 //!
 //! The key file is edited here, on the machine that it is on; what the store has to do with it is asked of the servers.
 //! Each step may be interrupted and done again.
@@ -10,7 +11,9 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 use api::{
-    admin::{ResealRequest, RetireKeyRequest, SealingStatusRequest, SealingStatusResponse},
+    admin::{
+        ResealRequest, RetireKeyRequest, RotateTicketKeysRequest, SealingStatusRequest, SealingStatusResponse,
+    },
     client::Admin,
 };
 use clap::Subcommand;
@@ -67,6 +70,14 @@ pub(crate) enum Command {
         #[command(flatten)]
         connect: Connect,
     },
+    /// Let the next key of TLS session tickets take over now; tickets of the one before it stay good until the rotation after
+    RotateTickets {
+        /// New keys at once: no ticket that was given stays good
+        #[arg(long)]
+        revoke: bool,
+        #[command(flatten)]
+        connect: Connect,
+    },
 }
 
 /// The key file of the server on this machine.
@@ -112,6 +123,12 @@ pub(crate) async fn run(command: Command) -> Result<()> {
                 Dropped::Needed(why) => bail!("key {id} stays in {}: {why}", path.display()),
                 Dropped::Gone(text) => output::text(&text),
             }
+        }
+        Command::RotateTickets { revoke, connect } => {
+            let request = RotateTicketKeysRequest { revoke };
+            let answer = connect.client()?.secrets.rotate_ticket_keys(request).await.map_err(refusal)?;
+            let what = if revoke { "session tickets revoked" } else { "ticket keys rotated" };
+            output::text(&format!("{what} at revision {}\n", answer.into_inner().revision))
         }
     }
 }

@@ -18,6 +18,8 @@ use api::{
     client::Admin,
     pki::{Ca, Identity},
 };
+use model::TenantId;
+use prost::Message as _;
 use rustix::process::Signal;
 use rustls::{
     ClientConfig, ClientConnection, RootCertStore,
@@ -165,8 +167,9 @@ fn answers(weir: &Installation) -> Result<Vec<String>> {
     Ok(answers)
 }
 
-/// A store takes snapshots of what is in its directory, which has none yet but the first.
-fn take_snapshots(directory: &Path) -> Result<()> {
+/// A store takes snapshots of what is in its directory, which has none yet but the first. Returns the secrets of the ticket
+/// keys that are in it, opened with that key file.
+fn take_snapshots(directory: &Path, key_file: &Path) -> Result<Vec<Vec<u8>>> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
     runtime.block_on(async {
         let mut config = store::Config::new(directory);
@@ -175,8 +178,13 @@ fn take_snapshots(directory: &Path) -> Result<()> {
         for n in 0..8 {
             store.txn(store::Txn::new("test").put("snapshots", n.to_string())).await?;
         }
+        let sealed = store.get(controller::keys::TICKET_KEYS, store::Read::Local).await?;
+        let sealed = sealed.context("there are ticket keys")?.value;
         store.shutdown().await;
-        anyhow::Ok(())
+        let sealer = store::seal::Sealer::from_file(key_file)?;
+        let plain = sealer.open(&TenantId::platform(), controller::keys::TICKET_KEYS, &sealed)?;
+        let keys = api::feed::TicketKeys::decode(plain.as_slice())?.keys;
+        anyhow::Ok(keys.into_iter().map(|key| key.secret).collect())
     })
 }
 
@@ -187,7 +195,7 @@ fn a_secret_is_nowhere_but_where_it_is_served() -> Result<()> {
     let users = Ca::create("users", SystemTime::now())?;
     let pair = users.issue_serving(&[HOST.to_owned()], Duration::from_secs(86_400), SystemTime::now())?;
     let canary = store::request_id() + &store::request_id();
-    let needles = Needles::of(&pair.key_pem, &canary)?;
+    let mut needles = Needles::of(&pair.key_pem, &canary)?;
     needles.are_found_in(pair.key_pem.as_bytes())?;
     let mut said = vec![];
 
@@ -234,7 +242,13 @@ fn a_secret_is_nowhere_but_where_it_is_served() -> Result<()> {
     said.push(weir.stop_keeping()?.log);
 
     let server = directory.path().join("weir-data/server");
-    take_snapshots(&server).context("take snapshots")?;
+    let key_file = directory.path().join("weir-data.key");
+    let ticket_keys = take_snapshots(&server, &key_file).context("take snapshots")?;
+    ensure!(ticket_keys.len() >= 2, "one that seals, and the next");
+    for secret in &ticket_keys {
+        needles.add("a ticket key", secret);
+        needles.are_found_in(secret)?;
+    }
     for (place, least) in [("wal", 1), ("snapshots", 2), ("state", 2)] {
         ensure!(needles::files(&server.join(place))?.len() >= least, "{place} is empty");
     }

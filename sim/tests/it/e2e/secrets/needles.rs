@@ -28,28 +28,30 @@ impl Needles {
         // RFC 5915: the key itself, an OCTET STRING of 32 bytes.
         let at = der.windows(2).position(|two| two == [4, 32]).context("a P-256 key")? + 2;
         let secret = &der[at..at + 32];
-        let mut forms = vec![];
-        // Of whatever is encoded together with what: all but its ends, which depend on the neighbours.
-        let mut encoded = |what: &'static str, bytes: &[u8]| {
-            for shift in 0..3 {
-                let shifted = base64(&[&[0; 3][..shift], bytes].concat());
-                let form = shifted.as_bytes()[4..shifted.len() - 4].to_vec();
-                // A PEM file breaks its lines.
-                forms.push((what, form[..form.len().min(24)].to_vec()));
-                forms.push((what, form[form.len() - form.len().min(24)..].to_vec()));
-            }
-            let digits: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
-            forms.push((what, digits.to_uppercase().into_bytes()));
-            forms.push((what, digits.into_bytes()));
-            let debug = format!("{:?}", &bytes[4..20]);
-            forms.push((what, debug.trim_matches(['[', ']']).as_bytes().to_vec()));
-            forms.push((what, bytes.to_vec()));
-        };
-        encoded("the private key", secret);
-        encoded("the text", text.as_bytes());
+        let mut needles = Self { forms: vec![] };
+        needles.add("the private key", secret);
+        needles.add("the text", text.as_bytes());
         // Where the second line begins it is still the key; before is what all such files have, after the public key.
-        encoded("a line of the PEM file", body.get(64..88).context("a line of 64")?.as_bytes());
-        Ok(Self { forms })
+        needles.add("a line of the PEM file", body.get(64..88).context("a line of 64")?.as_bytes());
+        Ok(needles)
+    }
+
+    /// The forms of a secret of at least 24 bytes.
+    pub(super) fn add(&mut self, what: &'static str, bytes: &[u8]) {
+        // Of whatever is encoded together with what: all but its ends, which depend on the neighbours.
+        for shift in 0..3 {
+            let shifted = base64(&[&[0; 3][..shift], bytes].concat());
+            let form = shifted.as_bytes()[4..shifted.len() - 4].to_vec();
+            // A PEM file breaks its lines.
+            self.forms.push((what, form[..form.len().min(24)].to_vec()));
+            self.forms.push((what, form[form.len() - form.len().min(24)..].to_vec()));
+        }
+        let digits: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+        self.forms.push((what, digits.to_uppercase().into_bytes()));
+        self.forms.push((what, digits.into_bytes()));
+        let debug = format!("{:?}", &bytes[4..20]);
+        self.forms.push((what, debug.trim_matches(['[', ']']).as_bytes().to_vec()));
+        self.forms.push((what, bytes.to_vec()));
     }
 
     pub(super) fn count(&self) -> usize {
