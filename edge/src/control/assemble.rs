@@ -466,7 +466,10 @@ mod tests {
         assert!(Arc::ptr_eq(&first, &same));
         let hash = convert::message_hash(&keys(1).unwrap());
         assert_eq!(assembler.hello(names.0, names.1).ticket_keys_hash, hash);
-        assert_eq!(lock(&assembler.kept).complete().ticket_keys, keys(1));
+        let complete = lock(&assembler.kept).complete();
+        assert_eq!(complete.ticket_keys, keys(1));
+        let (restarted, _) = Assembler::default().take(complete).unwrap();
+        assert!(restarted.ticket_keys.is_some(), "a worker that starts without a server has them");
 
         let bad = Delta { ticket_keys: Some(Default::default()), ..delta(4, vec![], &[]) };
         assert!(matches!(assembler.take(bad), Err(Unusable::TicketKeys(_))));
