@@ -5,6 +5,7 @@ use std::path::PathBuf;
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let protos = [
         "weir/snapshot/v1/snapshot.proto",
+        "weir/request/v1/request.proto",
         "weir/feed/v1/feed.proto",
         "weir/node/v1/node.proto",
         "weir/admin/v1/admin.proto",

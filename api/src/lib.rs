@@ -12,6 +12,7 @@ pub mod limits;
 pub mod pki;
 pub mod process;
 pub mod quic;
+pub mod recall;
 pub mod server;
 pub mod tickets;
 
@@ -28,7 +29,11 @@ macro_rules! generated {
             reason = "generated; the .proto file is the documentation"
         )]
         pub mod $name {
-            tonic::include_proto!($package);
+            // As deep as its package: packages name each other by the way from here to there.
+            pub mod v1 {
+                tonic::include_proto!($package);
+            }
+            pub use v1::*;
         }
     };
 }
@@ -36,6 +41,10 @@ macro_rules! generated {
 generated! {
     /// `weir.snapshot.v1`: the IR of one tenant.
     snapshot, "weir.snapshot.v1"
+}
+generated! {
+    /// `weir.request.v1`: what a worker knows of one request.
+    request, "weir.request.v1"
 }
 generated! {
     /// `weir.feed.v1`: snapshots to edges, load from edges.

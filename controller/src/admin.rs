@@ -8,6 +8,7 @@ mod explain;
 mod history;
 mod objects;
 mod read;
+pub(crate) mod recall;
 mod resync;
 mod secrets;
 pub(crate) mod status;
@@ -24,7 +25,7 @@ use store::{Entry, Handle, Read, seal::Sealer};
 use tokio::{sync::watch as channel, task::spawn_blocking, time::timeout};
 use tonic::Status;
 
-use crate::{Fleet, Others, World, acks::Acks, keys, others::Elsewhere};
+use crate::{Fleet, Others, World, acks::Acks, keys, others::Elsewhere, recalls::Recalls};
 
 /// How long a read waits for its revision to be compiled before it answers without conditions.
 const WORLD_TIMEOUT: Duration = Duration::from_secs(5);
@@ -40,6 +41,7 @@ pub(crate) struct Admin {
     pub(crate) world: channel::Receiver<Arc<World>>,
     pub(crate) seen: channel::Receiver<Revision>,
     pub(crate) acks: Arc<Acks>,
+    pub(crate) recalls: Arc<Recalls>,
     pub(crate) others: Option<Others>,
     pub(crate) fleet: Arc<dyn Fleet>,
     pub(crate) watches: watch::Watches,

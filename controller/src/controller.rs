@@ -35,6 +35,7 @@ use crate::{
     keys,
     kv::Kv,
     others::Heard,
+    recalls::Recalls,
     sealing,
     snapshots::{self, Sources},
     tickets,
@@ -166,6 +167,7 @@ impl Controller {
         let (world_sender, world) = watch::channel(Arc::new(World::empty(Instant::now())));
         let (seen_sender, seen) = watch::channel(Revision(0));
         let acks = Arc::new(Acks::default());
+        let recalls = Arc::new(Recalls::default());
         let sources = Sources {
             acks: acks.clone(),
             store: store.clone(),
@@ -185,7 +187,7 @@ impl Controller {
         }
         let sealing = tokio::spawn(sealing::follow(store.clone(), sealer.clone()));
         let tickets = tokio::spawn(tickets::follow(store.clone(), sealer.clone()));
-        let feed = Feed::new(world.clone(), acks.clone(), intake, shutdown.clone());
+        let feed = Feed::new(world.clone(), acks.clone(), recalls.clone(), intake, shutdown.clone());
         let watches = Watches::default();
         let joining = Joining::new(store.clone(), ca.clone(), joins, domain.clone(), default_pool.clone());
         let admin = Admin {
@@ -197,6 +199,7 @@ impl Controller {
             world,
             seen,
             acks,
+            recalls,
             others,
             fleet,
             watches,
@@ -304,9 +307,7 @@ impl Controller {
     pub fn feed_routes(&self, others: Routes) -> Routes {
         others
             .add_service(feed::Server::new(self.feed.clone()))
-            .add_service(
-                AcksServer::new(Heard(self.admin.acks.clone())).max_decoding_message_size(MAX_SNAPSHOT),
-            )
+            .add_service(AcksServer::new(Heard::new(&self.admin)).max_decoding_message_size(MAX_SNAPSHOT))
             .add_service(self.joining.certificates_service())
     }
 

@@ -23,7 +23,7 @@ use tokio::{
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
-use crate::{Intake, World, acks::Acks, handles::ReplyStream};
+use crate::{Intake, World, acks::Acks, handles::ReplyStream, recalls::Recalls};
 
 use subscription::Subscription;
 
@@ -41,6 +41,7 @@ const OUTBOX: usize = 1;
 pub(crate) struct Feed {
     world: watch::Receiver<Arc<World>>,
     acks: Arc<Acks>,
+    recalls: Arc<Recalls>,
     intake: Arc<dyn Intake>,
     shutdown: watch::Receiver<bool>,
 }
@@ -49,10 +50,11 @@ impl Feed {
     pub(crate) fn new(
         world: watch::Receiver<Arc<World>>,
         acks: Arc<Acks>,
+        recalls: Arc<Recalls>,
         intake: Arc<dyn Intake>,
         shutdown: watch::Receiver<bool>,
     ) -> Self {
-        Self { world, acks, intake, shutdown }
+        Self { world, acks, recalls, intake, shutdown }
     }
 
     /// Opens a worker's stream.
@@ -65,7 +67,8 @@ impl Feed {
         let Some(Message::Hello(hello)) = first.and_then(|m| m.message) else {
             return Err(Status::invalid_argument("say hello first"));
         };
-        let subscription = Subscription::open(hello, self.world.clone(), self.acks.clone())?;
+        let subscription =
+            Subscription::open(hello, self.world.clone(), self.acks.clone(), self.recalls.clone())?;
         let (outbox, messages) = mpsc::channel(OUTBOX);
         tokio::spawn(subscription.run(answers, outbox, self.shutdown.clone()));
         Ok(Response::new(ReceiverStream::new(messages)))

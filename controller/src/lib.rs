@@ -32,6 +32,7 @@ mod others;
 mod peers;
 mod platform;
 mod quotas;
+mod recalls;
 mod rollout;
 mod sealing;
 mod snapshots;

@@ -23,6 +23,8 @@ use tracing::debug;
 use crate::{
     World,
     acks::{Acks, Cause, Nacked, Propagation},
+    admin::{Admin, recall::told},
+    recalls::{self, Recalls},
 };
 
 /// A server that does not answer by then is left out of the count: a read is not to wait for the dead.
@@ -93,7 +95,7 @@ impl Others {
         });
         let request = wire::HeardRequest { snapshots: snapshots.collect(), workers: false };
         let mut sum: BTreeMap<TenantId, Propagation> = BTreeMap::new();
-        for heard in self.ask(request).await {
+        for heard in self.heard(request).await {
             for ((tenant, snapshot), told) in asked.iter().zip(heard.snapshots) {
                 let sum = sum.entry(tenant.clone()).or_default();
                 sum.wanted += usize::try_from(told.wanted).unwrap_or_default();
@@ -111,19 +113,42 @@ impl Others {
 
     /// What each worker serves that others feed: its revision and what it refuses.
     pub(crate) async fn workers(&self) -> BTreeMap<String, (Revision, Vec<String>)> {
-        let heard = self.ask(wire::HeardRequest { snapshots: vec![], workers: true }).await;
+        let heard = self.heard(wire::HeardRequest { snapshots: vec![], workers: true }).await;
         let workers = heard.into_iter().flat_map(|heard| heard.workers);
         workers.map(|worker| (worker.worker, (Revision(worker.revision), worker.nacks))).collect()
     }
 
-    /// The answers of those that answer.
-    async fn ask(&self, request: wire::HeardRequest) -> Vec<wire::HeardResponse> {
+    /// What the workers that others feed say about a request.
+    pub(crate) async fn recall(&self, id: &str, tenant: Option<&TenantId>) -> Vec<wire::RecallResponse> {
+        let tenant = tenant.map(ToString::to_string).unwrap_or_default();
+        let request = wire::RecallRequest { request: id.to_owned(), tenant };
+        let recall = |mut server: AcksClient<Channel>| {
+            let request = request.clone();
+            async move { server.recall(request).await }
+        };
+        self.ask(PATIENCE + recalls::PATIENCE, recall).await
+    }
+
+    async fn heard(&self, request: wire::HeardRequest) -> Vec<wire::HeardResponse> {
+        let heard = |mut server: AcksClient<Channel>| {
+            let request = request.clone();
+            async move { server.heard(request).await }
+        };
+        self.ask(PATIENCE, heard).await
+    }
+
+    /// The answers of those that answer in time.
+    async fn ask<T, A>(&self, patience: Duration, ask: impl Fn(AcksClient<Channel>) -> A) -> Vec<T>
+    where
+        T: std::fmt::Debug,
+        A: Future<Output = Result<Response<T>, Status>>,
+    {
         let own = self.shared.store.status().node;
         let members = self.shared.store.members().into_iter();
         let others = members.filter(|member| member.id != own).map(|member| member.addresses.peers);
         let asked = others.filter_map(|address| self.shared.channel(address)).map(|(address, channel)| {
-            let request = request.clone();
-            async move { (timeout(PATIENCE, AcksClient::new(channel).heard(request)).await, address) }
+            let asked = ask(AcksClient::new(channel));
+            async move { (timeout(patience, asked).await, address) }
         });
         let mut asked: FuturesUnordered<_> = asked.collect();
         let mut heard = vec![];
@@ -167,7 +192,16 @@ impl Shared {
 }
 
 /// Answers other servers.
-pub(crate) struct Heard(pub(crate) Arc<Acks>);
+pub(crate) struct Heard {
+    acks: Arc<Acks>,
+    recalls: Arc<Recalls>,
+}
+
+impl Heard {
+    pub(crate) fn new(admin: &Admin) -> Self {
+        Self { acks: admin.acks.clone(), recalls: admin.recalls.clone() }
+    }
+}
 
 #[tonic::async_trait]
 impl acks_server::Acks for Heard {
@@ -182,13 +216,28 @@ impl acks_server::Acks for Heard {
             )));
         }
         let snapshots = snapshots.iter().map(|asked| self.propagation(asked)).collect::<Result<_, _>>()?;
-        let workers = if workers { self.0.all() } else { vec![] };
+        let workers = if workers { self.acks.all() } else { vec![] };
         let workers = workers.into_iter().map(|(worker, (revision, nacks))| wire::Worker {
             worker: worker.to_string(),
             revision: revision.0,
             nacks,
         });
         Ok(Response::new(wire::HeardResponse { snapshots, workers: workers.collect() }))
+    }
+
+    async fn recall(
+        &self,
+        request: Request<wire::RecallRequest>,
+    ) -> Result<Response<wire::RecallResponse>, Status> {
+        let wire::RecallRequest { request, tenant } = request.into_inner();
+        let tenant = match tenant.as_str() {
+            "" => None,
+            name => {
+                Some(name.parse().map_err(|e: model::InvalidName| Status::invalid_argument(e.to_string()))?)
+            }
+        };
+        let heard = self.recalls.ask(&request, tenant.as_ref()).await?;
+        Ok(Response::new(told(heard)))
     }
 }
 
@@ -201,7 +250,7 @@ impl Heard {
         let pools: BTreeSet<PoolName> =
             asked.pools.iter().map(|pool| pool.parse().map_err(invalid)).collect::<Result<_, _>>()?;
         let Propagation { wanted, active, refused } =
-            self.0.propagation(&tenant, &hash, |pool| pools.contains(pool));
+            self.acks.propagation(&tenant, &hash, |pool| pools.contains(pool));
         let count = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
         let refused = refused.into_iter().map(|(worker, nacked)| wire::Refusal {
             worker: worker.to_string(),

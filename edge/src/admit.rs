@@ -73,6 +73,11 @@ impl Door {
         }
     }
 
+    /// How long work waited at the last tick.
+    pub(crate) fn delay(&self) -> Duration {
+        self.delays[(self.next + WINDOW - 1) % WINDOW]
+    }
+
     /// Whether one more request is let in beside `in_flight` others; `draw` gives a number below its argument.
     ///
     /// # Errors

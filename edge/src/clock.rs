@@ -10,7 +10,7 @@ use std::{
     future::poll_fn,
     rc::Rc,
     task::{Context, Poll, Waker},
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 /// The deadline of the phase passed.
@@ -35,12 +35,26 @@ struct Entry {
 pub(crate) struct Clock {
     began: Instant,
     now: Cell<Millis>,
+    /// One moment on both clocks.
+    wall: Cell<(Instant, SystemTime)>,
     entries: RefCell<Vec<Rc<Entry>>>,
 }
 
 impl Clock {
     pub(crate) fn new(now: Instant) -> Rc<Self> {
-        Rc::new(Self { began: now, now: Cell::new(1), entries: RefCell::default() })
+        let wall = Cell::new((now, SystemTime::now()));
+        Rc::new(Self { began: now, now: Cell::new(1), wall, entries: RefCell::default() })
+    }
+
+    /// The time of day at the last sweep.
+    pub(crate) fn swept(&self) -> SystemTime {
+        self.wall.get().1
+    }
+
+    /// The time of day at `at`, a moment since the last sweep; costs no look at a clock.
+    pub(crate) fn wall(&self, at: Instant) -> SystemTime {
+        let (swept, time) = self.wall.get();
+        time + at.saturating_duration_since(swept)
     }
 
     /// Milliseconds as of the last sweep.
@@ -49,9 +63,10 @@ impl Clock {
     }
 
     /// Moves the clock on and wakes whoever's deadline has passed.
-    pub(crate) fn sweep(&self, now: Instant) {
-        let now = millis(now.saturating_duration_since(self.began)) + 1;
+    pub(crate) fn sweep(&self, at: Instant) {
+        let now = millis(at.saturating_duration_since(self.began)) + 1;
         self.now.set(now);
+        self.wall.set((at, SystemTime::now()));
         // Waking only queues the task, so the list cannot change under the loop.
         for entry in self.entries.borrow().iter().filter(|e| e.deadline.get() <= now) {
             if let Some(waker) = entry.waker.borrow_mut().take() {

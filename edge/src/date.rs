@@ -13,18 +13,18 @@ thread_local! {
 }
 
 /// Adds the time to a final response that does not tell it.
-pub(crate) fn stamp(head: &mut ResponseHead) {
+pub(crate) fn stamp(head: &mut ResponseHead, time: SystemTime) {
     if head.status() >= 200 && head.fields.known(Name::Date).is_none() {
         // Digits, letters, commas and colons are a valid value.
-        let _valid = head.fields.push_known(Name::Date, &now());
+        let _valid = head.fields.push_known(Name::Date, &written(time));
     }
 }
 
 /// The time as an IMF-fixdate, written out once a second.
-fn now() -> [u8; 29] {
-    let second = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-    let (written, text) = WRITTEN.get();
-    if written == second {
+fn written(time: SystemTime) -> [u8; 29] {
+    let second = time.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    let (last, text) = WRITTEN.get();
+    if last == second {
         return text;
     }
     let text = httpdate::fmt_http_date(UNIX_EPOCH + Duration::from_secs(second));
@@ -40,8 +40,8 @@ mod tests {
     #[test]
     fn a_final_response_gets_the_time_once() {
         let mut head = ResponseHead::new(404);
-        stamp(&mut head);
-        stamp(&mut head);
+        stamp(&mut head, SystemTime::now());
+        stamp(&mut head, SystemTime::now());
         assert_eq!(head.fields.all_known(Name::Date).count(), 1);
         let text = std::str::from_utf8(head.fields.known(Name::Date).unwrap()).unwrap();
         let age = SystemTime::now().duration_since(httpdate::parse_http_date(text).unwrap()).unwrap();
@@ -52,10 +52,10 @@ mod tests {
     fn an_upstreams_time_and_an_interim_response_stay_as_they_are() {
         let mut head = ResponseHead::new(200);
         head.fields.push_known(Name::Date, b"Sun, 06 Nov 1994 08:49:37 GMT").unwrap();
-        stamp(&mut head);
+        stamp(&mut head, SystemTime::now());
         assert_eq!(head.fields.known(Name::Date), Some(&b"Sun, 06 Nov 1994 08:49:37 GMT"[..]));
         let mut head = ResponseHead::new(101);
-        stamp(&mut head);
+        stamp(&mut head, SystemTime::now());
         assert!(head.fields.known(Name::Date).is_none());
     }
 }

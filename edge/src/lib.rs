@@ -26,6 +26,7 @@ pub mod h3;
 mod health;
 pub mod hello;
 mod io;
+mod journal;
 pub mod limits;
 mod listen;
 pub mod metrics;

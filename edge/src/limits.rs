@@ -249,3 +249,9 @@ pub const TICKET: usize = 8 * 1024;
 /// Bytes of a TLS client's first message by QUIC that are kept until it is whole: those of post-quantum shares are two
 /// thousand. A longer one gets no tenant's configuration.
 pub const QUIC_HELLO: usize = 16 * 1024;
+
+/// Free trails of requests kept by a thread: as many as a burst of a thousand requests needs again at once.
+pub const FREE_TRAILS: usize = 1024;
+
+/// How long a question about a request waits for a thread that is busy.
+pub const RECALL: Duration = Duration::from_millis(500);

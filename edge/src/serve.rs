@@ -96,7 +96,7 @@ pub(crate) async fn serve_request<'c>(
 ) -> Reply<'c> {
     let port = incoming.head.port();
     let mut reply = reply_to(thread, client, incoming).await;
-    date::stamp(&mut reply.head);
+    date::stamp(&mut reply.head, thread.clock.swept());
     if client.advertise_h3 {
         edit::advertise_h3(&mut reply.head, port);
     }
@@ -111,19 +111,24 @@ async fn reply_to<'c>(thread: &Rc<Thread>, client: &Client, mut incoming: Incomi
     if incoming.head.method() == Method::Connect {
         return match dial::open(thread, client, &incoming.head).await {
             Ok(tunnel) => {
+                record.of(&tunnel.route.tenant);
                 record.answered(200);
-                Reply { head: ResponseHead::new(200), body: ReplyBody::Tunnel(Box::new(tunnel)), record }
+                let mut head = ResponseHead::new(200);
+                record.name(&mut head.fields);
+                Reply { head, body: ReplyBody::Tunnel(Box::new(tunnel)), record }
             }
             Err(refusal) => refuse(&refusal, &incoming.head, record),
         };
     }
     if incoming.head.path() == "*" {
         record.answered(204);
-        return Reply { head: local::about_us(), body: ReplyBody::Local(Cow::Borrowed(b"")), record };
+        let mut head = local::about_us();
+        record.name(&mut head.fields);
+        return Reply { head, body: ReplyBody::Local(Cow::Borrowed(b"")), record };
     }
     // One request sees one configuration.
     let config = thread.config();
-    let place = match find(&config, client, &incoming.head) {
+    let place = match find(&config, client, &incoming.head, &mut record) {
         Ok(place) => place,
         Err(refusal) => return refuse(&refusal, &incoming.head, record),
     };
@@ -151,7 +156,8 @@ fn admit(thread: &Thread) -> Result<(), Overload> {
 
 fn refuse<'c>(refusal: &Refusal, request: &RequestHead, mut record: Record) -> Reply<'c> {
     record.refused(refusal);
-    let (head, body) = local::refuse(refusal, request);
+    let (mut head, body) = local::refuse(refusal, request);
+    record.name(&mut head.fields);
     Reply { head, body: ReplyBody::Local(body), record }
 }
 
@@ -165,16 +171,22 @@ struct Place<'t> {
 }
 
 /// Finds the rule that answers a request.
-fn find<'t>(config: &'t Config, client: &Client, head: &RequestHead) -> Result<Place<'t>, Refusal> {
+fn find<'t>(
+    config: &'t Config,
+    client: &Client,
+    head: &RequestHead,
+    record: &mut Record,
+) -> Result<Place<'t>, Refusal> {
     let path = path::canonical(head.path()).map_err(Refusal::Path)?;
     let tenant = config.hosts.owner(head.host()).ok_or(Refusal::UnknownHost)?;
     client.may_ask(config, head.host(), tenant)?;
     let table = config.tenants.get(tenant.as_str()).ok_or(Refusal::UnknownHost)?;
     let request = Lookup { head, port: client.port, path: &path };
-    let found = table.routes.find(&request).map_err(Refusal::NoRoute)?;
-    if head.version() == Version::Http2 && !found.listener.policy.http2 {
-        return Err(Refusal::Http2Off);
-    }
+    let found = table.routes.find(&request).map_err(Refusal::NoRoute).and_then(|found| {
+        let spoken = head.version() != Version::Http2 || found.listener.policy.http2;
+        if spoken { Ok(found) } else { Err(Refusal::Http2Off) }
+    });
+    let found = found.inspect_err(|_| record.of(tenant))?;
     Ok(Place { tenant, table, found, path: path.into_owned() })
 }
 
@@ -208,11 +220,14 @@ async fn answer(
 ) -> Result<(ResponseHead, Answer), Refusal> {
     match &place.found.rule.action {
         CompiledAction::Redirect(redirect) => {
-            let head = local::redirect(redirect, client, &incoming.head, &place.path, place.found.matched)?;
+            let mut head =
+                local::redirect(redirect, client, &incoming.head, &place.path, place.found.matched)?;
+            record.name(&mut head.fields);
             Ok((head, Answer::Local(Cow::Borrowed(b""))))
         }
         CompiledAction::Respond(respond) => {
-            let (head, body) = local::respond(respond);
+            let (mut head, body) = local::respond(respond);
+            record.name(&mut head.fields);
             Ok((head, Answer::Local(body)))
         }
         CompiledAction::Forward(variants) => {
@@ -223,6 +238,7 @@ async fn answer(
             let deadline = limit.and_then(|limit| Instant::now().checked_add(limit));
             let to = Destination { place, client, variant, deadline, grpc };
             let (mut head, answer) = forward(thread, incoming, &to, record).await?;
+            record.name(&mut head.fields);
             edit::response(&mut head, &variant.filters);
             Ok((head, answer))
         }
@@ -304,10 +320,10 @@ async fn forward(
     let backend = to.variant.backend.as_ref().ok_or(Refusal::NoBackend)?;
     let balancer = thread.upstreams.balancer(thread, to.place.table, backend);
     let affinity = Affinity::of(thread, &backend.traffic.balancing, to.client, &incoming.head);
-    prepare(thread, incoming, to);
+    prepare(incoming, to, record);
     let method = incoming.head.method();
     balancer.group.retries.borrow_mut().earn();
-    record.identified(&incoming.head);
+    record.forwards(&balancer.group.name);
 
     let mut tries = 0;
     let mut failed_on = None;
@@ -323,6 +339,7 @@ async fn forward(
             }
             Err(failure) => failure,
         };
+        record.failed(&failure.refusal);
         if let Some(verdict) = failure.refusal.verdict() {
             balancer.note(thread, &endpoint, verdict);
         }
@@ -338,6 +355,7 @@ async fn forward(
         }
         if !balancer.group.retries.borrow_mut().spend() {
             thread.counters.retries_denied.add(1);
+            record.denied_retry();
             return Err(failure.refusal);
         }
         thread.counters.retries.add(1);
@@ -373,6 +391,7 @@ async fn attempt(
         hop: to.client.hop(),
     };
     let way = connect::connect(thread, endpoint, wish).await.map_err(|error| unsent(error.into()))?;
+    record.connected(way.is_reused());
     let mut exchange = match way {
         Way::H1(connection) => {
             let outbox = outgoing(incoming, to);
@@ -395,8 +414,8 @@ async fn attempt(
     };
     let parsed = result.map_err(|error| Failure { refusal: error.into(), unsent: exchange.is_unsent() })?;
 
-    record.upstream_answered();
     let (mut head, framing) = (parsed.head, parsed.framing);
+    record.upstream_answered(head.status());
     if head.status() == 101 {
         let tunnel = upgrade::switch(exchange, &mut head, incoming, to.place);
         let tunnel = tunnel.map_err(|refusal| Failure { refusal, unsent: false })?;
@@ -422,8 +441,8 @@ fn is_slow_stream(head: &ResponseHead) -> bool {
 }
 
 /// Makes the request's fields what the upstream shall see.
-fn prepare(thread: &Thread, incoming: &mut Incoming<'_>, to: &Destination<'_>) {
-    edit::identify(&mut incoming.head, to.client, thread);
+fn prepare(incoming: &mut Incoming<'_>, to: &Destination<'_>, record: &Record) {
+    edit::identify(&mut incoming.head, to.client, record);
     for filter in to.filters() {
         if let Filter::RequestHeaders(change) = filter {
             edit::apply(&mut incoming.head.fields, change);

@@ -17,11 +17,17 @@ use api::{
     quic::QuicSecret,
 };
 use arc_swap::ArcSwap;
-use model::{Epoch, Revision};
-use tokio::sync::{mpsc, oneshot, watch};
+use futures_util::future::join_all;
+use model::{Epoch, Revision, TenantId};
+use tokio::{
+    sync::{mpsc, oneshot, watch},
+    time::timeout,
+};
 
 use crate::{
     config::{Config, PoolSettings},
+    journal::RequestId,
+    limits::RECALL,
     listen::{ClientCounts, Listening, TakeError},
     metrics::{Counters, HistogramSample},
     upstream::{check::Vitals, resolve::Resolved},
@@ -100,6 +106,8 @@ pub(crate) enum Command {
     Configured,
     /// Finish what you have.
     Drain { deadline: Duration, begun: oneshot::Sender<()> },
+    /// Tell of a request: of that tenant's, or of whoever's it is.
+    Recall { id: RequestId, tenant: Option<TenantId>, done: oneshot::Sender<Option<api::request::Request>> },
     /// Retire connections above this many.
     RetireAbove(usize),
 }
@@ -344,6 +352,16 @@ impl Control {
             // A full queue means an overloaded thread; the server asks again in a second.
             let _full = thread.commands.try_send(Command::RetireAbove(each));
         }
+    }
+
+    /// What is known of a request that was answered lately, by its id: of one of `tenant`'s, or of whoever's it is. A
+    /// thread that does not answer in time, because it is busy, is left out.
+    pub async fn recall(&self, id: &str, tenant: Option<&TenantId>) -> Option<api::request::Request> {
+        let id: RequestId = id.parse().ok()?;
+        let asked = self.shared.threads.iter().map(|thread| {
+            timeout(RECALL, thread.order(|done| Command::Recall { id, tenant: tenant.cloned(), done }))
+        });
+        join_all(asked).await.into_iter().find_map(|answer| answer.ok()??)
     }
 
     /// What the worker did so far. Resets the worst queue delay: one caller at a time should take samples.

@@ -27,6 +27,7 @@ use model::{Backend, BackendId, TenantId};
 
 use crate::{
     config::{Config, TenantTable},
+    journal::BackendName,
     metrics::BackendGauges,
     retry::RetryBudget,
     worker::Thread,
@@ -70,7 +71,7 @@ impl Upstreams {
         let mut groups = self.groups.borrow_mut();
         let place = groups.entry((tenant.clone(), backend.clone())).or_default();
         place.upgrade().unwrap_or_else(|| {
-            let group = Rc::new(Group::new(thread.counters.backend(tenant, backend)));
+            let group = Rc::new(Group::new(backend, thread.counters.backend(tenant, backend)));
             *place = Rc::downgrade(&group);
             group
         })
@@ -118,6 +119,8 @@ impl Upstreams {
 
 /// What a thread knows of a backend, whatever the configuration.
 pub(crate) struct Group {
+    /// The backend's.
+    pub(crate) name: BackendName,
     endpoints: RefCell<HashMap<(SocketAddr, TransportKey), Weak<Endpoint>>>,
     /// Of the backend's own: one that is down must not use up what others need.
     pub(crate) retries: RefCell<RetryBudget>,
@@ -127,8 +130,14 @@ pub(crate) struct Group {
 }
 
 impl Group {
-    fn new(gauges: Arc<BackendGauges>) -> Self {
-        Self { endpoints: RefCell::default(), retries: RefCell::default(), changes: Cell::new(0), gauges }
+    fn new(name: &BackendId, gauges: Arc<BackendGauges>) -> Self {
+        Self {
+            name: name.0.as_str().into(),
+            endpoints: RefCell::default(),
+            retries: RefCell::default(),
+            changes: Cell::new(0),
+            gauges,
+        }
     }
 
     /// Balancers must look again at who may be chosen.

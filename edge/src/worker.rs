@@ -20,6 +20,7 @@ use crate::{
     clock::Clock,
     config::{Config, PoolSettings, RouteSet},
     drain::{Registry, TunnelRoute},
+    journal::{Journal, RequestId},
     limits::{COMMANDS, Limits, TICK},
     listen::Acceptors,
     metrics::Counters,
@@ -116,6 +117,7 @@ pub(crate) struct Thread {
     pub(crate) registry: Rc<Registry>,
     pub(crate) upstreams: Upstreams,
     pub(crate) series: RouteSeries,
+    pub(crate) journal: Journal,
     /// QUIC handshakes whose clients' addresses are not proved.
     pub(crate) unproved: Cell<usize>,
     /// Names of CONNECT that are being resolved.
@@ -139,6 +141,7 @@ impl Thread {
             unproved: Cell::default(),
             lookups: Cell::default(),
             series: RouteSeries::default(),
+            journal: Journal::default(),
             config: RefCell::new(Cache::new(Arc::clone(&shared.config))),
             random: Cell::new(rand::random::<u64>() | 1),
             clock,
@@ -159,6 +162,11 @@ impl Thread {
         x ^= x >> 27;
         self.random.set(x);
         x.wrapping_mul(0x2545_f491_4f6c_dd1d)
+    }
+
+    /// A name for a request.
+    pub(crate) fn request_id(&self) -> RequestId {
+        RequestId::new(self.random(), self.random())
     }
 
     /// A number below `bound`, which is not zero.
@@ -206,6 +214,9 @@ async fn run(thread: Rc<Thread>, mut inbox: mpsc::Receiver<Command>) {
                     drain_ends = Some(drain_ends.map_or(ends, |earlier: Instant| earlier.min(ends)));
                     thread.registry.drain(deadline);
                     let _gone = begun.send(());
+                }
+                Command::Recall { id, tenant, done } => {
+                    let _gone = done.send(thread.journal.recall(id, tenant.as_ref()));
                 }
                 Command::RetireAbove(connections) => thread.registry.retire_above(connections),
             },

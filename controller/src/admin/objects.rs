@@ -3,7 +3,7 @@
 use api::admin::{self as wire, objects_server};
 use tonic::{Request, Response, Status};
 
-use super::{Admin, apply, explain, history, read, watch};
+use super::{Admin, apply, explain, history, read, recall, watch};
 use crate::auth::Principal;
 
 #[tonic::async_trait]
@@ -69,5 +69,13 @@ impl objects_server::Objects for Admin {
     ) -> Result<Response<wire::ExplainResponse>, Status> {
         let principal = Principal::of(&request)?;
         explain::explain(self, &principal, request.into_inner()).await.map(Response::new)
+    }
+
+    async fn recall(
+        &self,
+        request: Request<wire::RecallRequest>,
+    ) -> Result<Response<wire::RecallResponse>, Status> {
+        let principal = Principal::of(&request)?;
+        recall::recall(self, &principal, request.into_inner()).await.map(Response::new)
     }
 }

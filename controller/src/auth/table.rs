@@ -34,6 +34,7 @@ pub const RPCS: &[(&str, Need)] = &[
     ("/weir.admin.v1.Objects/History", Need::TenantRead),
     ("/weir.admin.v1.Objects/Rollback", Need::TenantWrite),
     ("/weir.admin.v1.Objects/Explain", Need::TenantRead),
+    ("/weir.admin.v1.Objects/Recall", Need::TenantRead),
     ("/weir.admin.v1.Audit/ListRecords", Need::TenantRead),
     // Workers serve all tenants: who sees them sees the platform.
     ("/weir.admin.v1.Workers/ListWorkers", Need::PlatformAdmin),
@@ -66,6 +67,7 @@ pub const RPCS: &[(&str, Need)] = &[
     ("/weir.feed.v1.Feed/Report", Need::Certificate(&[RoleKind::Edge, RoleKind::Node])),
     ("/weir.node.v1.Nodes/Reconcile", Need::Certificate(&[RoleKind::Node])),
     ("/weir.acks.v1.Acks/Heard", Need::Certificate(&[RoleKind::Server])),
+    ("/weir.acks.v1.Acks/Recall", Need::Certificate(&[RoleKind::Server])),
     // Which server it is, the store checks for each message.
     ("/weir.store.v1.Peers/Send", Need::Certificate(&[RoleKind::Server])),
     ("/weir.store.v1.Peers/SendSnapshot", Need::Certificate(&[RoleKind::Server])),

@@ -28,6 +28,7 @@ use crate::{
     World,
     acks::{self, Acks, Cause},
     metric,
+    recalls::Recalls,
     world::View,
 };
 
@@ -50,6 +51,9 @@ pub(super) struct Subscription {
     world: watch::Receiver<Arc<World>>,
     admissions: watch::Receiver<()>,
     acks: Arc<Acks>,
+    recalls: Arc<Recalls>,
+    /// To the worker, if it answers any.
+    questions: Option<mpsc::Receiver<Bytes>>,
     /// Looked up once: there are 200 messages for each change.
     counters: Counters,
 }
@@ -76,6 +80,7 @@ impl Subscription {
         hello: Hello,
         world: watch::Receiver<Arc<World>>,
         acks: Arc<Acks>,
+        recalls: Arc<Recalls>,
     ) -> Result<Self, Status> {
         let invalid = |e: model::InvalidName| Status::invalid_argument(e.to_string());
         let worker: WorkerId = hello.worker.parse().map_err(invalid)?;
@@ -99,6 +104,7 @@ impl Subscription {
         let revision = Revision(hello.revision);
         info!(%worker, %pool, %revision, version = hello.version, "worker subscribed");
         let stream = acks.connect(worker.clone(), pool.clone(), revision, have.clone());
+        let questions = hello.recalls.then(|| recalls.join(&worker, stream));
         let some = |bytes: &[u8]| (!bytes.is_empty()).then(|| hash(bytes)).transpose();
         let said = Said {
             epoch,
@@ -121,6 +127,8 @@ impl Subscription {
             world,
             admissions,
             acks,
+            recalls,
+            questions,
             counters,
         })
     }
@@ -137,6 +145,7 @@ impl Subscription {
             () = process::shut_down(&mut shutdown) => Err(Status::unavailable("the server is shutting down")),
         };
         self.acks.disconnect(&self.worker, self.stream);
+        self.recalls.leave(&self.worker, self.stream);
         match end {
             Ok(()) => debug!(worker = %self.worker, "worker left"),
             Err(status) => {
@@ -160,6 +169,12 @@ impl Subscription {
                     self.counters.sent.increment(1);
                     self.counters.bytes.increment(message.len() as u64);
                     permit.send(Ok(message));
+                    quiet.broken();
+                }
+                // Waits for its turn like a delta; there are few.
+                Some(question) = next_question(&mut self.questions) => {
+                    let Ok(permit) = outbox.reserve().await else { return Ok(()) };
+                    permit.send(Ok(question));
                     quiet.broken();
                 }
                 // Looked at only when nothing waits: what changes meanwhile is merged into the next delta.
@@ -228,6 +243,10 @@ impl Subscription {
         match message {
             edge_message::Message::Ack(ack) => self.ack(&ack),
             edge_message::Message::Nack(nack) => self.nack(&nack),
+            edge_message::Message::Recalled(answer) => {
+                self.recalls.answer(&self.worker, answer);
+                Ok(())
+            }
             edge_message::Message::Hello(_) => Err(Status::invalid_argument("said hello twice")),
         }
     }
@@ -298,6 +317,14 @@ impl Quiet {
                 return;
             }
         }
+    }
+}
+
+/// The next question to the worker; none ever where it answers none.
+async fn next_question(questions: &mut Option<mpsc::Receiver<Bytes>>) -> Option<Bytes> {
+    match questions {
+        Some(questions) => questions.recv().await,
+        None => std::future::pending().await,
     }
 }
 

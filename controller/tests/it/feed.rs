@@ -305,3 +305,57 @@ async fn a_server_that_ends_ends_its_streams() {
     });
     assert_eq!(end.await, Some(Code::Unavailable));
 }
+
+/// Answers one question about a request; what was asked.
+async fn answer(worker: &mut Worker, known: &api::request::Request) -> api::feed::Recall {
+    let asked = loop {
+        let message = within(worker.messages.message()).await.unwrap().unwrap();
+        match message.message {
+            Some(FromServer::Recall(recall)) => break recall,
+            Some(FromServer::Delta(delta)) => worker.ack(&delta).await,
+            _ => {}
+        }
+    };
+    let request = (asked.request == known.id && ["", known.tenant.as_str()].contains(&asked.tenant.as_str()))
+        .then(|| known.clone());
+    let question = asked.question;
+    worker.say(FromEdge::Recalled(api::feed::Recalled { question, request })).await;
+    asked
+}
+
+#[tokio::test]
+async fn a_tenant_learns_of_its_own_requests_only() {
+    let harness = Harness::start().await;
+    let (acme, _) = harness.tenant("acme").await;
+    let (globex, _) = harness.tenant("globex").await;
+    let asks = Hello { recalls: true, ..hello("w-1") };
+    let mut knowing = Worker::connect(&harness, asks).await.unwrap();
+    // One of a version that answers no questions is not asked.
+    let _older = Worker::connect(&harness, hello("w-2")).await.unwrap();
+    let id = "0123456789abcdef0123456789abcdef";
+    let known = api::request::Request { id: id.into(), tenant: "acme".into(), ..Default::default() };
+    let recall = |tenant: &str, request: &str| api::admin::RecallRequest {
+        tenant: tenant.into(),
+        request: request.into(),
+    };
+    for (client, tenant, finds) in
+        [(&acme, "acme", true), (&globex, "globex", false), (&harness.platform(), "", true)]
+    {
+        let mut objects = client.objects.clone();
+        let (found, asked) =
+            tokio::join!(objects.recall(recall(tenant, &id.to_uppercase())), answer(&mut knowing, &known));
+        let found = found.unwrap().into_inner();
+        assert_eq!(asked.tenant, tenant);
+        assert_eq!(found.request.is_some(), finds, "{tenant:?}: {found:?}");
+        assert_eq!((found.asked, found.silent), (1, 0));
+        assert_eq!(found.worker, if finds { "w-1" } else { "" });
+    }
+    for (tenant, request, code) in [
+        ("globex", id, Code::PermissionDenied),
+        ("", id, Code::PermissionDenied),
+        ("acme", "me", Code::InvalidArgument),
+    ] {
+        let refused = acme.objects.clone().recall(recall(tenant, request)).await.unwrap_err();
+        assert_eq!(refused.code(), code, "{tenant:?} {request}: {refused:?}");
+    }
+}

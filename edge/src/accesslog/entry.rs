@@ -8,7 +8,10 @@ use std::{
 use model::TenantId;
 
 use super::{json::Object, stamp::Stamp};
-use crate::h1::{RequestHead, Version};
+use crate::{
+    h1::{RequestHead, Version},
+    journal::Facts,
+};
 
 /// One request or stream, filled while it is served. What stays `None` is not in the line.
 #[derive(Debug, Clone)]
@@ -51,7 +54,7 @@ pub struct Entry {
     pub client: Option<IpAddr>,
     /// The TLS version of the client's connection.
     pub tls: Option<&'static str>,
-    /// The request's id, as the upstream sees it.
+    /// The request's id, as the upstream and the client see it.
     pub request_id: Option<String>,
 }
 
@@ -108,6 +111,25 @@ impl Entry {
             protocol: head.version(),
             ..Self::unread(time)
         }
+    }
+
+    /// What became of the request.
+    pub(crate) fn note(&mut self, facts: &Facts) {
+        self.tenant = facts.tenant().cloned();
+        self.route = facts.place.as_ref().map(|place| place.route.to_string());
+        self.status = facts.status;
+        self.outcome = facts.outcome.as_str();
+        self.refusal = facts.refusal;
+        self.bytes_in = facts.bytes_in;
+        self.bytes_out = facts.bytes_out;
+        self.duration = facts.duration;
+        self.retries = facts.retries;
+        self.request_id = Some(facts.id.as_str().to_owned());
+        let tried = facts.tried();
+        self.upstream = tried.map(|tried| tried.endpoint);
+        self.upstream_time = tried
+            .and_then(|tried| Some(tried.answered_us?.saturating_sub(tried.began_us)))
+            .map(|us| Duration::from_micros(us.into()));
     }
 
     /// Appends the line.

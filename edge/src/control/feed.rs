@@ -8,8 +8,8 @@ use api::{
     agent::{Credentials, Welcome},
     client::{self, Route},
     feed::{
-        Ack, Delta, EdgeMessage, Nack, ServerMessage, TenantSnapshot, edge_message::Message as FromEdge,
-        feed_client::FeedClient, server_message::Message as FromServer,
+        Ack, Delta, EdgeMessage, Nack, Recall, Recalled, ServerMessage, TenantSnapshot,
+        edge_message::Message as FromEdge, feed_client::FeedClient, server_message::Message as FromServer,
     },
     limits::HEARTBEAT_INTERVAL,
     pki::Identity,
@@ -156,10 +156,28 @@ impl Feed {
         let mut inbox = client.subscribe(ReceiverStream::new(outbox)).await?.into_inner();
         debug!(%server, "feed open");
         loop {
-            if let FromServer::Delta(delta) = next(&mut inbox).await? {
-                self.take(delta, &sender).await?;
+            match next(&mut inbox).await? {
+                FromServer::Delta(delta) => self.take(delta, &sender).await?,
+                FromServer::Recall(recall) => {
+                    let answer = self.recall(&recall).await;
+                    post(&sender, FromEdge::Recalled(answer)).await?;
+                }
+                FromServer::Heartbeat(_) => {}
             }
         }
+    }
+
+    /// What this worker knows of a request.
+    async fn recall(&self, recall: &Recall) -> Recalled {
+        let request = match recall.tenant.as_str() {
+            "" => self.control.recall(&recall.request, None).await,
+            // A tenant whose name means nothing here has no requests here.
+            name => match name.parse() {
+                Ok(tenant) => self.control.recall(&recall.request, Some(&tenant)).await,
+                Err(_) => None,
+            },
+        };
+        Recalled { question: recall.question, request }
     }
 
     /// Compiles and activates a delta, then answers it.

@@ -146,6 +146,7 @@ impl Mirror {
             hosts_hash: vec![],
             pool_hash: vec![],
             ticket_keys_hash: vec![],
+            recalls: true,
         }
     }
 

@@ -4,7 +4,6 @@ use std::{io::Write, time::Duration};
 
 use model::{AffinityCookie, Balancing, HashKey};
 
-use super::edit::random_hex;
 use crate::{
     balance::hash,
     downstream::Client,
@@ -32,9 +31,9 @@ impl Affinity {
             HashKey::Cookie(cookie) => {
                 let found = head.fields.all_known(Name::Cookie).find_map(|field| crumb(field, &cookie.name));
                 if let (None, Some(life)) = (found, cookie.issue) {
-                    let value = random_hex(thread.random(), thread.random());
-                    let issued = set_cookie(cookie, &value, life, client.scheme);
-                    return Self { key: Some(hash::hash(&value)), issued: Some(issued) };
+                    let value = thread.request_id();
+                    let issued = set_cookie(cookie, value.as_bytes(), life, client.scheme);
+                    return Self { key: Some(hash::hash(value.as_bytes())), issued: Some(issued) };
                 }
                 found
             }

@@ -4,11 +4,11 @@ use std::{borrow::Cow, io::Write};
 
 use model::{CompiledMatch, Filter, HeaderEdit, PathModifier, path};
 
+use super::record::Record;
 use crate::{
     downstream::Client,
     h1::{Fields, Name, RequestHead, ResponseHead, Scheme},
     limits::ALT_SVC_AGE_S,
-    worker::Thread,
 };
 
 /// Applies a filter: set, then add, then remove. Names and values were checked when they were compiled; one that
@@ -47,35 +47,23 @@ pub(super) fn advertise_h3(head: &mut ResponseHead, port: Option<u16>) {
 }
 
 /// Says who the client is, in place of whatever the client said of itself.
-pub(super) fn identify(head: &mut RequestHead, client: &Client, thread: &Thread) {
+pub(super) fn identify(head: &mut RequestHead, client: &Client, record: &Record) {
     let host = authority(head).into_owned();
-    let id = random_hex(thread.random(), thread.random());
     let fields = &mut head.fields;
     for name in [Name::Forwarded, Name::XForwardedPort, Name::XRealIp] {
         fields.remove_known(name);
     }
-    let ours: [(Name, &[u8]); 4] = [
+    let ours: [(Name, &[u8]); 3] = [
         (Name::XForwardedFor, client.address.as_bytes()),
         (Name::XForwardedProto, client.scheme.as_str().as_bytes()),
         (Name::XForwardedHost, host.as_bytes()),
-        (Name::XRequestId, &id),
     ];
     for (name, value) in ours {
-        // An address, a scheme, a checked host and hexadecimal digits are valid values; an HTTP/1.0 request
+        // An address, a scheme and a checked host are valid values; an HTTP/1.0 request
         // without a host is the only one with an empty one.
         let _valid = fields.set_known(name, value);
     }
-}
-
-/// 128 random bits in hexadecimal.
-pub(super) fn random_hex(high: u64, low: u64) -> [u8; 32] {
-    let mut text = [0; 32];
-    let bits = u128::from(high) << 64 | u128::from(low);
-    for (index, digit) in text.iter_mut().enumerate() {
-        let nibble = (bits >> (124 - 4 * index)) & 0xf;
-        *digit = b"0123456789abcdef"[usize::try_from(nibble).unwrap_or(0)];
-    }
-    text
+    record.name(fields);
 }
 
 /// Host and port as the client named them, in canonical form.

@@ -1,6 +1,6 @@
 //! Replies that we make ourselves.
 
-use std::{borrow::Cow, fmt::Write};
+use std::{borrow::Cow, fmt::Write, time::SystemTime};
 
 use model::{CompiledMatch, Redirect, Respond};
 
@@ -27,7 +27,7 @@ pub(crate) fn refuse(refusal: &Refusal, request: &RequestHead) -> (ResponseHead,
 /// The reply to a request that could not even be read.
 pub(crate) fn refuse_unread(refusal: &Refusal) -> (ResponseHead, Cow<'static, [u8]>) {
     let (mut head, body) = refuse_as(refusal, false);
-    date::stamp(&mut head);
+    date::stamp(&mut head, SystemTime::now());
     (head, body)
 }
 

@@ -3,25 +3,27 @@
 use std::{
     cell::RefCell,
     collections::HashMap,
+    error::Error,
     net::SocketAddr,
     rc::Rc,
     sync::Arc,
-    time::{Instant, SystemTime},
+    time::{Duration, Instant},
 };
 
-use model::{CompiledRoute, Found, TenantId};
+use model::{CompiledRule, Found, Listener, TenantId};
 
 use super::refusal::Refusal;
 use crate::{
     accesslog::Entry,
     config::Config,
     downstream::Client,
-    h1::{Name, RequestHead},
+    h1::{Fields, Name, RequestHead},
+    journal::{BackendName, Facts, Place, RequestId, Trail, brief_micros},
     metrics::{Outcome, RouteCounters, RouteKey},
     worker::{Thread, micros},
 };
 
-/// The counters of the routes of one configuration, found by the address of the compiled route.
+/// What is known of the rules of one configuration, found by their addresses.
 #[derive(Default)]
 pub(crate) struct RouteSeries {
     known: RefCell<Known>,
@@ -29,126 +31,169 @@ pub(crate) struct RouteSeries {
 
 #[derive(Default)]
 struct Known {
-    /// Keeps the routes alive, so that their addresses stay theirs.
+    /// Keeps the rules alive, so that their addresses stay theirs.
     config: Option<Arc<Config>>,
-    routes: HashMap<*const CompiledRoute, Arc<RouteCounters>>,
+    rules: HashMap<(*const CompiledRule, *const Listener), Series>,
+}
+
+/// Where a request is counted and remembered.
+#[derive(Clone)]
+struct Series {
+    /// The route's.
+    counters: Arc<RouteCounters>,
+    place: Rc<Place>,
 }
 
 impl RouteSeries {
-    fn of(
-        &self,
-        thread: &Thread,
-        config: &Arc<Config>,
-        tenant: &TenantId,
-        found: &Found<'_>,
-    ) -> Arc<RouteCounters> {
+    fn of(&self, thread: &Thread, config: &Arc<Config>, tenant: &TenantId, found: &Found<'_>) -> Series {
         let mut known = self.known.borrow_mut();
         if !known.config.as_ref().is_some_and(|c| Arc::ptr_eq(c, config)) {
-            known.routes.clear();
+            known.rules.clear();
             known.config = Some(Arc::clone(config));
         }
-        let counters = known.routes.entry(std::ptr::from_ref(found.route));
-        let make = || thread.counters.route(&RouteKey::new(Some(tenant), found.route_id()));
-        Arc::clone(counters.or_insert_with(make))
+        let series = known.rules.entry((std::ptr::from_ref(found.rule), std::ptr::from_ref(found.listener)));
+        let make = || Series {
+            counters: thread.counters.route(&RouteKey::new(Some(tenant), found.route_id())),
+            place: Rc::new(Place {
+                tenant: tenant.clone(),
+                listener: found.listener.id.to_string().into(),
+                route: found.route_id().into(),
+                rule: found.rule_number(),
+            }),
+        };
+        series.or_insert_with(make).clone()
     }
 }
 
-/// One request, from the end of its head until it is dropped: then it is counted and logged.
+/// One request, from the end of its head until it is dropped: then it is counted, remembered and logged.
 pub(crate) struct Record {
     thread: Rc<Thread>,
     began: Instant,
     route: Option<Arc<RouteCounters>>,
-    status: u16,
-    outcome: Outcome,
-    /// The label of a refusal.
-    refused: Option<&'static str>,
     keeps_connection: bool,
-    retries: u32,
+    /// Handed on when it is dropped.
+    trail: Option<Box<Trail>>,
     /// Only when there is an access log.
-    line: Option<Box<Line>>,
-}
-
-/// What only the access log wants to know.
-struct Line {
-    entry: Entry,
-    tried: Instant,
+    line: Option<Box<Entry>>,
 }
 
 impl Record {
     pub(crate) fn begin(thread: &Rc<Thread>, client: &Client, head: &RequestHead) -> Self {
         thread.counters.in_flight.add(1);
         let began = Instant::now();
+        let mut facts = Facts::new(thread.request_id(), thread.clock.wall(began));
+        facts.queue_delay = thread.door.borrow().delay();
         let line = || {
-            let mut entry = Entry::of(head, SystemTime::now());
+            let mut entry = Entry::of(head, facts.began);
             entry.client = Some(client.peer.ip());
             entry.tls = client.tls_version;
-            Box::new(Line { entry, tried: began })
+            Box::new(entry)
         };
         Self {
+            line: thread.logger.is_on().then(line),
+            trail: Some(thread.journal.begin(facts, client, head)),
             thread: Rc::clone(thread),
             began,
             route: None,
-            status: 0,
-            outcome: Outcome::Abandoned,
-            refused: None,
             keeps_connection: true,
-            retries: 0,
-            line: thread.logger.is_on().then(line),
         }
+    }
+
+    fn facts(&self) -> &Facts {
+        &self.trail.as_ref().expect("handed on when it is dropped").facts
+    }
+
+    fn facts_mut(&mut self) -> &mut Facts {
+        &mut self.trail.as_mut().expect("handed on when it is dropped").facts
+    }
+
+    /// The request's name.
+    pub(crate) fn id(&self) -> RequestId {
+        self.facts().id
+    }
+
+    /// Tells whoever reads these fields what the request is called.
+    pub(crate) fn name(&self, fields: &mut Fields) {
+        // Hexadecimal digits are a valid value.
+        let _valid = fields.set_known(Name::XRequestId, self.id().as_bytes());
+    }
+
+    /// Its host is that tenant's.
+    pub(crate) fn of(&mut self, tenant: &TenantId) {
+        self.facts_mut().tenant = Some(tenant.clone());
     }
 
     /// A route answers it.
     pub(crate) fn found(&mut self, config: &Arc<Config>, tenant: &TenantId, found: &Found<'_>) {
-        self.route = Some(self.thread.series.of(&self.thread, config, tenant, found));
-        if let Some(line) = &mut self.line {
-            line.entry.tenant = Some(tenant.clone());
-            line.entry.route = Some(found.route_id().to_owned());
-        }
+        let Series { counters, place } = self.thread.series.of(&self.thread, config, tenant, found);
+        self.route = Some(counters);
+        self.facts_mut().place = Some(place);
     }
 
-    /// It got its id.
-    pub(crate) fn identified(&mut self, head: &RequestHead) {
-        if let Some(line) = &mut self.line {
-            let id = head.fields.known(Name::XRequestId);
-            line.entry.request_id = id.map(|id| String::from_utf8_lossy(id).into_owned());
-        }
+    /// It is forwarded.
+    pub(crate) fn forwards(&mut self, backend: &BackendName) {
+        self.facts_mut().backend = Some(Rc::clone(backend));
     }
 
     /// An endpoint is tried.
     pub(crate) fn tries(&mut self, endpoint: SocketAddr) {
-        if let Some(line) = &mut self.line {
-            line.entry.upstream = Some(endpoint);
-            line.tried = Instant::now();
+        // To find the first one takes microseconds, less than is worth a look at the clock.
+        let began = if self.retries() == 0 { Duration::ZERO } else { self.began.elapsed() };
+        self.facts_mut().tries(endpoint, began);
+    }
+
+    /// There is a connection to it: one that was there already, or a new one.
+    pub(crate) fn connected(&mut self, reused: bool) {
+        let elapsed = (!reused).then(|| brief_micros(self.began.elapsed()));
+        if let Some(current) = self.facts_mut().current_try() {
+            current.reused = reused;
+            current.connected_us = Some(elapsed.unwrap_or(current.began_us));
         }
     }
 
     /// The endpoint's response has begun.
-    pub(crate) fn upstream_answered(&mut self) {
-        if let Some(line) = &mut self.line {
-            line.entry.upstream_time = Some(line.tried.elapsed());
+    pub(crate) fn upstream_answered(&mut self, status: u16) {
+        let answered = brief_micros(self.began.elapsed());
+        if let Some(current) = self.facts_mut().current_try() {
+            current.answered_us = Some(answered);
+            current.status = status;
         }
     }
 
-    /// Another try was made.
-    pub(crate) fn retried(&mut self) {
-        self.retries += 1;
+    /// The try came to nothing.
+    pub(crate) fn failed(&mut self, refusal: &Refusal) {
+        if let Some(current) = self.facts_mut().current_try() {
+            current.failure = Some(refusal.kind());
+        }
     }
 
-    /// Tries after the first.
+    /// Another try is made.
+    pub(crate) fn retried(&mut self) {
+        self.facts_mut().retries += 1;
+    }
+
+    /// Another try would be made, if there were not too many already.
+    pub(crate) fn denied_retry(&mut self) {
+        self.facts_mut().retry_denied = true;
+    }
+
     pub(crate) fn retries(&self) -> u32 {
-        self.retries
+        self.facts().retries
     }
 
     /// There is a response.
     pub(crate) fn answered(&mut self, status: u16) {
-        self.status = status;
+        self.facts_mut().status = status;
     }
 
     /// There is a refusal.
     pub(crate) fn refused(&mut self, refusal: &Refusal) {
-        self.status = refusal.status();
-        self.refused = Some(refusal.kind());
         self.keeps_connection = refusal.keeps_connection();
+        let facts = self.facts_mut();
+        facts.status = refusal.status();
+        facts.refusal = Some(refusal.kind());
+        // Of what is nobody's there may be any amount.
+        facts.detail = facts.tenant().is_some().then(|| in_words(refusal));
     }
 
     /// Whether the client's connection can serve another request after this one.
@@ -158,43 +203,57 @@ impl Record {
 
     /// So much of the bodies was passed on.
     pub(crate) fn moved(&mut self, received: u64, sent: u64) {
-        if let Some(line) = &mut self.line {
-            line.entry.bytes_in = received;
-            line.entry.bytes_out = sent;
-        }
+        let facts = self.facts_mut();
+        facts.bytes_in = received;
+        facts.bytes_out = sent;
     }
 
     /// The reply is on its way to its last byte.
     pub(crate) fn finished(&mut self, outcome: Outcome) {
-        self.outcome = if self.refused.is_some() { Outcome::Refused } else { outcome };
+        let facts = self.facts_mut();
+        facts.outcome = if facts.refusal.is_some() { Outcome::Refused } else { outcome };
     }
 }
 
 impl Drop for Record {
     fn drop(&mut self) {
-        let counters = &self.thread.counters;
-        let duration = self.began.elapsed();
-        let latency_us = micros(duration);
+        let Some(mut trail) = self.trail.take() else { return };
+        let (thread, facts) = (&self.thread, &mut trail.facts);
+        facts.duration = self.began.elapsed();
+        let counters = &thread.counters;
+        let latency_us = micros(facts.duration);
         counters.in_flight.sub(1);
         counters.requests.add(1);
-        if self.status >= 500 || self.outcome == Outcome::Truncated {
+        if facts.status >= 500 || facts.outcome == Outcome::Truncated {
             counters.errors.add(1);
         }
         counters.latency.record(latency_us);
         // Requests without a route share one series; its map is looked up only for them.
         match &self.route {
-            Some(route) => route.finished(self.outcome, self.status, latency_us),
-            None => counters.route(&RouteKey::default()).finished(self.outcome, self.status, latency_us),
+            Some(route) => route.finished(facts.outcome, facts.status, latency_us),
+            None => counters.route(&RouteKey::default()).finished(facts.outcome, facts.status, latency_us),
         }
         if let Some(mut line) = self.line.take() {
-            line.entry.status = self.status;
-            line.entry.outcome = self.outcome.as_str();
-            line.entry.refusal = self.refused;
-            line.entry.duration = duration;
-            line.entry.retries = self.retries;
-            self.thread.logger.log(&line.entry);
+            line.note(facts);
+            thread.logger.log(&line);
         }
+        thread.journal.end(trail);
     }
+}
+
+/// Bytes of a refusal in words.
+const WORDS: usize = 200;
+
+/// A refusal and what is behind it.
+fn in_words(refusal: &Refusal) -> Box<str> {
+    let mut words = refusal.to_string();
+    let mut source = refusal.source();
+    while let Some(error) = source {
+        words += &format!(": {error}");
+        source = error.source();
+    }
+    words.truncate(words.floor_char_boundary(WORDS));
+    words.into()
 }
 
 /// Counts and logs what could not be read as a request.
@@ -203,7 +262,7 @@ pub(crate) fn unread(thread: &Thread, client: &Client, refusal: &Refusal) {
     let series = thread.counters.route(&RouteKey::default());
     series.finished(Outcome::Refused, refusal.status(), 0);
     if thread.logger.is_on() {
-        let mut entry = Entry::unread(SystemTime::now());
+        let mut entry = Entry::unread(thread.clock.wall(Instant::now()));
         entry.client = Some(client.peer.ip());
         entry.tls = client.tls_version;
         entry.status = refusal.status();

@@ -1,4 +1,4 @@
-//! Metrics for Prometheus, over plain HTTP.
+//! Metrics for Prometheus, and what became of a request, over plain HTTP.
 
 use std::{convert::Infallible, sync::Arc, time::Duration};
 
@@ -32,8 +32,8 @@ pub(super) async fn serve(listener: TcpListener, control: Control) {
         let control = control.clone();
         tokio::spawn(async move {
             let service = service_fn(|request| {
-                let reply = answer(&request, &control);
-                async { Ok::<_, Infallible>(reply) }
+                let control = control.clone();
+                async move { Ok::<_, Infallible>(answer(&request, &control).await) }
             });
             let connection = hyper::server::conn::http1::Builder::new()
                 .timer(TokioTimer::new())
@@ -47,14 +47,24 @@ pub(super) async fn serve(listener: TcpListener, control: Control) {
     }
 }
 
-fn answer<B>(request: &Request<B>, control: &Control) -> Response<Full<Bytes>> {
-    let (status, kind, text) = match (request.method(), request.uri().path()) {
-        (&Method::GET, "/metrics") => (StatusCode::OK, "text/plain; version=0.0.4", control.metrics()),
-        (_, "/metrics") => (StatusCode::METHOD_NOT_ALLOWED, "text/plain", "use GET\n".to_owned()),
-        _ => (StatusCode::NOT_FOUND, "text/plain", "metrics are at /metrics\n".to_owned()),
+async fn answer<B>(request: &Request<B>, control: &Control) -> Response<Full<Bytes>> {
+    let path = request.uri().path();
+    let id = path.strip_prefix("/requests/");
+    let (status, kind, text) = match *request.method() {
+        Method::GET if path == "/metrics" => (StatusCode::OK, "text/plain; version=0.0.4", control.metrics()),
+        Method::GET if let Some(id) = id => match control.recall(id, None).await {
+            Some(known) => (StatusCode::OK, "application/json", format!("{:#}\n", api::recall::json(&known))),
+            None => (StatusCode::NOT_FOUND, "text/plain", UNKNOWN.to_owned()),
+        },
+        Method::GET => {
+            (StatusCode::NOT_FOUND, "text/plain", "there is /metrics and /requests/ID\n".to_owned())
+        }
+        _ => (StatusCode::METHOD_NOT_ALLOWED, "text/plain", "use GET\n".to_owned()),
     };
     let mut response = Response::new(Full::new(Bytes::from(text)));
     *response.status_mut() = status;
     response.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static(kind));
     response
 }
+
+const UNKNOWN: &str = "no such request: it is still running, or was answered too long ago\n";

@@ -58,6 +58,16 @@ pub(crate) enum Way {
     H2(Slot),
 }
 
+impl Way {
+    /// Whether earlier requests have gone by it.
+    pub(crate) fn is_reused(&self) -> bool {
+        match self {
+            Self::H1(connection) => connection.is_reused(),
+            Self::H2(slot) => slot.is_reused(),
+        }
+    }
+}
+
 /// What an endpoint whose protocol is negotiated chose when it was last asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) enum Spoken {

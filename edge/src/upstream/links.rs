@@ -51,6 +51,8 @@ const UNSAID: usize = usize::MAX - 1;
 struct Link {
     sender: SendRequest<Bytes>,
     streams: Cell<usize>,
+    /// It has had streams.
+    used: Cell<bool>,
     /// It takes no new streams.
     retired: Rc<Cell<bool>>,
     born_ms: u64,
@@ -82,33 +84,41 @@ impl Link {
 }
 
 /// A stream's place on a connection; dropping it makes room for another.
-pub(crate) struct Slot(Rc<Link>);
+pub(crate) struct Slot {
+    link: Rc<Link>,
+    reused: bool,
+}
 
 impl Slot {
     fn on(link: &Rc<Link>) -> Self {
         link.streams.set(link.streams.get() + 1);
-        Self(Rc::clone(link))
+        Self { link: Rc::clone(link), reused: link.used.replace(true) }
+    }
+
+    /// Whether the connection has had other streams.
+    pub(super) fn is_reused(&self) -> bool {
+        self.reused
     }
 
     /// A handle to begin the stream with.
     pub(super) fn sender(&self) -> SendRequest<Bytes> {
-        self.0.sender.clone()
+        self.link.sender.clone()
     }
 
     /// The connection seems to be dead: it gets no new streams.
     pub(super) fn retire(&self) {
-        self.0.retired.set(true);
+        self.link.retired.set(true);
     }
 
     /// The stream is over.
     pub(super) fn release(self, now_ms: u64) {
-        self.0.idle_since_ms.set(now_ms);
+        self.link.idle_since_ms.set(now_ms);
     }
 }
 
 impl Drop for Slot {
     fn drop(&mut self) {
-        self.0.streams.set(self.0.streams.get() - 1);
+        self.link.streams.set(self.link.streams.get() - 1);
     }
 }
 
@@ -203,6 +213,7 @@ pub(super) async fn begin(
     let now = thread.clock.now_ms();
     let retired = Rc::new(Cell::new(false));
     let link = Rc::new(Link {
+        used: Cell::new(false),
         sender,
         streams: Cell::new(0),
         retired: Rc::clone(&retired),

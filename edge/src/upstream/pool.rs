@@ -20,6 +20,7 @@ pub(crate) struct Connection {
     of: Option<Box<Hop>>,
     born_ms: u64,
     idle_since_ms: u64,
+    reused: bool,
 }
 
 impl Drop for Connection {
@@ -77,7 +78,13 @@ impl Connection {
             of: None,
             born_ms: now,
             idle_since_ms: now,
+            reused: false,
         }
+    }
+
+    /// Whether an earlier request has gone by it.
+    pub(super) fn is_reused(&self) -> bool {
+        self.reused
     }
 
     /// Gives the connection back for another request. The caller has read the response to its end, written the
@@ -90,6 +97,7 @@ impl Connection {
         self.input.release();
         self.timer.clear();
         self.idle_since_ms = now;
+        self.reused = true;
         let mut idle = endpoint.idle.borrow_mut();
         if idle.0.len() < UPSTREAM_IDLE {
             idle.0.push(self);

@@ -15,6 +15,7 @@ mod health;
 mod overload;
 mod policies;
 mod proxy;
+mod recall;
 mod reload;
 mod routing;
 mod streams;

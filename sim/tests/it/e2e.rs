@@ -6,6 +6,7 @@ mod config;
 mod confined;
 mod demo;
 mod examples;
+mod explain;
 mod faults;
 mod history;
 mod http3;
