@@ -3,6 +3,7 @@
 //! Encoding is deterministic: equal configurations give equal bytes, so that a hash names a configuration on
 //! every server. Decoding trusts nothing: an error names the tenant and the object whose node is wrong.
 
+mod access_log;
 mod feed;
 mod from_wire;
 mod pack;

@@ -1,5 +1,6 @@
 //! What each kind of object says, typed and checked: no field left to interpret.
 
+mod access_log;
 mod backend;
 mod config_map;
 mod direct_response;

@@ -4,13 +4,14 @@
 //! thread when it is full or a tick has passed. Nobody waits for the sink: when it is slower than the traffic, lines
 //! are lost, counted, and the log says how many.
 //!
-//! Lines are made of known parts only: no header, no query, no body, and so no credentials. Every text is escaped
-//! and cut at a length of its own.
+//! Lines are made of known parts only: no query, no body, no header but those that a listener's policy names, and so no
+//! credentials. Every text is escaped and cut at a length of its own.
 //!
-//! Deliberately absent: rotation (rename the file, then [`AccessLog::reopen`]), sampling and formats.
+//! Deliberately absent: rotation (rename the file, then [`AccessLog::reopen`]) and formats.
 
 mod entry;
 mod json;
+mod policy;
 mod sink;
 mod stamp;
 #[cfg(test)]
@@ -28,6 +29,8 @@ use std::{
 };
 
 pub use entry::Entry;
+pub(crate) use entry::Line;
+pub(crate) use policy::Policy;
 pub use sink::{InvalidSink, Sink};
 
 use json::Object;
@@ -151,7 +154,7 @@ impl Logger {
     }
 
     /// Adds a line. Never waits.
-    pub fn log(&self, entry: &Entry) {
+    pub fn log(&self, entry: &Entry<'_>) {
         if let Some(buffered) = &self.0 {
             buffered.log(entry);
         }
@@ -167,7 +170,7 @@ impl Logger {
 }
 
 impl Buffered {
-    fn log(&self, entry: &Entry) {
+    fn log(&self, entry: &Entry<'_>) {
         let state = &mut *self.state.borrow_mut();
         if state.buffer.len() >= MOST {
             self.hand_over(state);

@@ -1,7 +1,7 @@
 //! The journal: what became of the last requests, for whoever asks about one by its id.
 //!
 //! Each request thread keeps its own and is the only one to touch it: questions come to it as commands. So a request
-//! pays for no lock and no allocation. Its facts are gathered in a [`Trail`], which another request used before, and
+//! pays for no lock and no allocation. Its facts are gathered in a box, which another request used before, and
 //! copied into a ring when it is over. Requests that failed or took long have a ring of their own, which a flood of
 //! others cannot push them out of.
 //!
@@ -17,7 +17,7 @@ use model::TenantId;
 
 pub(crate) use trail::{Facts, Place, Trail, brief_micros};
 
-use crate::{downstream::Client, h1::RequestHead, limits::FREE_TRAILS, metrics::Outcome};
+use crate::{accesslog::Line, downstream::Client, h1::RequestHead, limits::FREE_TRAILS};
 use ring::Ring;
 
 /// A request's name: 128 random bits in hexadecimal digits.
@@ -79,12 +79,20 @@ const NOTABLE: usize = 1024;
 /// Long enough that somebody may ask why.
 const LONG: Duration = Duration::from_millis(500);
 
+/// What is gathered of a request while it is served.
+#[derive(Debug)]
+pub(crate) struct Gathered {
+    pub(crate) trail: Trail,
+    /// For the access log alone; nothing where there is none.
+    pub(crate) line: Line,
+}
+
 /// What one thread remembers: 1.5 MiB at most, taken as requests come.
 #[derive(Debug)]
 pub(crate) struct Journal {
     /// Of requests that are over, the last one used on top.
     #[expect(clippy::vec_box, reason = "the boxes are handed out")]
-    free: RefCell<Vec<Box<Trail>>>,
+    free: RefCell<Vec<Box<Gathered>>>,
     ordinary: RefCell<Ring>,
     notable: RefCell<Ring>,
 }
@@ -100,26 +108,26 @@ impl Default for Journal {
 }
 
 impl Journal {
-    /// The trail of a request that begins.
-    pub(crate) fn begin(&self, facts: Facts, client: &Client, head: &RequestHead) -> Box<Trail> {
-        let mut trail = match self.free.borrow_mut().pop() {
+    /// For a request that begins.
+    pub(crate) fn begin(&self, facts: Facts, client: &Client, head: &RequestHead) -> Box<Gathered> {
+        let mut gathered = match self.free.borrow_mut().pop() {
             Some(mut used) => {
-                used.facts = facts;
+                used.trail.facts = facts;
                 used
             }
-            None => Box::new(Trail::new(facts)),
+            None => Box::new(Gathered { trail: Trail::new(facts), line: Line::default() }),
         };
-        trail.asks(client, head);
-        trail
+        gathered.trail.asks(client, head);
+        gathered
     }
 
     /// The request is over.
-    pub(crate) fn end(&self, trail: Box<Trail>) {
-        let ring = if is_notable(&trail.facts) { &self.notable } else { &self.ordinary };
-        ring.borrow_mut().push(&trail);
+    pub(crate) fn end(&self, gathered: Box<Gathered>) {
+        let ring = if is_notable(&gathered.trail.facts) { &self.notable } else { &self.ordinary };
+        ring.borrow_mut().push(&gathered.trail);
         let mut free = self.free.borrow_mut();
         if free.len() < FREE_TRAILS {
-            free.push(trail);
+            free.push(gathered);
         }
     }
 
@@ -135,10 +143,7 @@ impl Journal {
 
 /// Whether it is kept among the few. What belongs to no tenant is not: anybody can send any amount of that.
 fn is_notable(facts: &Facts) -> bool {
-    let failed = facts.status >= 500
-        || facts.refusal.is_some()
-        || matches!(facts.outcome, Outcome::Abandoned | Outcome::Truncated);
-    (failed || facts.retries > 0 || facts.duration >= LONG) && facts.tenant().is_some()
+    (facts.failed() || facts.retries > 0 || facts.duration >= LONG) && facts.tenant().is_some()
 }
 
 /// The name under which many facts know a backend.
@@ -149,6 +154,7 @@ mod tests {
     use std::time::UNIX_EPOCH;
 
     use super::*;
+    use crate::metrics::Outcome;
 
     fn facts(number: u64) -> Facts {
         let mut facts = Facts::new(RequestId::new(0, number), UNIX_EPOCH);
@@ -159,8 +165,7 @@ mod tests {
     }
 
     fn pass(journal: &Journal, facts: Facts) {
-        let trail = Box::new(Trail::new(facts));
-        journal.end(trail);
+        journal.end(Box::new(Gathered { trail: Trail::new(facts), line: Line::default() }));
     }
 
     #[test]

@@ -132,7 +132,7 @@ async fn reply_to<'c>(thread: &Rc<Thread>, client: &Client, mut incoming: Incomi
         Ok(place) => place,
         Err(refusal) => return refuse(&refusal, &incoming.head, record),
     };
-    record.found(&config, place.tenant, &place.found);
+    record.found(&config, place.tenant, &place.found, &incoming.head.fields);
     let mut reply = match answer(thread, client, &mut incoming, &place, &mut record).await {
         Ok((head, answer)) => {
             record.answered(head.status());
@@ -141,6 +141,7 @@ async fn reply_to<'c>(thread: &Rc<Thread>, client: &Client, mut incoming: Incomi
         Err(refusal) => refuse(&refusal, &incoming.head, record),
     };
     edit::response(&mut reply.head, &place.found.rule.filters);
+    reply.record.replies(&reply.head.fields);
     reply
 }
 

@@ -7,7 +7,7 @@ use std::{collections::BTreeSet, fmt, net::SocketAddr, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{PoolName, ProxyVersion, TenantId, TrafficPolicy};
+use crate::{AccessLog, PoolName, ProxyVersion, TenantId, TrafficPolicy};
 
 /// Where a node of the IR came from.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
@@ -235,11 +235,14 @@ pub struct ListenerPolicy {
     pub http2: bool,
     /// Where CONNECT may lead; empty: CONNECT is off.
     pub connect: Vec<ConnectTarget>,
+    /// What the access log tells; `None`: the ordinary fields, of all requests.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub access_log: Option<Box<AccessLog>>,
 }
 
 impl Default for ListenerPolicy {
     fn default() -> Self {
-        Self { http2: true, connect: vec![] }
+        Self { http2: true, connect: vec![], access_log: None }
     }
 }
 
@@ -247,7 +250,7 @@ impl ListenerPolicy {
     /// Whether it is every listener's that has no policy of its own.
     #[must_use]
     pub fn is_default(&self) -> bool {
-        self.http2 && self.connect.is_empty()
+        self.http2 && self.connect.is_empty() && self.access_log.is_none()
     }
 
     /// Whether CONNECT may lead to `host` (lowercase, no port) and `port`.

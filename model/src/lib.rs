@@ -8,6 +8,7 @@
 //! Deliberately absent: YAML and Kubernetes objects (`dialect`), the wire (`api`), and anything async.
 #![forbid(unsafe_code)]
 
+mod access_log;
 mod compile;
 mod compiled;
 mod error;
@@ -23,6 +24,7 @@ mod streams;
 mod table;
 mod traffic;
 
+pub use access_log::{AccessLog, LogFact, LogField, LogFilter, LogValue};
 pub use compile::{NOT_EDITABLE, check_regex};
 pub use compiled::{CompiledAction, CompiledMatch, CompiledRoute, CompiledRule, Forward, Variant};
 pub use error::CompileError;

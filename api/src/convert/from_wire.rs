@@ -105,7 +105,15 @@ impl<'t> Place<'t> {
             let ports = target.ports.iter().map(|port| self.fits(*port, "port")).collect::<Result<_>>()?;
             Ok(model::ConnectTarget { host: self.host(&target.host)?, ports })
         };
-        Ok(model::ListenerPolicy { http2: !policy.http2_off, connect: each(policy.connect, target)? })
+        let access_log = policy
+            .access_log
+            .map(|log| super::access_log::read(log).map_err(|e| self.error(e)))
+            .transpose()?;
+        Ok(model::ListenerPolicy {
+            http2: !policy.http2_off,
+            connect: each(policy.connect, target)?,
+            access_log: access_log.map(Box::new),
+        })
     }
 
     fn route(&self, route: wire::Route) -> Result<model::Route> {

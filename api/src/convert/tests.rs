@@ -1,14 +1,18 @@
 use std::time::Duration;
 
 use model::{
-    Action, AffinityCookie, Backend, BackendId, Balancing, Certificate, CertificateId, CheckKind,
+    AccessLog, Action, AffinityCookie, Backend, BackendId, Balancing, Certificate, CertificateId, CheckKind,
     ConnectTarget, Endpoint, EndpointAddress, Filter, HashKey, HeaderEdit, HealthCheck, HostPattern,
-    Listener, ListenerId, ListenerPolicy, ListenerProtocol, Match, Origin, OutlierDetection, PathMatch,
-    PathModifier, PoolPolicy, ProxyTrust, ProxyVersion, Rank, Redirect, Respond, Rewrite, Route, RouteId,
-    Rule, StreamRoute, TenantId, Timeouts, TrafficPolicy, UpstreamProtocol, UpstreamRoots, UpstreamTls,
-    ValueMatch, ValueMatcher, WeightedBackend,
+    Listener, ListenerId, ListenerPolicy, ListenerProtocol, LogFact, LogField, LogFilter, LogValue, Match,
+    Origin, OutlierDetection, PathMatch, PathModifier, PoolPolicy, ProxyTrust, ProxyVersion, Rank, Redirect,
+    Respond, Rewrite, Route, RouteId, Rule, StreamRoute, TenantId, Timeouts, TrafficPolicy, UpstreamProtocol,
+    UpstreamRoots, UpstreamTls, ValueMatch, ValueMatcher, WeightedBackend,
 };
-use proptest::{collection::vec, option, prelude::*};
+use proptest::{
+    collection::{btree_set, vec},
+    option,
+    prelude::*,
+};
 
 use super::*;
 
@@ -165,6 +169,31 @@ fn route() -> impl Strategy<Value = Route> {
     )
 }
 
+fn access_log() -> impl Strategy<Value = AccessLog> {
+    let value = prop_oneof![
+        text().prop_map(LogValue::Constant),
+        text().prop_map(LogValue::RequestHeader),
+        text().prop_map(LogValue::ResponseHeader),
+        (0..LogFact::ALL.len()).prop_map(|n| LogValue::Fact(LogFact::ALL[n].1)),
+    ];
+    let field = (text(), value).prop_map(|(name, value)| LogField { name, value });
+    let leaf = prop_oneof![
+        btree_set(1..=5_u8, 0..5).prop_map(|classes| LogFilter::StatusClasses(classes.into_iter().collect())),
+        any::<u32>().prop_map(|us| LogFilter::MinDuration(Duration::from_micros(us.into()))),
+        any::<u32>().prop_map(LogFilter::SampledPpm),
+        Just(LogFilter::Failed),
+        (text(), option::of(text())).prop_map(|(name, value)| LogFilter::RequestHeader { name, value }),
+    ];
+    let filter = leaf.prop_recursive(3, 12, 3, |inner| {
+        prop_oneof![
+            vec(inner.clone(), 0..3).prop_map(LogFilter::All),
+            vec(inner.clone(), 0..3).prop_map(LogFilter::Any),
+            inner.prop_map(|part| LogFilter::Not(Box::new(part))),
+        ]
+    });
+    (vec(field, 0..3), option::of(filter)).prop_map(|(fields, filter)| AccessLog { fields, filter })
+}
+
 fn listener() -> impl Strategy<Value = Listener> {
     let protocol = prop_oneof![
         Just(ListenerProtocol::Http),
@@ -174,8 +203,13 @@ fn listener() -> impl Strategy<Value = Listener> {
         Just(ListenerProtocol::Tcp),
     ];
     let target = (host(), vec(any::<u16>(), 1..3)).prop_map(|(host, ports)| ConnectTarget { host, ports });
-    let policy =
-        (any::<bool>(), vec(target, 0..3)).prop_map(|(http2, connect)| ListenerPolicy { http2, connect });
+    let policy = (any::<bool>(), vec(target, 0..3), option::of(access_log())).prop_map(
+        |(http2, connect, access_log)| ListenerPolicy {
+            http2,
+            connect,
+            access_log: access_log.map(Box::new),
+        },
+    );
     let hosts = (option::of(host()), vec(text(), 0..3));
     (text(), origin(), label(), any::<u16>(), protocol, hosts, policy).prop_map(
         |(id, origin, pool, port, protocol, (hostname, certificates), policy)| Listener {

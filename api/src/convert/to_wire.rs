@@ -65,7 +65,11 @@ impl From<&model::ListenerPolicy> for wire::ListenerPolicy {
             host: target.host.to_string(),
             ports: target.ports.iter().map(|port| (*port).into()).collect(),
         };
-        Self { http2_off: !policy.http2, connect: policy.connect.iter().map(target).collect() }
+        Self {
+            http2_off: !policy.http2,
+            connect: policy.connect.iter().map(target).collect(),
+            access_log: policy.access_log.as_deref().map(Into::into),
+        }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use model::{ConnectTarget, ListenerPolicy};
 
-use super::hostname;
+use super::{access_log, hostname};
 use crate::{Kind, name, read::Node};
 
 /// Gateway API's bound.
@@ -47,8 +47,13 @@ impl ListenerPolicySpec {
             Some(node) => read_connect(&node),
             None => Some(default.connect),
         };
+        let access_log = match fields.optional("accessLog") {
+            Some(node) => access_log::read(&node).map(|log| Some(Box::new(log))),
+            None => Some(None),
+        };
         fields.finish();
-        Some(Self { targets: targets??, policy: ListenerPolicy { http2: http2?, connect: connect? } })
+        let policy = ListenerPolicy { http2: http2?, connect: connect?, access_log: access_log? };
+        Some(Self { targets: targets??, policy })
     }
 }
 

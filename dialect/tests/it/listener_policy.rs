@@ -1,7 +1,9 @@
 //! ListenerPolicy: what listeners allow.
 
+use std::time::Duration;
+
 use dialect::Scope;
-use model::Feature;
+use model::{Feature, LogFact, LogFilter, LogValue};
 
 use crate::set::{compile, condition, gateway};
 
@@ -86,5 +88,64 @@ fn what_is_wrong_is_said() {
         let mistakes = dialect::parse(&[crate::set::file(&policy("p", "", spec))]).unwrap_err();
         let said = mistakes[0].to_string();
         assert!(said.contains(expect), "{said}");
+    }
+}
+
+#[test]
+fn what_the_access_log_tells_is_read() {
+    let spec = "accessLog: {fields: [{name: agent, requestHeader: User-Agent}, {name: env, value: \"\"}, \
+                {name: late, fact: queueDelay}], filter: {all: [{minDuration: 250ms}, {sampledPercent: 0.5}, \
+                {not: {any: [{failed: true}, {requestHeader: {name: X-Debug, value: \"1\"}}]}}]}}";
+    let compiled = compile(&(gateway(TWO) + &policy("p", "", spec)));
+    let log = compiled.config.listeners[0].policy.access_log.as_deref().unwrap();
+    let values: Vec<_> = log.fields.iter().map(|field| (field.name.as_str(), field.value.clone())).collect();
+    assert_eq!(
+        values,
+        [
+            ("agent", LogValue::RequestHeader("user-agent".to_owned())),
+            ("env", LogValue::Constant(String::new())),
+            ("late", LogValue::Fact(LogFact::QueueDelay)),
+        ]
+    );
+    let debug = LogFilter::RequestHeader { name: "x-debug".to_owned(), value: Some("1".to_owned()) };
+    let expect = LogFilter::All(vec![
+        LogFilter::MinDuration(Duration::from_millis(250)),
+        LogFilter::SampledPpm(5_000),
+        LogFilter::Not(Box::new(LogFilter::Any(vec![LogFilter::Failed, debug]))),
+    ]);
+    assert_eq!(log.filter, Some(expect));
+}
+
+#[test]
+fn what_does_not_belong_into_a_log_is_refused() {
+    let deep = format!("filter: {}{{failed: true}}{}", "{not: ".repeat(8), "}".repeat(8));
+    let wide = format!("filter: {{any: [{}]}}", ["{failed: true}"; 32].join(", "));
+    for (spec, expect) in [
+        ("fields: [{name: a, requestHeader: Authorization}]", "authorization holds credentials"),
+        ("fields: [{name: a, requestHeader: cookie}]", "cookie holds credentials"),
+        ("fields: [{name: a, responseHeader: Set-Cookie}]", "set-cookie holds credentials"),
+        ("fields: [{name: status, value: x}]", "every line has a field status already"),
+        ("fields: [{name: \"a b\", value: x}]", "\"a b\" is not a field's name; use a-z, 0-9 and '_'"),
+        (
+            "fields: [{name: a, value: x}, {name: a, value: y}]",
+            "there are two fields a; rename or remove one",
+        ),
+        ("fields: [{name: a}]", "write one of value, requestHeader, responseHeader or fact"),
+        ("fields: [{name: a, value: x, fact: rule}]", "it tells one thing"),
+        ("fields: [{name: a, fact: rules}]", "\"rules\" is not a fact; did you mean rule?"),
+        ("fields: [{name: a, requestHeader: \"a b\"}]", "\"a b\" is not a header's name"),
+        ("filter: {}", "a filter asks one thing; write one of all, any, not"),
+        ("filter: {failed: true, sampledPercent: 1}", "a filter asks one thing"),
+        ("filter: {failed: false}", "it can only be true"),
+        ("filter: {any: []}", "it has no filters"),
+        ("filter: {statusClasses: [6xx]}", "\"6xx\" is not a class of status"),
+        ("filter: {sampledPercent: 101}", "it is no part of a hundred; use a number from 0 to 100, like 0.5"),
+        (&deep, "filters are more than 8 deep"),
+        (&wide, "33 filters in one are more than 32"),
+    ] {
+        let spec = format!("accessLog: {{{spec}}}");
+        let mistakes = dialect::parse(&[crate::set::file(&policy("p", "", &spec))]).unwrap_err();
+        let said = mistakes[0].to_string();
+        assert!(said.contains(expect) && said.contains("spec.accessLog."), "{said}");
     }
 }

@@ -1,35 +1,30 @@
-//! What is logged of one request.
+//! What is logged of one request or stream.
 
 use std::{
     net::{IpAddr, SocketAddr},
     time::{Duration, SystemTime},
 };
 
-use model::TenantId;
+use super::{json::Object, policy::Custom, stamp::Stamp};
+use crate::{h1::Version, journal::Gathered};
 
-use super::{json::Object, stamp::Stamp};
-use crate::{
-    h1::{RequestHead, Version},
-    journal::Facts,
-};
-
-/// One request or stream, filled while it is served. What stays `None` is not in the line.
+/// One request or stream. What is `None` is not in the line.
 #[derive(Debug, Clone)]
-pub struct Entry {
+pub struct Entry<'a> {
     /// What carries it, of a stream: `TLS` or `TCP`. It has no method, path, version or status.
     pub stream: Option<&'static str>,
     /// When its head had come, or it was accepted.
     pub time: SystemTime,
     /// Whose host it asked for.
-    pub tenant: Option<TenantId>,
+    pub tenant: Option<&'a str>,
     /// The route that answered.
-    pub route: Option<String>,
+    pub route: Option<&'a str>,
     /// The method as the client wrote it.
-    pub method: String,
+    pub method: &'a str,
     /// The host, without port.
-    pub host: String,
+    pub host: &'a str,
     /// The path as the client wrote it, without the query, which may hold credentials.
-    pub path: String,
+    pub path: &'a str,
     /// The version that it came by.
     pub protocol: Version,
     /// The status of the answer; 0 if there was none.
@@ -55,7 +50,9 @@ pub struct Entry {
     /// The TLS version of the client's connection.
     pub tls: Option<&'static str>,
     /// The request's id, as the upstream and the client see it.
-    pub request_id: Option<String>,
+    pub request_id: Option<&'a str>,
+    /// What its listener's policy adds.
+    pub(crate) custom: Option<Custom<'a>>,
 }
 
 /// The longest texts, in bytes. A path may be longer, but tells nothing more; hosts and routes fit.
@@ -67,7 +64,7 @@ const REQUEST_ID: usize = 128;
 /// Longer than any label, version, tenant, worker or address.
 const SHORT: usize = 64;
 
-impl Entry {
+impl Entry<'_> {
     /// A request of which nothing is known: its head could not be read.
     #[must_use]
     pub const fn unread(time: SystemTime) -> Self {
@@ -76,9 +73,9 @@ impl Entry {
             time,
             tenant: None,
             route: None,
-            method: String::new(),
-            host: String::new(),
-            path: String::new(),
+            method: "",
+            host: "",
+            path: "",
             protocol: Version::Http11,
             status: 0,
             outcome: "abandoned",
@@ -92,59 +89,62 @@ impl Entry {
             client: None,
             tls: None,
             request_id: None,
+            custom: None,
         }
     }
 
     /// A stream of which nothing is known.
     #[must_use]
-    pub fn of_stream(protocol: &'static str, time: SystemTime) -> Self {
+    pub const fn of_stream(protocol: &'static str, time: SystemTime) -> Self {
         Self { stream: Some(protocol), ..Self::unread(time) }
     }
+}
 
-    /// What a head says of its request.
-    #[must_use]
-    pub fn of(head: &RequestHead, time: SystemTime) -> Self {
-        Self {
-            method: capped(head.method_str(), METHOD),
-            host: capped(head.host(), HOST),
-            path: capped(head.path(), PATH),
-            protocol: head.version(),
-            ..Self::unread(time)
-        }
-    }
-
-    /// What became of the request.
-    pub(crate) fn note(&mut self, facts: &Facts) {
-        self.tenant = facts.tenant().cloned();
-        self.route = facts.place.as_ref().map(|place| place.route.to_string());
-        self.status = facts.status;
-        self.outcome = facts.outcome.as_str();
-        self.refusal = facts.refusal;
-        self.bytes_in = facts.bytes_in;
-        self.bytes_out = facts.bytes_out;
-        self.duration = facts.duration;
-        self.retries = facts.retries;
-        self.request_id = Some(facts.id.as_str().to_owned());
+impl<'a> Entry<'a> {
+    /// What is known of a request that is over.
+    pub(crate) fn of(gathered: &'a Gathered) -> Self {
+        let Gathered { trail, line } = gathered;
+        let (asked, facts) = (&trail.asked, &trail.facts);
+        let place = facts.place.as_deref();
         let tried = facts.tried();
-        self.upstream = tried.map(|tried| tried.endpoint);
-        self.upstream_time = tried
-            .and_then(|tried| Some(tried.answered_us?.saturating_sub(tried.began_us)))
-            .map(|us| Duration::from_micros(us.into()));
+        let waited = tried.and_then(|tried| Some(tried.answered_us?.saturating_sub(tried.began_us)));
+        Self {
+            tenant: facts.tenant().map(|tenant| tenant.as_str()),
+            route: place.map(|place| &*place.route),
+            method: &line.method,
+            host: &line.host,
+            path: &line.path,
+            protocol: asked.protocol,
+            status: facts.status,
+            outcome: facts.outcome.as_str(),
+            refusal: facts.refusal,
+            bytes_in: facts.bytes_in,
+            bytes_out: facts.bytes_out,
+            duration: facts.duration,
+            upstream: tried.map(|tried| tried.endpoint),
+            upstream_time: waited.map(|us| Duration::from_micros(us.into())),
+            retries: facts.retries,
+            client: Some(asked.client),
+            tls: asked.tls,
+            request_id: Some(facts.id.as_str()),
+            custom: place.and_then(|place| place.log.as_ref()).map(|policy| Custom { policy, line, facts }),
+            ..Self::unread(facts.began)
+        }
     }
 
     /// Appends the line.
     pub(super) fn write(&self, out: &mut Vec<u8>, stamp: &mut Stamp, worker: &str) {
         let mut line = Object::open(out);
         line.text("time", stamp.rfc3339(self.time), SHORT);
-        line.some_text("tenant", self.tenant.as_ref().map(TenantId::as_str), SHORT);
-        line.some_text("route", self.route.as_deref(), ROUTE);
+        line.some_text("tenant", self.tenant, SHORT);
+        line.some_text("route", self.route, ROUTE);
         if let Some(protocol) = self.stream {
-            line.some_text("host", Some(self.host.as_str()).filter(|host| !host.is_empty()), HOST);
+            line.some_text("host", Some(self.host).filter(|host| !host.is_empty()), HOST);
             line.text("protocol", protocol, SHORT);
         } else {
-            line.text("method", &self.method, METHOD);
-            line.text("host", &self.host, HOST);
-            line.text("path", &self.path, PATH);
+            line.text("method", self.method, METHOD);
+            line.text("host", self.host, HOST);
+            line.text("path", self.path, PATH);
             line.text("protocol", self.protocol.as_str(), SHORT);
             line.number("status", self.status.into());
         }
@@ -164,17 +164,60 @@ impl Entry {
             line.display("client", &client);
         }
         line.some_text("tls", self.tls, SHORT);
-        line.some_text("request_id", self.request_id.as_deref(), REQUEST_ID);
+        line.some_text("request_id", self.request_id, REQUEST_ID);
+        if let Some(custom) = &self.custom {
+            custom.write(&mut line);
+        }
         line.text("worker", worker, SHORT);
         line.close();
     }
 }
 
-/// A little more than is logged, so that the line shows that it was cut.
-fn capped(text: &str, most: usize) -> String {
-    text[..text.floor_char_boundary(most + 4)].to_owned()
+/// Texts of a request that only the access log wants whole. Used again for the next request, so that they are not
+/// allocated for each.
+#[derive(Debug, Default)]
+pub(crate) struct Line {
+    method: String,
+    host: String,
+    path: String,
+    pub(super) values: super::policy::Values,
+}
+
+impl Line {
+    /// What the client asks for.
+    pub(crate) fn asks(&mut self, head: &crate::h1::RequestHead) {
+        let Self { method, host, path, values } = self;
+        values.clear();
+        for (text, most, said) in
+            [(method, METHOD, head.method_str()), (host, HOST, head.host()), (path, PATH, head.path())]
+        {
+            text.clear();
+            // A little more than is logged, so that the line shows that it was cut.
+            text.push_str(&said[..said.floor_char_boundary(most + 4)]);
+        }
+    }
 }
 
 fn micros(duration: Duration) -> u64 {
     u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::h1::RequestHead;
+
+    #[test]
+    fn what_a_client_asks_for_is_noted_without_the_query_and_over_the_request_before() {
+        let mut line = Line::default();
+        for path in [format!("/{}", "a".repeat(5000)), "/a?token=secret".to_owned()] {
+            let head = RequestHead::from_parts("GET", "Shop.example:80", &path, Version::Http11).unwrap();
+            line.asks(&head);
+        }
+        assert_eq!(
+            (line.method.as_str(), line.host.as_str(), line.path.as_str()),
+            ("GET", "shop.example", "/a")
+        );
+        assert!(line.path.capacity() < 2 * PATH, "a long path is not kept whole");
+    }
 }

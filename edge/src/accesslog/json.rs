@@ -15,7 +15,7 @@ impl<'b> Object<'b> {
     }
 
     /// A text, cut at `most` bytes and then ending with `…`.
-    pub(super) fn text(&mut self, name: &'static str, text: &str, most: usize) {
+    pub(super) fn text(&mut self, name: &str, text: &str, most: usize) {
         self.name(name);
         self.out.push(b'"');
         if text.len() <= most {
@@ -28,20 +28,20 @@ impl<'b> Object<'b> {
     }
 
     /// As [`text`](Self::text), if there is one.
-    pub(super) fn some_text(&mut self, name: &'static str, text: Option<&str>, most: usize) {
+    pub(super) fn some_text(&mut self, name: &str, text: Option<&str>, most: usize) {
         if let Some(text) = text {
             self.text(name, text, most);
         }
     }
 
     /// A text that needs no escaping: an address.
-    pub(super) fn display(&mut self, name: &'static str, value: &impl Display) {
+    pub(super) fn display(&mut self, name: &str, value: &impl Display) {
         self.name(name);
         // A vector takes whatever it is given.
         let _written = write!(self.out, "\"{value}\"");
     }
 
-    pub(super) fn number(&mut self, name: &'static str, number: u64) {
+    pub(super) fn number(&mut self, name: &str, number: u64) {
         self.name(name);
         self.out.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
     }
@@ -50,8 +50,8 @@ impl<'b> Object<'b> {
         self.out.extend_from_slice(b"}\n");
     }
 
-    /// Names are our own and need no escaping.
-    fn name(&mut self, name: &'static str) {
+    /// Names are our own or plain by the rules of configuration, and need no escaping.
+    fn name(&mut self, name: &str) {
         self.out.extend_from_slice(if self.first { b"\"" } else { b",\"" });
         self.out.extend_from_slice(name.as_bytes());
         self.out.extend_from_slice(b"\":");

@@ -4,7 +4,7 @@ use std::time::UNIX_EPOCH;
 
 use api::request as wire;
 
-use super::{Trail, trail::Try};
+use super::{Place, Trail, trail::Try};
 use crate::worker::micros;
 
 impl Trail {
@@ -19,7 +19,7 @@ impl Trail {
             tenant: text(facts.tenant().map(|tenant| tenant.as_str())),
             listener: text(place.map(|place| &*place.listener)),
             route: text(place.map(|place| &*place.route)),
-            rule: place.map(|place| format!("spec.rules[{}]", place.rule)).unwrap_or_default(),
+            rule: place.map(Place::rule_text).unwrap_or_default(),
             backend: text(facts.backend.as_deref()),
             method: asked.method.tell(),
             host: asked.host.tell(),

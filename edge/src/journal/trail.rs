@@ -10,6 +10,7 @@ use model::TenantId;
 
 use super::{BackendName, RequestId};
 use crate::{
+    accesslog::Policy,
     downstream::Client,
     h1::{RequestHead, Version},
     metrics::Outcome,
@@ -18,7 +19,7 @@ use crate::{
 /// A request's way through the worker.
 #[derive(Debug, Clone)]
 pub(crate) struct Trail {
-    pub(super) asked: Asked,
+    pub(crate) asked: Asked,
     pub(crate) facts: Facts,
 }
 
@@ -44,13 +45,13 @@ impl Trail {
 
 /// What a request asks for. Texts are cut, so that each request takes as much as any other.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Asked {
+pub(crate) struct Asked {
     pub(super) method: Brief<15>,
     pub(super) host: Brief<63>,
     pub(super) path: Brief<127>,
-    pub(super) protocol: Version,
-    pub(super) client: IpAddr,
-    pub(super) tls: Option<&'static str>,
+    pub(crate) protocol: Version,
+    pub(crate) client: IpAddr,
+    pub(crate) tls: Option<&'static str>,
 }
 
 impl Default for Asked {
@@ -122,6 +123,13 @@ impl Facts {
         self.place.as_ref().map(|place| &place.tenant).or(self.tenant.as_ref())
     }
 
+    /// Whether somebody may ask why.
+    pub(crate) fn failed(&self) -> bool {
+        self.status >= 500
+            || self.refusal.is_some()
+            || matches!(self.outcome, Outcome::Abandoned | Outcome::Truncated)
+    }
+
     /// An endpoint is tried.
     pub(crate) fn tries(&mut self, endpoint: SocketAddr, began: Duration) {
         let began = Try {
@@ -175,6 +183,15 @@ pub(crate) struct Place {
     pub(crate) route: Box<str>,
     /// Of the route's rules, from 0.
     pub(crate) rule: u32,
+    /// What the access log tells of it.
+    pub(crate) log: Option<Policy>,
+}
+
+impl Place {
+    /// The rule's field in the route's object.
+    pub(crate) fn rule_text(&self) -> String {
+        format!("spec.rules[{}]", self.rule)
+    }
 }
 
 /// The beginning of a text.

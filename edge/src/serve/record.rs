@@ -14,11 +14,11 @@ use model::{CompiledRule, Found, Listener, TenantId};
 
 use super::refusal::Refusal;
 use crate::{
-    accesslog::Entry,
+    accesslog::{Entry, Policy},
     config::Config,
     downstream::Client,
     h1::{Fields, Name, RequestHead},
-    journal::{BackendName, Facts, Place, RequestId, Trail, brief_micros},
+    journal::{BackendName, Facts, Gathered, Place, RequestId, brief_micros},
     metrics::{Outcome, RouteCounters, RouteKey},
     worker::{Thread, micros},
 };
@@ -59,6 +59,7 @@ impl RouteSeries {
                 listener: found.listener.id.to_string().into(),
                 route: found.route_id().into(),
                 rule: found.rule_number(),
+                log: found.listener.policy.access_log.as_deref().map(Policy::new),
             }),
         };
         series.or_insert_with(make).clone()
@@ -72,9 +73,7 @@ pub(crate) struct Record {
     route: Option<Arc<RouteCounters>>,
     keeps_connection: bool,
     /// Handed on when it is dropped.
-    trail: Option<Box<Trail>>,
-    /// Only when there is an access log.
-    line: Option<Box<Entry>>,
+    gathered: Option<Box<Gathered>>,
 }
 
 impl Record {
@@ -83,15 +82,12 @@ impl Record {
         let began = Instant::now();
         let mut facts = Facts::new(thread.request_id(), thread.clock.wall(began));
         facts.queue_delay = thread.door.borrow().delay();
-        let line = || {
-            let mut entry = Entry::of(head, facts.began);
-            entry.client = Some(client.peer.ip());
-            entry.tls = client.tls_version;
-            Box::new(entry)
-        };
+        let mut gathered = thread.journal.begin(facts, client, head);
+        if thread.logger.is_on() {
+            gathered.line.asks(head);
+        }
         Self {
-            line: thread.logger.is_on().then(line),
-            trail: Some(thread.journal.begin(facts, client, head)),
+            gathered: Some(gathered),
             thread: Rc::clone(thread),
             began,
             route: None,
@@ -100,11 +96,11 @@ impl Record {
     }
 
     fn facts(&self) -> &Facts {
-        &self.trail.as_ref().expect("handed on when it is dropped").facts
+        &self.gathered.as_ref().expect("handed on when it is dropped").trail.facts
     }
 
     fn facts_mut(&mut self) -> &mut Facts {
-        &mut self.trail.as_mut().expect("handed on when it is dropped").facts
+        &mut self.gathered.as_mut().expect("handed on when it is dropped").trail.facts
     }
 
     /// The request's name.
@@ -123,11 +119,33 @@ impl Record {
         self.facts_mut().tenant = Some(tenant.clone());
     }
 
-    /// A route answers it.
-    pub(crate) fn found(&mut self, config: &Arc<Config>, tenant: &TenantId, found: &Found<'_>) {
+    /// A route answers it; `fields` are as the client sent them.
+    pub(crate) fn found(
+        &mut self,
+        config: &Arc<Config>,
+        tenant: &TenantId,
+        found: &Found<'_>,
+        fields: &Fields,
+    ) {
         let Series { counters, place } = self.thread.series.of(&self.thread, config, tenant, found);
         self.route = Some(counters);
+        if let (Some(policy), true, Some(gathered)) =
+            (&place.log, self.thread.logger.is_on(), &mut self.gathered)
+        {
+            policy.request(&mut gathered.line, fields);
+        }
         self.facts_mut().place = Some(place);
+    }
+
+    /// The client gets these fields.
+    pub(crate) fn replies(&mut self, fields: &Fields) {
+        let Some(Gathered { trail, line }) = self.gathered.as_deref_mut() else { return };
+        let policy = trail.facts.place.as_ref().and_then(|place| place.log.as_ref());
+        if let Some(policy) = policy.filter(|policy| policy.looks_at_response)
+            && self.thread.logger.is_on()
+        {
+            policy.response(line, fields);
+        }
     }
 
     /// It is forwarded.
@@ -217,8 +235,8 @@ impl Record {
 
 impl Drop for Record {
     fn drop(&mut self) {
-        let Some(mut trail) = self.trail.take() else { return };
-        let (thread, facts) = (&self.thread, &mut trail.facts);
+        let Some(mut gathered) = self.gathered.take() else { return };
+        let (thread, facts) = (&self.thread, &mut gathered.trail.facts);
         facts.duration = self.began.elapsed();
         let counters = &thread.counters;
         let latency_us = micros(facts.duration);
@@ -233,12 +251,18 @@ impl Drop for Record {
             Some(route) => route.finished(facts.outcome, facts.status, latency_us),
             None => counters.route(&RouteKey::default()).finished(facts.outcome, facts.status, latency_us),
         }
-        if let Some(mut line) = self.line.take() {
-            line.note(facts);
-            thread.logger.log(&line);
+        if thread.logger.is_on() && is_logged(thread, &gathered) {
+            thread.logger.log(&Entry::of(&gathered));
         }
-        thread.journal.end(trail);
+        thread.journal.end(gathered);
     }
+}
+
+/// Whether its listener's policy wants a line of it.
+fn is_logged(thread: &Thread, Gathered { trail, line }: &Gathered) -> bool {
+    let place = trail.facts.place.as_ref();
+    let policy = place.and_then(|place| place.log.as_ref());
+    policy.is_none_or(|policy| policy.wants(line, &trail.facts, |below| thread.random_below(below)))
 }
 
 /// Bytes of a refusal in words.

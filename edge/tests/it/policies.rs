@@ -196,3 +196,36 @@ fn http2_is_not_offered_for_hosts_that_have_it_off() {
         }
     });
 }
+
+#[test]
+fn a_listeners_policy_says_which_lines_the_access_log_has_and_what_is_in_them() {
+    let upstream = Upstream::start(|exchange, received| {
+        let status = if received.line().contains("/fails") { "500 No" } else { "200 OK" };
+        exchange.send(format!("HTTP/1.1 {status}\r\nX-Cache: hit\r\nContent-Length: 0\r\n\r\n"));
+    });
+    let log_policy = policy(
+        None,
+        "accessLog: {fields: [{name: agent, requestHeader: User-Agent}, {name: cache, responseHeader: x-cache}, \
+         {name: env, value: test}, {name: rule, fact: rule}], \
+         filter: {any: [{statusClasses: [5xx]}, {all: [{requestHeader: {name: x-debug}}, {not: {failed: true}}]}]}}",
+    );
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("access.log");
+    let (edge, log) = Edge::start_logging(&(proxy(&upstream) + &log_policy), &file);
+    for (path, fields) in [("/quiet", ""), ("/fails", "User-Agent: a/1\r\n"), ("/debug", "X-Debug: 1\r\n")] {
+        edge.ask(&format!("GET {path} HTTP/1.1\r\nHost: a.test\r\nCookie: secret=1\r\n{fields}\r\n"));
+    }
+    edge.drain(PATIENCE);
+    assert!(log.close(PATIENCE));
+    let text = std::fs::read_to_string(&file).unwrap();
+    assert!(!text.contains("secret"), "{text}");
+    let lines: Vec<serde_json::Value> =
+        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let [fails, debug] = lines.as_slice() else { panic!("{text}") };
+    assert_eq!((&fails["path"], &debug["path"]), (&"/fails".into(), &"/debug".into()));
+    assert_eq!((&fails["agent"], debug.get("agent")), (&"a/1".into(), None));
+    for line in [fails, debug] {
+        assert_eq!((&line["cache"], &line["env"]), (&"hit".into(), &"test".into()));
+        assert_eq!(line["rule"], "spec.rules[0]");
+    }
+}
