@@ -113,6 +113,7 @@ pub fn json(request: &Request) -> Value {
         ("route", json!(request.route)),
         ("rule", json!(request.rule)),
         ("backend", json!(request.backend)),
+        ("trace_id", json!(request.trace_id)),
         ("method", json!(request.method)),
         ("host", json!(request.host)),
         ("path", json!(request.path)),

@@ -15,5 +15,6 @@ fn main() -> anyhow::Result<()> {
         threads: args.next().map_or(Ok(1), |threads| threads.parse())?,
         metrics: args.next().map(|address| address.parse()).transpose()?,
         access_log: args.next().map_or(Ok(edge::accesslog::Sink::Off), |sink| sink.parse())?,
+        tracing: None,
     })
 }

@@ -31,6 +31,7 @@ use crate::{
     limits::Limits,
     shared::{Control, Phase},
     tls,
+    trace::TraceArgs,
     worker::{Worker, WorkerSettings},
 };
 use feed::Feed;
@@ -48,6 +49,8 @@ pub struct WorkerArgs {
     pub pool: PoolName,
     /// Where the access log goes. Workers that share a file append whole lines to it.
     pub access_log: Sink,
+    /// Whether and how requests are traced.
+    pub tracing: Option<TraceArgs>,
 }
 
 /// A worker that was started by nobody's agent ends: nothing would ever lend it a socket.
@@ -80,14 +83,20 @@ pub fn run_worker(args: WorkerArgs) -> Result<()> {
         // An agent of an earlier version gives none; then it lends no UDP slots either.
         let quic = QuicSecret::from_hex(&welcome.quic_secret);
         let quic = quic.unwrap_or_else(|| QuicSecret::new(rand::random()));
-        let settings = WorkerSettings { pool, threads, limits: Limits::default(), quic };
+        let (tracing, export) = args.tracing.clone().map(TraceArgs::open).unzip();
+        let settings = WorkerSettings { pool, threads, limits: Limits::default(), quic, tracing };
         let worker =
             Worker::start_logging(&settings, &|| log.logger()).context("start the request threads")?;
+        drop(settings);
+        let exporting = export.map(|export| export.start(args.worker.as_str(), &worker.control()));
         tls::warm_up().context("warm up TLS")?;
         run(session, welcome, worker.control(), shutdown).await?;
         worker.join();
         if !log.close(LAST_LINES) {
             warn!("the access log did not take its last lines");
+        }
+        if let Some(exporting) = exporting {
+            exporting.end().await;
         }
         Ok(())
     })

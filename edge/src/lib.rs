@@ -38,6 +38,7 @@ mod shared;
 pub mod static_config;
 mod stream;
 mod tls;
+pub mod trace;
 mod upstream;
 mod websocket;
 mod worker;

@@ -160,6 +160,10 @@ counters! {
     streams: Counter = "weir_edge_streams_total",
     /// Such connections that came to nothing: no route, no endpoint, a malformed hello.
     streams_refused: Counter = "weir_edge_refused_streams_total",
+    /// Spans that a collector took.
+    spans_exported: Counter = "weir_edge_spans_exported_total",
+    /// Requests whose spans nobody took in time, and spans that the collector did not take.
+    spans_dropped: Counter = "weir_edge_spans_dropped_total",
     /// Bytes received from clients.
     bytes_in: Counter = "weir_edge_received_bytes_total",
     /// Bytes sent to clients.

@@ -393,6 +393,7 @@ async fn attempt(
     };
     let way = connect::connect(thread, endpoint, wish).await.map_err(|error| unsent(error.into()))?;
     record.connected(way.is_reused());
+    record.propagate(&mut incoming.head.fields);
     let mut exchange = match way {
         Way::H1(connection) => {
             let outbox = outgoing(incoming, to);

@@ -37,6 +37,7 @@ use crate::{
     limits::Limits,
     shared::Control,
     tls,
+    trace::TraceArgs,
     worker::{Worker, WorkerSettings},
 };
 
@@ -51,6 +52,8 @@ pub struct StaticArgs {
     pub metrics: Option<SocketAddr>,
     /// Where the access log goes.
     pub access_log: Sink,
+    /// Whether and how requests are traced.
+    pub tracing: Option<TraceArgs>,
 }
 
 /// Serves a file until SIGTERM or SIGINT, then drains.
@@ -71,11 +74,13 @@ async fn serve(args: &StaticArgs) -> anyhow::Result<()> {
     // Nobody else serves the same addresses.
     let quic = QuicSecret::new(rand::random());
     let cid_key = CidKey::new(quic.cid_key());
+    let (tracing, export) = args.tracing.clone().map(TraceArgs::open).unzip();
     let settings = WorkerSettings {
         pool: loaded.config.pool.clone(),
         threads: args.threads,
         limits: Limits::default(),
         quic,
+        tracing,
     };
     // Before there is another thread. The directory, for editors replace files.
     let beside = confine::directory(&args.file);
@@ -83,7 +88,9 @@ async fn serve(args: &StaticArgs) -> anyhow::Result<()> {
     let log = AccessLog::start(&args.access_log, "static")
         .with_context(|| format!("open the access log {}", args.access_log))?;
     let worker = Worker::start_logging(&settings, &|| log.logger()).context("start the request threads")?;
+    drop(settings);
     let control = worker.control();
+    let exporting = export.map(|export| export.start("static", &control));
     tls::warm_up()?;
     let mut open = Open { listen: BTreeSet::new(), cid_key };
     open.take(&control, loaded).await?;
@@ -129,6 +136,9 @@ async fn serve(args: &StaticArgs) -> anyhow::Result<()> {
     worker.join();
     if !log.close(LAST_LINES) {
         warn!("the access log did not take its last lines");
+    }
+    if let Some(exporting) = exporting {
+        exporting.end().await;
     }
     Ok(())
 }

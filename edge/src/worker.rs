@@ -26,6 +26,7 @@ use crate::{
     metrics::Counters,
     serve::record::RouteSeries,
     shared::{Command, Control, Phase, Seat, Shared, resident_bytes},
+    trace::{Tracer, Tracing},
     upstream::{Upstreams, check, resolve},
 };
 
@@ -40,6 +41,8 @@ pub struct WorkerSettings {
     pub limits: Limits,
     /// What QUIC's keys are made from; shared by the workers that share addresses.
     pub quic: QuicSecret,
+    /// How requests are traced, if they are.
+    pub tracing: Option<Tracing>,
 }
 
 /// The running threads.
@@ -74,10 +77,11 @@ impl Worker {
         let mut threads = Vec::new();
         for (index, inbox) in inboxes.into_iter().enumerate() {
             let (shared, limits, logger) = (Arc::clone(&shared), settings.limits, logger());
+            let tracing = settings.tracing.clone();
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
             let run = move || {
                 LocalSet::new().block_on(&runtime, async {
-                    let thread = Thread::new(shared, index, limits, logger);
+                    let thread = Thread::new(shared, index, limits, logger, Tracer::new(tracing));
                     run(thread, inbox).await;
                 });
             };
@@ -113,6 +117,7 @@ pub(crate) struct Thread {
     pub(crate) counters: Arc<Counters>,
     pub(crate) limits: Limits,
     pub(crate) logger: Logger,
+    pub(crate) tracer: Tracer,
     pub(crate) clock: Rc<Clock>,
     pub(crate) registry: Rc<Registry>,
     pub(crate) upstreams: Upstreams,
@@ -129,12 +134,13 @@ pub(crate) struct Thread {
 }
 
 impl Thread {
-    fn new(shared: Arc<Shared>, index: usize, limits: Limits, logger: Logger) -> Rc<Self> {
+    fn new(shared: Arc<Shared>, index: usize, limits: Limits, logger: Logger, tracer: Tracer) -> Rc<Self> {
         let clock = Clock::new(Instant::now());
         Rc::new(Self {
             counters: Arc::clone(&shared.threads[index].counters),
             limits,
             logger,
+            tracer,
             registry: Registry::new(Rc::clone(&clock)),
             upstreams: Upstreams::default(),
             door: RefCell::default(),
@@ -246,6 +252,7 @@ fn on_tick(thread: &Thread, due: Instant) {
     thread.clock.sweep(now);
     thread.registry.sweep();
     thread.logger.flush();
+    thread.tracer.flush();
     thread.upstreams.sweep(thread);
 }
 

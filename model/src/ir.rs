@@ -238,11 +238,14 @@ pub struct ListenerPolicy {
     /// What the access log tells; `None`: the ordinary fields, of all requests.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub access_log: Option<Box<AccessLog>>,
+    /// How many of a million of the traces that begin on it are sampled; `None`: as the worker says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trace_sampled_ppm: Option<u32>,
 }
 
 impl Default for ListenerPolicy {
     fn default() -> Self {
-        Self { http2: true, connect: vec![], access_log: None }
+        Self { http2: true, connect: vec![], access_log: None, trace_sampled_ppm: None }
     }
 }
 
@@ -250,7 +253,7 @@ impl ListenerPolicy {
     /// Whether it is every listener's that has no policy of its own.
     #[must_use]
     pub fn is_default(&self) -> bool {
-        self.http2 && self.connect.is_empty() && self.access_log.is_none()
+        *self == Self::default()
     }
 
     /// Whether CONNECT may lead to `host` (lowercase, no port) and `port`.

@@ -113,6 +113,7 @@ impl<'t> Place<'t> {
             http2: !policy.http2_off,
             connect: each(policy.connect, target)?,
             access_log: access_log.map(Box::new),
+            trace_sampled_ppm: policy.trace_sampled_ppm,
         })
     }
 

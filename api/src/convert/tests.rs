@@ -203,13 +203,13 @@ fn listener() -> impl Strategy<Value = Listener> {
         Just(ListenerProtocol::Tcp),
     ];
     let target = (host(), vec(any::<u16>(), 1..3)).prop_map(|(host, ports)| ConnectTarget { host, ports });
-    let policy = (any::<bool>(), vec(target, 0..3), option::of(access_log())).prop_map(
-        |(http2, connect, access_log)| ListenerPolicy {
+    let policy = (any::<bool>(), vec(target, 0..3), option::of(access_log()), option::of(any::<u32>()))
+        .prop_map(|(http2, connect, access_log, trace_sampled_ppm)| ListenerPolicy {
             http2,
             connect,
             access_log: access_log.map(Box::new),
-        },
-    );
+            trace_sampled_ppm,
+        });
     let hosts = (option::of(host()), vec(text(), 0..3));
     (text(), origin(), label(), any::<u16>(), protocol, hosts, policy).prop_map(
         |(id, origin, pool, port, protocol, (hostname, certificates), policy)| Listener {

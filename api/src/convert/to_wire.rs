@@ -69,6 +69,7 @@ impl From<&model::ListenerPolicy> for wire::ListenerPolicy {
             http2_off: !policy.http2,
             connect: policy.connect.iter().map(target).collect(),
             access_log: policy.access_log.as_deref().map(Into::into),
+            trace_sampled_ppm: policy.trace_sampled_ppm,
         }
     }
 }

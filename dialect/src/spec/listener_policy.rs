@@ -51,8 +51,17 @@ impl ListenerPolicySpec {
             Some(node) => access_log::read(&node).map(|log| Some(Box::new(log))),
             None => Some(None),
         };
+        let trace_sampled_ppm = match fields.optional("tracing") {
+            Some(node) => read_tracing(&node).map(Some),
+            None => Some(None),
+        };
         fields.finish();
-        let policy = ListenerPolicy { http2: http2?, connect: connect?, access_log: access_log? };
+        let policy = ListenerPolicy {
+            http2: http2?,
+            connect: connect?,
+            access_log: access_log?,
+            trace_sampled_ppm: trace_sampled_ppm?,
+        };
         Some(Self { targets: targets??, policy })
     }
 }
@@ -74,6 +83,13 @@ fn read_target(node: &Node<'_>) -> Option<ListenerRef> {
     group?;
     kind?;
     Some(ListenerRef { gateway: gateway?, listener: listener? })
+}
+
+fn read_tracing(node: &Node<'_>) -> Option<u32> {
+    let mut fields = node.fields()?;
+    let sampled = fields.required("sampledPercent").and_then(|node| access_log::read_percent(&node));
+    fields.finish();
+    sampled
 }
 
 fn read_connect(node: &Node<'_>) -> Option<Vec<ConnectTarget>> {

@@ -6,7 +6,7 @@ use std::{
 };
 
 use super::{json::Object, policy::Custom, stamp::Stamp};
-use crate::{h1::Version, journal::Gathered};
+use crate::{h1::Version, journal::Gathered, trace::TraceId};
 
 /// One request or stream. What is `None` is not in the line.
 #[derive(Debug, Clone)]
@@ -51,6 +51,8 @@ pub struct Entry<'a> {
     pub tls: Option<&'static str>,
     /// The request's id, as the upstream and the client see it.
     pub request_id: Option<&'a str>,
+    /// The trace that it was sampled for.
+    pub trace_id: Option<TraceId>,
     /// What its listener's policy adds.
     pub(crate) custom: Option<Custom<'a>>,
 }
@@ -89,6 +91,7 @@ impl Entry<'_> {
             client: None,
             tls: None,
             request_id: None,
+            trace_id: None,
             custom: None,
         }
     }
@@ -127,6 +130,7 @@ impl<'a> Entry<'a> {
             client: Some(asked.client),
             tls: asked.tls,
             request_id: Some(facts.id.as_str()),
+            trace_id: facts.trace,
             custom: place.and_then(|place| place.log.as_ref()).map(|policy| Custom { policy, line, facts }),
             ..Self::unread(facts.began)
         }
@@ -165,6 +169,9 @@ impl<'a> Entry<'a> {
         }
         line.some_text("tls", self.tls, SHORT);
         line.some_text("request_id", self.request_id, REQUEST_ID);
+        if let Some(trace) = self.trace_id {
+            line.display("trace_id", &trace);
+        }
         if let Some(custom) = &self.custom {
             custom.write(&mut line);
         }

@@ -48,8 +48,8 @@ fn a_line_says_all_that_is_known() {
     let (log, permit, writes) = gated();
     let logger = log.logger();
     logger.log(&Entry {
-        tenant: Some("acme".parse().unwrap()),
-        route: Some("default/shop".to_owned()),
+        tenant: Some("acme"),
+        route: Some("default/shop"),
         status: 200,
         outcome: "forwarded",
         bytes_in: 1,

@@ -8,7 +8,7 @@ use super::{Place, Trail, trail::Try};
 use crate::worker::micros;
 
 impl Trail {
-    pub(super) fn tell(&self) -> wire::Request {
+    pub(crate) fn tell(&self) -> wire::Request {
         let (asked, facts) = (&self.asked, &self.facts);
         let place = facts.place.as_deref();
         let text = |text: Option<&str>| text.unwrap_or_default().to_owned();
@@ -38,6 +38,7 @@ impl Trail {
             retry_denied: facts.retry_denied,
             bytes_in: facts.bytes_in,
             bytes_out: facts.bytes_out,
+            trace_id: facts.trace.map(|trace| trace.to_string()).unwrap_or_default(),
         }
     }
 }

@@ -14,6 +14,7 @@ use crate::{
     downstream::Client,
     h1::{RequestHead, Version},
     metrics::Outcome,
+    trace::TraceId,
 };
 
 /// A request's way through the worker.
@@ -48,7 +49,7 @@ impl Trail {
 pub(crate) struct Asked {
     pub(super) method: Brief<15>,
     pub(super) host: Brief<63>,
-    pub(super) path: Brief<127>,
+    pub(super) path: Brief<111>,
     pub(crate) protocol: Version,
     pub(crate) client: IpAddr,
     pub(crate) tls: Option<&'static str>,
@@ -71,6 +72,8 @@ impl Default for Asked {
 #[derive(Debug, Clone)]
 pub(crate) struct Facts {
     pub(crate) id: RequestId,
+    /// The trace that it was sampled for.
+    pub(crate) trace: Option<TraceId>,
     /// When its head had come.
     pub(crate) began: SystemTime,
     /// What answers it.
@@ -100,6 +103,7 @@ impl Facts {
     pub(crate) fn new(id: RequestId, began: SystemTime) -> Self {
         Self {
             id,
+            trace: None,
             began,
             place: None,
             tenant: None,
@@ -185,6 +189,8 @@ pub(crate) struct Place {
     pub(crate) rule: u32,
     /// What the access log tells of it.
     pub(crate) log: Option<Policy>,
+    /// The share of the traces that begin with it to be sampled; `None`: nobody collects any.
+    pub(crate) sampled_ppm: Option<u32>,
 }
 
 impl Place {

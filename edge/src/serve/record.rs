@@ -20,6 +20,7 @@ use crate::{
     h1::{Fields, Name, RequestHead},
     journal::{BackendName, Facts, Gathered, Place, RequestId, brief_micros},
     metrics::{Outcome, RouteCounters, RouteKey},
+    trace::{Trace, Traced},
     worker::{Thread, micros},
 };
 
@@ -60,6 +61,7 @@ impl RouteSeries {
                 route: found.route_id().into(),
                 rule: found.rule_number(),
                 log: found.listener.policy.access_log.as_deref().map(Policy::new),
+                sampled_ppm: thread.tracer.sampled_ppm(found.listener.policy.trace_sampled_ppm),
             }),
         };
         series.or_insert_with(make).clone()
@@ -74,6 +76,8 @@ pub(crate) struct Record {
     keeps_connection: bool,
     /// Handed on when it is dropped.
     gathered: Option<Box<Gathered>>,
+    /// If it is part of a trace that is this worker's business.
+    trace: Option<Box<Trace>>,
 }
 
 impl Record {
@@ -92,6 +96,7 @@ impl Record {
             began,
             route: None,
             keeps_connection: true,
+            trace: None,
         }
     }
 
@@ -134,7 +139,20 @@ impl Record {
         {
             policy.request(&mut gathered.line, fields);
         }
-        self.facts_mut().place = Some(place);
+        if let Some(ppm) = place.sampled_ppm {
+            self.trace = Trace::begin(fields, ppm, &self.thread).map(Box::new);
+        }
+        let trace = self.trace.as_ref().filter(|trace| trace.sampled).map(|trace| trace.id);
+        let facts = self.facts_mut();
+        facts.place = Some(place);
+        facts.trace = trace;
+    }
+
+    /// Makes the fields of a try name the request's trace.
+    pub(crate) fn propagate(&self, fields: &mut Fields) {
+        if let Some(trace) = &self.trace {
+            trace.propagate(fields);
+        }
     }
 
     /// The client gets these fields.
@@ -158,6 +176,9 @@ impl Record {
         // To find the first one takes microseconds, less than is worth a look at the clock.
         let began = if self.retries() == 0 { Duration::ZERO } else { self.began.elapsed() };
         self.facts_mut().tries(endpoint, began);
+        if let Some(trace) = &mut self.trace {
+            trace.tries(&self.thread);
+        }
     }
 
     /// There is a connection to it: one that was there already, or a new one.
@@ -253,6 +274,10 @@ impl Drop for Record {
         }
         if thread.logger.is_on() && is_logged(thread, &gathered) {
             thread.logger.log(&Entry::of(&gathered));
+        }
+        if let Some(trace) = self.trace.take().filter(|trace| trace.sampled) {
+            let dropped = thread.tracer.push(Traced { trace: *trace, request: gathered.trail.tell() });
+            thread.counters.spans_dropped.add(dropped);
         }
         thread.journal.end(gathered);
     }

@@ -137,7 +137,7 @@ const SYSTEM_ROOTS: [&str; 4] = [
 ];
 
 /// The authorities that the machine trusts, read once. `SSL_CERT_FILE` names another file, as for OpenSSL.
-fn system_roots() -> Result<Arc<RootCertStore>, String> {
+pub(crate) fn system_roots() -> Result<Arc<RootCertStore>, String> {
     static ROOTS: OnceLock<Arc<RootCertStore>> = OnceLock::new();
     if let Some(known) = ROOTS.get() {
         return Ok(Arc::clone(known));

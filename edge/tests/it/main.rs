@@ -22,5 +22,6 @@ mod streams;
 mod support;
 mod tickets;
 mod tls;
+mod tracing;
 mod upstreams;
 mod websocket;

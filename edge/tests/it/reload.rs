@@ -45,7 +45,8 @@ fn a_good_file_is_taken_over_and_a_bad_one_is_not() {
     let file = directory.path().join("proxy.yaml");
     let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     write(&file, &yaml(port, "/first"));
-    let args = StaticArgs { file: file.clone(), threads: 1, metrics: None, access_log: Sink::Off };
+    let args =
+        StaticArgs { file: file.clone(), threads: 1, metrics: None, access_log: Sink::Off, tracing: None };
     let running = thread::spawn(move || run_static(&args));
     // Once it listens, it has its signal handlers: SIGHUP does not end this process.
     assert!(location(port).ends_with("/first"));

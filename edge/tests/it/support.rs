@@ -20,6 +20,7 @@ use edge::{
     Control, Limits, Worker, WorkerSettings,
     accesslog::{AccessLog, Logger, Sink},
     static_config,
+    trace::Tracing,
 };
 use model::Revision;
 
@@ -50,15 +51,21 @@ impl Edge {
     /// With an access log in a file, to be closed after the drain.
     pub(crate) fn start_logging(yaml: &str, file: &std::path::Path) -> (Self, AccessLog) {
         let log = AccessLog::start(&Sink::File(file.to_owned()), "test").unwrap();
-        (Self::start_as(yaml, Limits::default(), &["127.0.0.1:0"], &|| log.logger()), log)
+        (Self::start_as(yaml, Limits::default(), &["127.0.0.1:0"], &|| log.logger(), None), log)
     }
 
     /// A thread for each address; what `at` says is the last one's.
     pub(crate) fn start_on(yaml: &str, limits: Limits, addresses: &[&str]) -> Self {
-        Self::start_as(yaml, limits, addresses, &Logger::off)
+        Self::start_as(yaml, limits, addresses, &Logger::off, None)
     }
 
-    fn start_as(yaml: &str, limits: Limits, addresses: &[&str], logger: &dyn Fn() -> Logger) -> Self {
+    pub(crate) fn start_as(
+        yaml: &str,
+        limits: Limits,
+        addresses: &[&str],
+        logger: &dyn Fn() -> Logger,
+        tracing: Option<Tracing>,
+    ) -> Self {
         let loaded = compile(yaml, 1);
         let threads = addresses.len();
         let settings = WorkerSettings {
@@ -66,6 +73,7 @@ impl Edge {
             threads,
             limits,
             quic: QuicSecret::new([7; 32]),
+            tracing,
         };
         let worker = Worker::start_logging(&settings, logger).unwrap();
         let control = worker.control();
@@ -136,13 +144,19 @@ impl Edge {
     }
 
     /// Drains, and returns when the worker's threads have ended.
-    pub(crate) fn drain(mut self, deadline: Duration) {
+    pub(crate) fn drain(self, deadline: Duration) {
+        drop(self.drain_apart(deadline));
+    }
+
+    /// As [`drain`](Self::drain); what else was spawned on the runtime goes on.
+    pub(crate) fn drain_apart(mut self, deadline: Duration) -> tokio::runtime::Runtime {
         self.runtime.block_on(async {
             self.control.stop_listening().await;
             self.control.drain(deadline).await;
             tokio::time::timeout(PATIENCE, self.control.drained()).await.unwrap();
         });
         self.worker.take().unwrap().join();
+        self.runtime
     }
 }
 

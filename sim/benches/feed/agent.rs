@@ -183,6 +183,7 @@ pub(crate) fn worker(directory: &Path, name: &str) -> Result<()> {
     let log = Arc::new(Log::default());
     tracing::subscriber::set_global_default(Shared(log.clone()))?;
     run_worker(WorkerArgs {
+        tracing: None,
         agent_socket: socket(directory),
         worker: name.parse()?,
         pool: "default".parse()?,
