@@ -29,6 +29,8 @@
 //!   Taken                  ->                       (the sockets are in epoll)
 //!                          <-    Return             (only after other workers said Taken)
 //!   Returned               ->                       (deregistered from epoll, then closed; never shutdown())
+//!                          <-    Measure            (at any time after Welcome or Recover)
+//!   Measured + a file      ->
 //!                          <-    Drain              (after the last TCP slot is returned)
 //!   Draining               ->                       (also unasked, on SIGTERM: then Return follows as above)
 //!   Drained                ->                       (the last connection is gone; the worker exits 0)
@@ -103,6 +105,11 @@ pub enum ToWorker {
     Keep(Slots),
     /// Accept what waits on these, then stop listening on them.
     Return(Slots),
+    /// Say your metrics. Only to workers that said that they know this.
+    Measure {
+        /// Names the question.
+        question: u64,
+    },
     /// Finish what you have and exit within the deadline.
     Drain {
         /// From now, milliseconds.
@@ -134,6 +141,9 @@ pub enum ToAgent {
         /// Whether it knows `Keep`, and serves UDP.
         #[serde(default)]
         keeps: bool,
+        /// Whether it knows `Measure`.
+        #[serde(default)]
+        measures: bool,
     },
     /// The sockets of one listen address that the worker holds; they come beside the message.
     Recovered(Slots),
@@ -150,6 +160,11 @@ pub enum ToAgent {
     Taken(Slots),
     /// These slots are no longer listened on and are closed.
     Returned(Slots),
+    /// The worker's metrics as Prometheus text, in a file in memory that comes beside the message.
+    Measured {
+        /// The question's.
+        question: u64,
+    },
     /// The worker drains, asked or not (SIGTERM): give its slots to others.
     Draining,
     /// The last connection is gone.

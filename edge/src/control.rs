@@ -197,6 +197,7 @@ impl Session {
             draining: phase >= Phase::Draining,
             renews: true,
             keeps: true,
+            measures: true,
         };
         link.send(&hello, &[]).await?;
         Ok(Self { link, args, told: phase, servers })
@@ -267,6 +268,11 @@ impl Session {
             ToWorker::Return(slots) => {
                 self.give_back(slots, control).await?;
             }
+            ToWorker::Measure { question } => match sys::handover::put(control.metrics().as_bytes()) {
+                Ok(file) => self.link.send(&ToAgent::Measured { question }, &[file]).await?,
+                // Not answered: the agent says what it has of the others.
+                Err(error) => warn!(%error, "the metrics cannot be handed over"),
+            },
             ToWorker::Drain { deadline_ms } => {
                 info!(deadline_ms, "the agent asks to drain");
                 control.drain(Duration::from_millis(deadline_ms)).await;

@@ -20,6 +20,7 @@ use crate::{
     dispatch::Agent,
     link::{self, Hello},
     saved::{load_or_make_key, make_private_dir},
+    scrape::Scrapes,
     servers,
 };
 
@@ -67,13 +68,17 @@ pub(crate) enum Event {
     Disconnected,
 }
 
-/// Runs until `shutdown` is ready, then drains all workers, waits for their ends and leaves nothing behind but the
+/// Runs until `shutdown` is ready, answering `scrapes` meanwhile, then drains all workers, waits for their ends and leaves nothing behind but the
 /// last plan. A future that is dropped instead leaves the workers running and serving; the next agent finds them.
 ///
 /// # Errors
 ///
 /// See [`NodeError`]. Once it runs, nothing that goes wrong ends it; it is reported to the servers instead.
-pub async fn run(config: NodeConfig, shutdown: impl Future<Output = ()> + Send) -> Result<(), NodeError> {
+pub async fn run(
+    config: NodeConfig,
+    mut scrapes: Scrapes,
+    shutdown: impl Future<Output = ()> + Send,
+) -> Result<(), NodeError> {
     let directory = &config.data_dir;
     make_private_dir(directory).map_err(io_error("make the directory", directory))?;
     let _lock = Lock::take(&directory.join("agent.lock"))?;
@@ -107,6 +112,8 @@ pub async fn run(config: NodeConfig, shutdown: impl Future<Output = ()> + Send) 
                 agent.on(event);
             }
             Ok(()) = identities.changed() => agent.renew(),
+            // One at a time: the others wait for their turn.
+            Some(asked) = scrapes.next(), if !agent.is_scraped() => agent.scrape(asked),
             _ = ticks.tick() => agent.tick(),
             () = &mut shutdown, if !agent.stopping => agent.stop(),
         }

@@ -15,7 +15,7 @@ use api::{
 };
 use model::{PoolName, WorkerId};
 use sys::{process::Signal, steer::CidKey};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tracing::{error, info, warn};
 
 use crate::{
@@ -28,6 +28,7 @@ use crate::{
     processes::Processes,
     running::Running,
     saved::{Saved, SavedPool, make_private_dir},
+    scrape::{Answers, Scrape},
 };
 
 /// All that the agent knows and has.
@@ -47,6 +48,9 @@ pub(crate) struct Agent {
     events: mpsc::Sender<Event>,
     statuses: watch::Sender<NodeStatus>,
     saved: Saved,
+    /// The scrape that waits for its workers, and how many there were.
+    scrape: Option<Scrape>,
+    scrapes: u64,
     /// Where the servers are: as they said last, then as the agent was told at its start.
     servers: Vec<String>,
     pub(crate) stopping: bool,
@@ -75,6 +79,8 @@ impl Agent {
             events,
             statuses,
             saved: Saved::default(),
+            scrape: None,
+            scrapes: 0,
             stopping: false,
         }
     }
@@ -121,6 +127,26 @@ impl Agent {
                 // It gets them when it connects again.
                 warn!(%worker, "a worker did not take its new certificate");
             }
+        }
+    }
+
+    pub(crate) fn is_scraped(&self) -> bool {
+        self.scrape.is_some()
+    }
+
+    /// Asks all workers for their metrics.
+    pub(crate) fn scrape(&mut self, asked: oneshot::Sender<Answers>) {
+        self.scrapes += 1;
+        let message = ToWorker::Measure { question: self.scrapes };
+        let asks = |link: &Link| link.measures && link.send(&message, Vec::new());
+        let workers = self.links.iter().filter(|(_, link)| asks(link)).map(|(worker, _)| worker.clone());
+        self.scrape = Some(Scrape::new(self.scrapes, workers.collect(), asked, Instant::now()));
+    }
+
+    fn measured(&mut self, worker: WorkerId, question: u64, mut sockets: Vec<OwnedFd>) {
+        let scrape = self.scrape.as_mut().filter(|scrape| scrape.number == question);
+        if let (Some(scrape), Some(file), Some(pool)) = (scrape, sockets.pop(), self.pool_of.get(&worker)) {
+            scrape.take(pool.clone(), worker, file);
         }
     }
 
@@ -176,6 +202,7 @@ impl Agent {
             Event::Unlinked { worker, serial } => {
                 if self.links.get(&worker).is_some_and(|link| link.serial == serial) {
                     self.links.remove(&worker);
+                    self.scrape.iter_mut().for_each(|scrape| scrape.forget(&worker));
                     self.handle_worker(&worker, Input::Unlinked);
                 }
             }
@@ -183,6 +210,7 @@ impl Agent {
                 info!(%worker, %how, "worker ended");
                 self.processes.forget(&worker);
                 self.links.remove(&worker);
+                self.scrape.iter_mut().for_each(|scrape| scrape.forget(&worker));
                 self.handle_worker(&worker, |worker| Input::Ended { worker, how });
                 self.pool_of.remove(&worker);
             }
@@ -255,6 +283,7 @@ impl Agent {
     fn said(&mut self, worker: WorkerId, message: ToAgent, sockets: Vec<OwnedFd>) {
         let Some(pool) = self.pool_of.get(&worker).cloned() else { return };
         let message = match message {
+            ToAgent::Measured { question } => return self.measured(worker, question, sockets),
             ToAgent::Recovered(slots) => match self.running(&pool).sockets.keep(slots, sockets) {
                 Ok(kept) => ToAgent::Recovered(kept),
                 Err(error) => return warn!(%worker, %error, "sockets that a worker sent are not used"),
@@ -386,6 +415,9 @@ impl Agent {
 
     /// Tells the servers, the disk and the metrics what has changed.
     pub(crate) fn publish(&mut self) {
+        if let Some(scrape) = self.scrape.take_if(|scrape| scrape.is_over(Instant::now())) {
+            scrape.finish();
+        }
         let pools: Vec<_> = self.pools.values().map(|running| running.pool.status()).collect();
         self.statuses.send_if_modified(|status| {
             let changed = status.pools != pools;

@@ -20,6 +20,7 @@ pub mod pool;
 mod processes;
 mod running;
 mod saved;
+mod scrape;
 mod servers;
 pub mod slots;
 mod sockets;
@@ -27,3 +28,4 @@ pub mod standing;
 
 pub use agent::{NodeError, run};
 pub use config::{Identities, Identity, NodeConfig, Timing};
+pub use scrape::{Scraper, Scrapes, scrapes};

@@ -29,6 +29,8 @@ pub(crate) struct Link {
     pub(crate) serial: u64,
     /// Whether the worker knows `Renewed`.
     pub(crate) renews: bool,
+    /// Whether it knows `Measure`.
+    pub(crate) measures: bool,
     queue: mpsc::Sender<Outgoing>,
 }
 
@@ -107,7 +109,7 @@ async fn exchange(
     let stream = Polled::new(stream, Interest::READABLE | Interest::WRITABLE)?;
     let Some(first) = timeout(PATIENCE, receive(&stream)).await?? else { return Ok(()) };
     let message: ToAgent = parse(&first)?;
-    let ToAgent::Hello { worker, pool, pid, renews, .. } = &message else {
+    let ToAgent::Hello { worker, pool, pid, renews, measures, .. } = &message else {
         return Err(io::Error::new(io::ErrorKind::InvalidData, "the first message is not Hello"));
     };
     if *pid != peer.pid {
@@ -117,7 +119,7 @@ async fn exchange(
     let (worker, pool, pid) = (worker.clone(), pool.clone(), *pid);
     *said_hello = Some(worker.clone());
     let (queue, mut outgoing) = mpsc::channel(MAX_QUEUED);
-    let link = Link { serial, renews: *renews, queue };
+    let link = Link { serial, renews: *renews, measures: *measures, queue };
     let hello = Hello { worker: worker.clone(), pool, pid, message, link };
     if events.send(Event::Hello(Box::new(hello))).await.is_err() {
         return Ok(());

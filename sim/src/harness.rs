@@ -69,11 +69,12 @@ pub struct Ports {
     pub https: u16,
     pub admin: u16,
     pub metrics: u16,
+    pub worker_metrics: u16,
     pub feed: u16,
 }
 
 impl Ports {
-    /// Five free ports.
+    /// Six free ports.
     ///
     /// # Errors
     /// When there are not that many.
@@ -83,6 +84,7 @@ impl Ports {
             https: free_port()?,
             admin: free_port()?,
             metrics: free_port()?,
+            worker_metrics: free_port()?,
             feed: free_port()?,
         })
     }
@@ -96,6 +98,7 @@ impl Ports {
             flag("https", self.https),
             flag("admin", self.admin),
             flag("metrics", self.metrics),
+            flag("worker-metrics", self.worker_metrics),
             flag("feed", self.feed),
         ]
     }

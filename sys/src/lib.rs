@@ -9,6 +9,7 @@
 #![deny(unsafe_code)]
 
 pub mod confine;
+pub mod handover;
 pub mod lock;
 pub mod polled;
 pub mod powercut;

@@ -1,4 +1,4 @@
-//! The server's metrics over HTTP: `/metrics` for Prometheus, `/healthz` for probes.
+//! A process's metrics over HTTP: `/metrics` for Prometheus, `/healthz` for probes.
 
 use std::{convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -12,6 +12,7 @@ use hyper::{
 };
 use hyper_util::rt::{TokioIo, TokioTimer};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
+use node::Scraper;
 use tokio::{net::TcpListener, sync::Semaphore, time::interval};
 use tracing::{debug, warn};
 
@@ -34,15 +35,34 @@ pub(crate) async fn listen(address: SocketAddr) -> Result<TcpListener> {
     TcpListener::bind(address).await.with_context(|| format!("listen for metrics on {address}"))
 }
 
+/// What is served.
+#[derive(Clone)]
+pub(crate) struct Source {
+    /// The process's own.
+    pub(crate) own: PrometheusHandle,
+    /// Of the workers of a host agent.
+    pub(crate) workers: Option<Scraper>,
+}
+
+impl Source {
+    async fn text(&self) -> String {
+        let mut text = self.own.render();
+        if let Some(workers) = &self.workers {
+            text.push_str(&workers.metrics().await);
+        }
+        text
+    }
+}
+
 /// Serves until it is dropped.
-pub(crate) async fn serve(listener: TcpListener, metrics: PrometheusHandle) -> Result<Infallible> {
+pub(crate) async fn serve(listener: TcpListener, metrics: Source) -> Result<Infallible> {
     let connections = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     let mut upkeep = interval(UPKEEP);
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
             _ = upkeep.tick() => {
-                metrics.run_upkeep();
+                metrics.own.run_upkeep();
                 continue;
             }
         };
@@ -59,7 +79,7 @@ pub(crate) async fn serve(listener: TcpListener, metrics: PrometheusHandle) -> R
         tokio::spawn(async move {
             let service = service_fn(move |request| {
                 let metrics = metrics.clone();
-                async move { Ok::<_, Infallible>(answer(&request, &metrics)) }
+                async move { Ok::<_, Infallible>(answer(&request, &metrics).await) }
             });
             let connection = http1::Builder::new()
                 .timer(TokioTimer::new())
@@ -74,9 +94,9 @@ pub(crate) async fn serve(listener: TcpListener, metrics: PrometheusHandle) -> R
     }
 }
 
-fn answer(request: &Request<Incoming>, metrics: &PrometheusHandle) -> Response<Full<Bytes>> {
+async fn answer(request: &Request<Incoming>, metrics: &Source) -> Response<Full<Bytes>> {
     let (status, text) = match (request.method(), request.uri().path()) {
-        (&Method::GET | &Method::HEAD, "/metrics") => (StatusCode::OK, metrics.render()),
+        (&Method::GET | &Method::HEAD, "/metrics") => (StatusCode::OK, metrics.text().await),
         (&Method::GET | &Method::HEAD, "/healthz") => (StatusCode::OK, "ok\n".to_owned()),
         (&Method::GET | &Method::HEAD, _) => {
             (StatusCode::NOT_FOUND, "there is /metrics and /healthz\n".to_owned())

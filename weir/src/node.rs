@@ -49,7 +49,7 @@ struct Run {
     /// CPUs that workers may use; all by default
     #[arg(long)]
     cpus: Option<u32>,
-    /// Prometheus metrics of the agent, HTTP
+    /// Prometheus metrics of the agent and of its workers, HTTP
     #[arg(long, value_name = "ADDR")]
     metrics: Option<std::net::SocketAddr>,
     /// End when standard input ends
@@ -81,9 +81,11 @@ fn agent(args: Run) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         let mut shutdown = supervised::shutdown(args.supervised)?;
+        let (scraper, scrapes) = node::scrapes();
         if let Some(address) = args.metrics {
             let listener = metrics_http::listen(address).await?;
-            tokio::spawn(metrics_http::serve(listener, metrics_http::recorder()?));
+            let source = metrics_http::Source { own: metrics_http::recorder()?, workers: Some(scraper) };
+            tokio::spawn(metrics_http::serve(listener, source));
         }
         let cpus = args.cpus.unwrap_or_else(cpus);
         let place = place(args)?;
@@ -105,7 +107,7 @@ fn agent(args: Run) -> Result<()> {
             cpus,
             timing: Timing::default(),
         };
-        node::run(config, async move { process::shut_down(&mut shutdown).await }).await?;
+        node::run(config, scrapes, async move { process::shut_down(&mut shutdown).await }).await?;
         Ok(())
     })
 }

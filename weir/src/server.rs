@@ -114,7 +114,7 @@ async fn serve(args: Args) -> Result<()> {
     };
     let result = tokio::select! {
         result = running => result,
-        result = metrics_http::serve(metrics, recorder) => result.map(|never| match never {}),
+        result = metrics_http::serve(metrics, metrics_http::Source { own: recorder, workers: None }) => result.map(|never| match never {}),
         error = server.removed() => Err(error),
     };
     // Leadership goes to another server while its messages still come in; their streams end with the store.

@@ -49,9 +49,12 @@ pub(crate) struct Args {
     /// Admin API, gRPC over TLS
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:7070")]
     pub(crate) admin: SocketAddr,
-    /// Metrics, HTTP
+    /// Metrics of the server, HTTP
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:7071")]
     pub(crate) metrics: SocketAddr,
+    /// Metrics of the workers and their agent, HTTP
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:7073")]
+    pub(crate) worker_metrics: SocketAddr,
     /// Feed for workers and agents, mTLS
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:7072")]
     pub(crate) feed: SocketAddr,
@@ -170,6 +173,7 @@ fn banner(args: &Args, layout: &Layout, took: Duration, demo: Option<&demo::Demo
     }
     line("admin", format!("{}   (gRPC over TLS)", args.admin));
     line("metrics", format!("http://{}/metrics", args.metrics));
+    line("", format!("http://{}/metrics   (workers)", args.worker_metrics));
     line("token", near(layout.admin_token()).display().to_string());
     match demo {
         Some(demo) => {
@@ -189,6 +193,7 @@ fn distinct(args: &Args) -> Result<()> {
         ("--https", args.https),
         ("--admin", args.admin),
         ("--metrics", args.metrics),
+        ("--worker-metrics", args.worker_metrics),
         ("--feed", args.feed),
     ];
     for (index, (flag, address)) in named.iter().enumerate() {

@@ -39,6 +39,7 @@ pub(super) fn hello(worker: &WorkerId, ready: bool, draining: bool, welcomed: bo
     let message = ToAgent::Hello {
         renews: false,
         keeps: true,
+        measures: false,
         worker: worker.clone(),
         pool: "web".parse().unwrap(),
         pid: 7,

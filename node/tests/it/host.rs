@@ -42,6 +42,8 @@ pub(crate) struct Host {
     /// Each agent is a node of another name, so that a status of the one before is not taken for its own.
     agents: u32,
     agent: Option<Agent>,
+    /// Of the agent that was started last.
+    pub(crate) scraper: Option<node::Scraper>,
     /// Process ids of all workers seen, so that a test that fails leaves none.
     pids: BTreeSet<u32>,
 }
@@ -79,6 +81,7 @@ impl Host {
             generation: 0,
             agents: 0,
             agent: None,
+            scraper: None,
             pids: BTreeSet::new(),
         };
         host.restart();
@@ -128,7 +131,9 @@ impl Host {
         self.agents += 1;
         let (shutdown, asked) = oneshot::channel();
         let config = self.config();
-        let agent = tokio::spawn(node::run(config, async move {
+        let (scraper, scrapes) = node::scrapes();
+        self.scraper = Some(scraper);
+        let agent = tokio::spawn(node::run(config, scrapes, async move {
             let _sent_or_dropped = asked.await;
         }));
         self.agent = Some((agent, shutdown));

@@ -209,7 +209,8 @@ async fn a_second_agent_on_the_same_directory_is_refused() {
     let mut host = Host::start("serve").await;
     host.plan(1);
     host.until("one is ready", |pool| ready(pool, 1)).await;
-    let error = node::run(host.config(), std::future::pending()).await.unwrap_err();
+    let (_scraper, scrapes) = node::scrapes();
+    let error = node::run(host.config(), scrapes, std::future::pending()).await.unwrap_err();
     let expect = format!("agent.lock is locked by process {}", std::process::id());
     assert!(error.to_string().ends_with(&expect), "{error}");
     host.stop().await;
@@ -230,4 +231,26 @@ async fn a_graceful_end_waits_for_open_connections() {
     });
     host.stop().await;
     tokio::time::timeout(Duration::from_secs(10), client).await.unwrap().unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_scrape_has_what_each_worker_says() {
+    let mut host = Host::start("serve").await;
+    host.plan(2);
+    let pool = host.until("two are ready", |pool| ready(pool, 2)).await;
+    let scraper = host.scraper.clone().unwrap();
+    // Several at once wait for their turn, and each is asked anew.
+    let texts = tokio::join!(scraper.metrics(), scraper.metrics());
+    for text in [texts.0, texts.1] {
+        let lines: Vec<_> = text.lines().collect();
+        assert_eq!(lines.len(), 3, "{text}");
+        assert_eq!(lines[0], "# TYPE weir_edge_connections gauge");
+        for worker in &pool.workers {
+            let series =
+                format!("weir_edge_connections{{pool=\"{}\",worker=\"{}\"}} ", pool.pool, worker.worker);
+            assert!(lines.iter().any(|line| line.starts_with(&series)), "{series} in {text}");
+        }
+    }
+    host.stop().await;
+    assert_eq!(scraper.metrics().await, "", "of an agent that has ended");
 }

@@ -4,7 +4,7 @@
 
 use std::{
     collections::BTreeMap,
-    os::fd::OwnedFd,
+    os::fd::{AsFd as _, OwnedFd},
     path::PathBuf,
     process::exit,
     sync::{
@@ -104,6 +104,7 @@ impl Worker {
         let hello = ToAgent::Hello {
             renews: false,
             keeps: false,
+            measures: true,
             worker: self.id.clone(),
             pool: self.pool.clone(),
             pid: std::process::id(),
@@ -162,6 +163,11 @@ impl Worker {
                 send(stream, &ToAgent::Taken(slots), &[]).await
             }
             // It says that it does not serve UDP.
+            ToWorker::Measure { question } => {
+                let text = format!("# TYPE weir_edge_connections gauge\nweir_edge_connections {question}\n");
+                let file = sys::handover::put(text.as_bytes()).unwrap();
+                send(stream, &ToAgent::Measured { question }, &[file.as_fd()]).await
+            }
             ToWorker::Keep(_) => panic!("kept"),
             ToWorker::Return(slots) => {
                 if self.shared.stuck.load(Ordering::Relaxed) {

@@ -30,6 +30,7 @@ pub(super) fn addresses(args: &Args) -> Result<()> {
         ("--https", args.https),
         ("--admin", args.admin),
         ("--metrics", args.metrics),
+        ("--worker-metrics", args.worker_metrics),
         ("--feed", args.feed),
     ];
     let taken: Vec<String> = named

@@ -83,6 +83,7 @@ impl Children {
             format!("--socket={}", path(layout.agent_socket())),
             format!("--pki={}", path(layout.pki())),
             format!("--server={}", args.feed),
+            format!("--metrics={}", args.worker_metrics),
         ];
         self.node = Some(Supervised::start("node", arguments)?);
         Ok(())

@@ -29,7 +29,8 @@ impl Sim {
             slots.slots.iter().map(|slot| (slots.listen.clone(), *slot)).collect()
         };
         match message {
-            ToWorker::Welcome(_) | ToWorker::Renewed(_) => {}
+            // A pool asks for no metrics.
+            ToWorker::Welcome(_) | ToWorker::Renewed(_) | ToWorker::Measure { .. } => {}
             ToWorker::Recover => {
                 let mut by_address = BTreeMap::<Listen, Vec<u32>>::new();
                 for (listen, slot) in &self.holds {

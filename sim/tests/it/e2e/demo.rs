@@ -37,6 +37,16 @@ fn the_curl_line_answers_through_a_worker_and_nothing_is_left_behind() -> Result
     }
     let metrics = get(weir.ports.metrics, "localhost", "/metrics")?;
     assert_eq!(metrics.status, 200);
+    // The workers' own, by way of their agent.
+    weir.wait(PATIENCE, "the workers' metrics", || {
+        let metrics = get(weir.ports.worker_metrics, "localhost", "/metrics")?;
+        let text = String::from_utf8(metrics.body)?;
+        let counted = |line: &str| {
+            line.starts_with("weir_edge_requests_total{pool=\"default\",worker=\"")
+                && line.contains("tenant=\"demo\",route=\"default/demo\",outcome=\"forwarded\",code=\"2xx\"")
+        };
+        Ok(metrics.status == 200 && text.lines().any(counted) && text.contains("weir_node_workers{"))
+    })?;
 
     let directory = weir.directory().to_owned();
     let workers: Vec<u64> = weir.workers()?.iter().filter_map(|w| w["pid"].as_u64()).collect();
