@@ -47,6 +47,7 @@ pub use body::{BodyError, BodyReader, Step};
 pub use chunked::ChunkError;
 pub use error::{FramingError, HeadError};
 pub use fields::{Field, Fields, InvalidField};
+pub(crate) use framing::content_length;
 pub use framing::{BodyLength, Upgrade};
 pub use head::{Method, RequestHead, ResponseHead, Scheme, Version, standard_reason};
 pub use host::HostError;

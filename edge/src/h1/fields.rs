@@ -159,6 +159,18 @@ impl Fields {
         Ok(())
     }
 
+    /// Appends a field of HTTP/2 or HTTP/3, whose values have been sent with spaces around them.
+    ///
+    /// # Errors
+    ///
+    /// As [`push`](Self::push).
+    pub(crate) fn push_trimmed(&mut self, name: &str, value: &[u8]) -> Result<(), InvalidField> {
+        let is_space = |byte: &u8| matches!(byte, b' ' | b'\t');
+        let start = value.iter().position(|byte| !is_space(byte)).unwrap_or(value.len());
+        let end = value.iter().rposition(|byte| !is_space(byte)).map_or(start, |last| last + 1);
+        self.push(name, &value[start..end])
+    }
+
     /// Appends a field of a known name; cheaper than [`push`](Self::push).
     ///
     /// # Errors

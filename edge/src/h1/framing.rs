@@ -100,7 +100,7 @@ impl<'a> Survey<'a> {
 }
 
 /// `1*DIGIT` in 64 bits. Stricter than the grammar in one point: no leading zeros, which some read as octal.
-fn content_length(value: &[u8]) -> Option<u64> {
+pub(crate) fn content_length(value: &[u8]) -> Option<u64> {
     match value {
         [b'0'] => Some(0),
         [b'1'..=b'9', rest @ ..] if rest.iter().all(u8::is_ascii_digit) => {

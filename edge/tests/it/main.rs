@@ -18,6 +18,7 @@ mod proxy;
 mod recall;
 mod reload;
 mod routing;
+mod smuggling;
 mod streams;
 mod support;
 mod tickets;

@@ -6,7 +6,7 @@ use hyper::ext::Protocol;
 use super::{Refused, VERSION};
 use crate::{
     downstream::StreamRequest,
-    h1::{BodyLength, Fields, FramingError, HeadError, Name, RequestError, RequestHead},
+    h1::{BodyLength, Fields, FramingError, HeadError, Name, RequestError, RequestHead, content_length},
     limits::Limits,
     serve::refusal::Refusal,
 };
@@ -64,14 +64,9 @@ pub(super) fn convert(parts: &Parts, limits: &Limits) -> Refused<StreamRequest> 
     if !cookie.is_empty() {
         push(&mut head.fields, Name::Cookie.as_str(), &cookie)?;
     }
-    let length = match one(&parts.headers, &header::CONTENT_LENGTH, FramingError::LengthRepeated.into())? {
-        None => None,
-        Some(text) => {
-            let digits = std::str::from_utf8(text).ok().filter(|t| t.bytes().all(|b| b.is_ascii_digit()));
-            let length = digits.and_then(|t| t.parse().ok());
-            Some(length.ok_or(RequestError::Framing(FramingError::Length))?)
-        }
-    };
+    let length = one(&parts.headers, &header::CONTENT_LENGTH, FramingError::LengthRepeated.into())?
+        .map(|text| content_length(text).ok_or(RequestError::Framing(FramingError::Length)))
+        .transpose()?;
     Ok(StreamRequest::new(head, length, extended)?)
 }
 
@@ -83,7 +78,7 @@ fn one<'h>(headers: &'h HeaderMap, name: &HeaderName, repeated: RequestError) ->
 
 fn push(fields: &mut Fields, name: &str, value: &[u8]) -> Refused<()> {
     let head = RequestError::Head(HeadError::Control);
-    fields.push(name, value.trim_ascii()).map_err(|_| Refusal::Request(head))
+    fields.push_trimmed(name, value).map_err(|_| Refusal::Request(head))
 }
 
 /// How an HTTP/1 upstream is told where the body ends.
@@ -114,7 +109,7 @@ pub(crate) fn trailers(headers: &HeaderMap) -> Fields {
         let framing = [header::CONTENT_LENGTH, header::TRANSFER_ENCODING, header::HOST, header::CONNECTION];
         if !framing.contains(name) {
             // What cannot be a field on HTTP/1 is left out.
-            let _unfit = fields.push(name.as_str(), value.as_bytes().trim_ascii());
+            let _unfit = fields.push_trimmed(name.as_str(), value.as_bytes());
         }
     }
     fields

@@ -3,7 +3,10 @@
 use super::{Refused, VERSION};
 use crate::{
     downstream::StreamRequest,
-    h1::{BodyLength, Fields, FramingError, HeadError, Name, RequestError, RequestHead, TargetError},
+    h1::{
+        BodyLength, Fields, FramingError, HeadError, Name, RequestError, RequestHead, TargetError,
+        content_length,
+    },
     h3::qpack::FieldLines,
     limits::Limits,
     serve::refusal::Refusal,
@@ -115,7 +118,9 @@ pub(super) fn convert(lines: &FieldLines, limits: &Limits) -> Refused<StreamRequ
     if !cookie.is_empty() {
         push(&mut head.fields, Name::Cookie.as_str().as_bytes(), &cookie)?;
     }
-    let length = length.map(parse_length).transpose()?;
+    let length = length
+        .map(|text| content_length(text).ok_or(Fault::Malformed(FramingError::Length.into())))
+        .transpose()?;
     Ok(StreamRequest::new(head, length, pseudo.protocol.is_some())?)
 }
 
@@ -164,12 +169,7 @@ fn check_name(name: &[u8]) -> Refused<()> {
 
 fn push(fields: &mut Fields, name: &[u8], value: &[u8]) -> Refused<()> {
     let name = std::str::from_utf8(name).map_err(|_| malformed(HeadError::FieldName))?;
-    fields.push(name, value.trim_ascii()).map_err(|_| malformed(HeadError::Control))
-}
-
-fn parse_length(text: &[u8]) -> Refused<u64> {
-    let digits = std::str::from_utf8(text).ok().filter(|t| t.bytes().all(|b| b.is_ascii_digit()));
-    digits.and_then(|t| t.parse().ok()).ok_or(Fault::Malformed(FramingError::Length.into()))
+    fields.push_trimmed(name, value).map_err(|_| malformed(HeadError::Control))
 }
 
 /// How an HTTP/1 upstream is told where the body ends.
@@ -192,7 +192,7 @@ pub(super) fn trailers(lines: &FieldLines) -> Option<Fields> {
         if !framing.contains(&Name::of(name)) {
             // What cannot be a field on HTTP/1 is left out.
             let name = std::str::from_utf8(name).ok()?;
-            let _unfit = fields.push(name, value.trim_ascii());
+            let _unfit = fields.push_trimmed(name, value);
         }
     }
     Some(fields)
@@ -272,6 +272,7 @@ mod tests {
             (&[("a b", "x")], "!control_character"),
             (&[("content-length", "1"), ("content-length", "1")], "!content_length_repeated"),
             (&[("content-length", "+1")], "!content_length"),
+            (&[("content-length", "01")], "!content_length"),
             (&[("content-length", "1, 1")], "!content_length"),
             (&[("content-length", "99999999999999999999")], "!content_length"),
         ] {
