@@ -7,30 +7,26 @@ use crate::request::{Request, Try};
 /// The request's way, one step a line, in the order of events.
 #[must_use]
 pub fn steps(request: &Request) -> Vec<String> {
-    let mut steps = vec![format!(
-        "{} {}{} came from {} by {}{}",
-        request.method,
-        request.host,
-        request.path,
-        request.client,
-        request.protocol,
-        if request.tls.is_empty() { String::new() } else { format!(" over {}", request.tls) },
-    )];
+    let tls = if request.tls.is_empty() { String::new() } else { format!(" over {}", request.tls) };
+    let Request { method, host, path, client, protocol, .. } = request;
+    let mut steps = match method.as_str() {
+        "" => vec![format!("what came from {client}{tls} could not be read as a request")],
+        _ => vec![format!("{method} {host}{path} came from {client} by {protocol}{tls}")],
+    };
     if request.queue_delay_us >= SHOWN_DELAY_US {
         steps.push(format!(
             "its thread was {} late with its work: the request waited about as long before it was seen",
             time(request.queue_delay_us)
         ));
     }
-    if request.tenant.is_empty() {
-        steps.push("no tenant was found for it".to_owned());
-    } else if request.route.is_empty() {
-        steps.push(format!("its host is tenant {}'s, no route of which was followed", request.tenant));
-    } else {
-        steps.push(format!(
-            "it entered by listener {} of tenant {}: {} of route {} answers",
-            request.listener, request.tenant, request.rule, request.route
-        ));
+    let Request { tenant, listener, route, rule, .. } = request;
+    match (tenant.as_str(), route.as_str()) {
+        ("", _) if method.is_empty() => {}
+        ("", _) => steps.push("no tenant was found for it".to_owned()),
+        (tenant, "") => steps.push(format!("its host is tenant {tenant}'s, no route of which was followed")),
+        (tenant, route) => steps.push(format!(
+            "it entered by listener {listener} of tenant {tenant}: {rule} of route {route} answers"
+        )),
     }
     if !request.backend.is_empty() {
         steps.push(format!("forwarded to backend {}", request.backend));
@@ -199,6 +195,7 @@ mod tests {
     #[test]
     fn a_refusal_says_why() {
         let request = Request {
+            method: "GET".into(),
             tenant: "acme".into(),
             status: 404,
             outcome: "refused".into(),
@@ -209,5 +206,9 @@ mod tests {
         let steps = steps(&request);
         assert!(steps[1].contains("acme"), "{steps:?}");
         assert_eq!(steps[2], "refused (no_route): no route matches");
+        let unread =
+            Request { client: "::1".into(), refusal: "bare_lf".into(), status: 400, ..Request::default() };
+        let steps = super::steps(&unread);
+        assert_eq!(steps[..2], ["what came from ::1 could not be read as a request", "refused (bare_lf)"]);
     }
 }

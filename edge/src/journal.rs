@@ -108,8 +108,8 @@ impl Default for Journal {
 }
 
 impl Journal {
-    /// For a request that begins.
-    pub(crate) fn begin(&self, facts: Facts, client: &Client, head: &RequestHead) -> Box<Gathered> {
+    /// For a request that begins; without a head, one that could not be read.
+    pub(crate) fn begin(&self, facts: Facts, client: &Client, head: Option<&RequestHead>) -> Box<Gathered> {
         let mut gathered = match self.free.borrow_mut().pop() {
             Some(mut used) => {
                 used.trail.facts = facts;
@@ -117,7 +117,11 @@ impl Journal {
             }
             None => Box::new(Gathered { trail: Trail::new(facts), line: Line::default() }),
         };
-        gathered.trail.asks(client, head);
+        gathered.trail.is_of(client);
+        match head {
+            Some(head) => gathered.trail.asks(head),
+            None => gathered.trail.asks_nothing(),
+        }
         gathered
     }
 

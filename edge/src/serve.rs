@@ -178,8 +178,10 @@ fn find<'t>(
     head: &RequestHead,
     record: &mut Record,
 ) -> Result<Place<'t>, Refusal> {
-    let path = path::canonical(head.path()).map_err(Refusal::Path)?;
-    let tenant = config.hosts.owner(head.host()).ok_or(Refusal::UnknownHost)?;
+    let owner = config.hosts.owner(head.host());
+    let path = path::canonical(head.path()).map_err(Refusal::Path);
+    let path = path.inspect_err(|_| owner.into_iter().for_each(|tenant| record.of(tenant)))?;
+    let tenant = owner.ok_or(Refusal::UnknownHost)?;
     client.may_ask(config, head.host(), tenant)?;
     let table = config.tenants.get(tenant.as_str()).ok_or(Refusal::UnknownHost)?;
     let request = Lookup { head, port: client.port, path: &path };

@@ -191,6 +191,15 @@ pub(crate) struct Line {
 }
 
 impl Line {
+    /// What the client asks for cannot be read.
+    pub(crate) fn asks_nothing(&mut self) {
+        let Self { method, host, path, values } = self;
+        values.clear();
+        for text in [method, host, path] {
+            text.clear();
+        }
+    }
+
     /// What the client asks for.
     pub(crate) fn asks(&mut self, head: &crate::h1::RequestHead) {
         let Self { method, host, path, values } = self;

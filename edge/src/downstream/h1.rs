@@ -291,12 +291,12 @@ impl Wire {
 
     /// Answers what could not be read as a request.
     async fn refuse(&self, client: &Client, refusal: &Refusal, outbox: &mut Outbox) -> After {
-        let (head, body) = local::refuse_unread(refusal);
+        let id = record::unread(&self.thread, client, refusal);
+        let (head, body) = local::refuse_unread(&self.thread, refusal, id);
         let length = BodyLength::Length(body.len() as u64);
         write_response(&mut outbox.bytes, &head, Outgoing { body: length, persistence: Persistence::Close });
         outbox.frame(length);
         outbox.data(&body);
-        record::unread(&self.thread, client, refusal);
         match self.flush(outbox).await {
             Ok(()) => After::Linger,
             Err(_) => After::Close,

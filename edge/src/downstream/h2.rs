@@ -224,8 +224,8 @@ async fn answer(
             }
         }
         Err(refusal) => {
-            let (head, bytes) = local::refuse_unread(&refusal);
-            record::unread(thread, client, &refusal);
+            let id = record::unread(thread, client, &refusal);
+            let (head, bytes) = local::refuse_unread(thread, &refusal, id);
             H2Reply::local(head, bytes, stream)
         }
     };

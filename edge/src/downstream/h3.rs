@@ -404,8 +404,8 @@ async fn serve_request_stream(
             return Err(Code::MessageError);
         }
         Err(request::Fault::Refused(refusal)) => {
-            record::unread(thread, client, &refusal);
-            let (head, bytes) = local::refuse_unread(&refusal);
+            let id = record::unread(thread, client, &refusal);
+            let (head, bytes) = local::refuse_unread(thread, &refusal, id);
             return answer.local(&timer, limits, &head, &bytes).await;
         }
     };

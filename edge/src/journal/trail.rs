@@ -29,14 +29,24 @@ impl Trail {
         Self { asked: Asked::default(), facts }
     }
 
+    /// Whose request it is.
+    pub(super) fn is_of(&mut self, client: &Client) {
+        self.asked.client = client.peer.ip();
+        self.asked.tls = client.tls_version;
+    }
+
     /// What the client asks for.
-    pub(super) fn asks(&mut self, client: &Client, head: &RequestHead) {
+    pub(super) fn asks(&mut self, head: &RequestHead) {
         self.asked.method.set(head.method_str());
         self.asked.host.set(head.host());
         self.asked.path.set(head.path());
         self.asked.protocol = head.version();
-        self.asked.client = client.peer.ip();
-        self.asked.tls = client.tls_version;
+    }
+
+    /// What the client asks for cannot be read.
+    pub(super) fn asks_nothing(&mut self) {
+        let Asked { client, tls, .. } = self.asked;
+        self.asked = Asked { client, tls, ..Asked::default() };
     }
 
     pub(super) fn tenant(&self) -> Option<&TenantId> {

@@ -1,6 +1,6 @@
 //! Replies that we make ourselves.
 
-use std::{borrow::Cow, fmt::Write, time::SystemTime};
+use std::{borrow::Cow, fmt::Write};
 
 use model::{CompiledMatch, Redirect, Respond};
 
@@ -10,6 +10,8 @@ use crate::{
     downstream::Client,
     grpc,
     h1::{Method, Name, RequestHead, ResponseHead, Scheme, standard_reason},
+    journal::RequestId,
+    worker::Thread,
 };
 
 /// The reply to a refused request: gRPC's for its clients, JSON for who asks for it, otherwise a line of text.
@@ -24,10 +26,16 @@ pub(crate) fn refuse(refusal: &Refusal, request: &RequestHead) -> (ResponseHead,
     refuse_as(refusal, json)
 }
 
-/// The reply to a request that could not even be read.
-pub(crate) fn refuse_unread(refusal: &Refusal) -> (ResponseHead, Cow<'static, [u8]>) {
+/// The reply to a request of that name that could not even be read.
+pub(crate) fn refuse_unread(
+    thread: &Thread,
+    refusal: &Refusal,
+    id: RequestId,
+) -> (ResponseHead, Cow<'static, [u8]>) {
     let (mut head, body) = refuse_as(refusal, false);
-    date::stamp(&mut head, SystemTime::now());
+    date::stamp(&mut head, thread.clock.swept());
+    // Hexadecimal digits are a valid value.
+    let _valid = head.fields.push_known(Name::XRequestId, id.as_bytes());
     (head, body)
 }
 

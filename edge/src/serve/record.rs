@@ -86,7 +86,7 @@ impl Record {
         let began = Instant::now();
         let mut facts = Facts::new(thread.request_id(), thread.clock.wall(began));
         facts.queue_delay = thread.door.borrow().delay();
-        let mut gathered = thread.journal.begin(facts, client, head);
+        let mut gathered = thread.journal.begin(facts, client, Some(head));
         if thread.logger.is_on() {
             gathered.line.asks(head);
         }
@@ -305,18 +305,24 @@ fn in_words(refusal: &Refusal) -> Box<str> {
     words.into()
 }
 
-/// Counts and logs what could not be read as a request.
-pub(crate) fn unread(thread: &Thread, client: &Client, refusal: &Refusal) {
+/// Counts, remembers and logs what could not be read as a request; its name.
+pub(crate) fn unread(thread: &Thread, client: &Client, refusal: &Refusal) -> RequestId {
     thread.counters.requests.add(1);
     let series = thread.counters.route(&RouteKey::default());
     series.finished(Outcome::Refused, refusal.status(), 0);
+    let id = thread.request_id();
+    let facts = Facts {
+        status: refusal.status(),
+        outcome: Outcome::Refused,
+        refusal: Some(refusal.kind()),
+        queue_delay: thread.door.borrow().delay(),
+        ..Facts::new(id, thread.clock.wall(Instant::now()))
+    };
+    let mut gathered = thread.journal.begin(facts, client, None);
     if thread.logger.is_on() {
-        let mut entry = Entry::unread(thread.clock.wall(Instant::now()));
-        entry.client = Some(client.peer.ip());
-        entry.tls = client.tls_version;
-        entry.status = refusal.status();
-        entry.outcome = Outcome::Refused.as_str();
-        entry.refusal = Some(refusal.kind());
-        thread.logger.log(&entry);
+        gathered.line.asks_nothing();
+        thread.logger.log(&Entry::of(&gathered));
     }
+    thread.journal.end(gathered);
+    id
 }

@@ -77,6 +77,15 @@ fn why_a_request_was_refused_is_known() {
     let known = recall(&edge, id(&nowhere));
     assert_eq!((known.refusal.as_str(), known.tenant.as_str()), ("no_route", "static"));
     assert!(known.route.is_empty() && known.tries.is_empty());
+    let crooked = edge.get("/a%2fb");
+    assert_eq!(crooked.status, 400);
+    let known = recall(&edge, id(&crooked));
+    assert_eq!((known.refusal.as_str(), known.tenant.as_str()), ("path", "static"));
+    let unread = edge.ask("GET /\r\n\r\n");
+    assert_eq!(unread.status, 400);
+    let known = recall(&edge, id(&unread));
+    assert_eq!((known.status, known.outcome.as_str(), known.method.as_str()), (400, "refused", ""));
+    assert!(!known.refusal.is_empty() && known.tenant.is_empty(), "{known:?}");
     let none = edge.runtime.block_on(edge.control.recall("0123456789abcdef0123456789abcdef", None));
     assert!(none.is_none());
 }
