@@ -17,7 +17,7 @@ use futures_util::{StreamExt as _, stream::FuturesUnordered};
 use model::{PoolName, Revision, TenantId};
 use store::Handle;
 use tokio::time::timeout;
-use tonic::{Request, Response, Status, transport::Channel};
+use tonic::{Code, Request, Response, Status, transport::Channel};
 use tracing::debug;
 
 use crate::{
@@ -155,6 +155,8 @@ impl Others {
         while let Some((answer, address)) = asked.next().await {
             match answer {
                 Ok(Ok(answer)) => heard.push(answer.into_inner()),
+                // It is well, and has enough to do.
+                Ok(Err(status)) if status.code() == Code::ResourceExhausted => {}
                 answer => {
                     debug!(%address, ?answer, "another server does not say what its workers serve");
                     self.shared.rest(&address);
@@ -236,7 +238,7 @@ impl acks_server::Acks for Heard {
                 Some(name.parse().map_err(|e: model::InvalidName| Status::invalid_argument(e.to_string()))?)
             }
         };
-        let heard = self.recalls.ask(&request, tenant.as_ref()).await?;
+        let heard = self.recalls.place(tenant.as_ref())?.ask(&request).await;
         Ok(Response::new(told(heard)))
     }
 }

@@ -5,10 +5,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    sync::{
-        Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -20,7 +17,7 @@ use bytes::Bytes;
 use model::{TenantId, WorkerId};
 use prost::Message as _;
 use tokio::{
-    sync::{Semaphore, mpsc},
+    sync::mpsc,
     time::{Instant, timeout_at},
 };
 use tonic::Status;
@@ -29,6 +26,8 @@ use tonic::Status;
 pub(crate) const PATIENCE: Duration = Duration::from_secs(1);
 /// Questions at once: each is a message to every worker.
 const AT_ONCE: usize = 16;
+/// Of these, of one tenant, so that no tenant keeps the others from asking.
+const EACH: usize = 4;
 /// Questions that wait for one worker's stream; it has room for one message at a time.
 const WAITING: usize = AT_ONCE;
 
@@ -44,16 +43,18 @@ pub(crate) struct Heard {
 }
 
 /// The workers that have a stream to this server and can be asked.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Recalls {
     inner: Mutex<Inner>,
-    places: Semaphore,
-    last: AtomicU64,
 }
 
 #[derive(Debug, Default)]
 struct Inner {
     workers: BTreeMap<WorkerId, Asked>,
+    /// How many questions each asker has; `None` is whoever asks for all tenants.
+    askers: HashMap<Option<TenantId>, usize>,
+    /// The number of the last question.
+    last: u64,
     questions: HashMap<u64, mpsc::Sender<(WorkerId, Option<Request>)>>,
 }
 
@@ -61,12 +62,6 @@ struct Inner {
 struct Asked {
     stream: u64,
     questions: mpsc::Sender<Bytes>,
-}
-
-impl Default for Recalls {
-    fn default() -> Self {
-        Self { inner: Mutex::default(), places: Semaphore::new(AT_ONCE), last: AtomicU64::new(0) }
-    }
 }
 
 impl Recalls {
@@ -98,14 +93,25 @@ impl Recalls {
         }
     }
 
-    /// Asks all workers about a request of `tenant`'s, or of whoever's; the first that knows it ends the question.
+    /// A place for a question about a request of `tenant`'s, or of whoever's.
     ///
     /// # Errors
     /// Too many questions are asked at once.
-    pub(crate) async fn ask(&self, request: &str, tenant: Option<&TenantId>) -> Result<Heard, Status> {
-        let _place = self.places.try_acquire().map_err(|_| {
-            Status::resource_exhausted("too many requests are being asked about at once: try again")
-        })?;
+    pub(crate) fn place(&self, tenant: Option<&TenantId>) -> Result<Place<'_>, Status> {
+        let (mut inner, tenant) = (self.lock(), tenant.cloned());
+        let all: usize = inner.askers.values().sum();
+        let own = inner.askers.get(&tenant).copied().unwrap_or(0);
+        if all >= AT_ONCE || own >= EACH {
+            return Err(Status::resource_exhausted(
+                "too many requests are being asked about at once: try again",
+            ));
+        }
+        inner.askers.insert(tenant.clone(), own + 1);
+        Ok(Place { recalls: self, tenant })
+    }
+
+    /// Asks all workers; the first that knows the request ends the question.
+    async fn ask(&self, request: &str, tenant: Option<&TenantId>) -> Heard {
         let (question, mut answers) = self.put(request, tenant);
         let mut heard = Heard { found: None, asked: question.asked, silent: question.asked };
         let ends = Instant::now() + PATIENCE;
@@ -115,7 +121,7 @@ impl Recalls {
             let is_asked = |told: &Request| tenant.is_none_or(|tenant| told.tenant == tenant.as_str());
             heard.found = answer.filter(is_asked).map(|told| (worker.to_string(), told));
         }
-        Ok(heard)
+        heard
     }
 
     /// Sends the question to all workers.
@@ -124,14 +130,15 @@ impl Recalls {
         request: &str,
         tenant: Option<&TenantId>,
     ) -> (Question<'_>, mpsc::Receiver<(WorkerId, Option<Request>)>) {
-        let number = self.last.fetch_add(1, Ordering::Relaxed);
+        let mut inner = self.lock();
+        inner.last += 1;
+        let number = inner.last;
         let recall = Recall {
             question: number,
             request: request.to_owned(),
             tenant: tenant.map(ToString::to_string).unwrap_or_default(),
         };
         let message = Bytes::from(ServerMessage { message: Some(Message::Recall(recall)) }.encode_to_vec());
-        let mut inner = self.lock();
         let (sender, answers) = mpsc::channel(inner.workers.len().max(1));
         inner.questions.insert(number, sender);
         for worker in inner.workers.values() {
@@ -140,6 +147,30 @@ impl Recalls {
         }
         let asked = u32::try_from(inner.workers.len()).unwrap_or(u32::MAX);
         (Question { recalls: self, number, asked }, answers)
+    }
+}
+
+/// A place among the questions that are asked at once.
+#[derive(Debug)]
+pub(crate) struct Place<'r> {
+    recalls: &'r Recalls,
+    tenant: Option<TenantId>,
+}
+
+impl Place<'_> {
+    /// Asks all workers that this server feeds; the first that knows the request ends the question.
+    pub(crate) async fn ask(&self, request: &str) -> Heard {
+        self.recalls.ask(request, self.tenant.as_ref()).await
+    }
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        let mut inner = self.recalls.lock();
+        if let Some(own) = inner.askers.get_mut(&self.tenant) {
+            *own -= 1;
+        }
+        inner.askers.retain(|_, own| *own > 0);
     }
 }
 
@@ -193,7 +224,6 @@ mod tests {
         };
         let began = Instant::now();
         let (heard, ()) = tokio::join!(recalls.ask(ID, Some(&acme)), answering);
-        let heard = heard.unwrap();
         assert_eq!(heard.found.map(|(worker, _)| worker).as_deref(), Some("w-2"));
         assert_eq!((heard.asked, heard.silent), (3, 1));
         assert!(began.elapsed() < PATIENCE, "nobody waits for the silent one");
@@ -207,10 +237,10 @@ mod tests {
         let gone = recalls.join(&worker("w-2"), 2);
         drop(gone);
         recalls.leave(&worker("w-2"), 1);
-        let heard = recalls.ask(ID, None).await.unwrap();
+        let heard = recalls.ask(ID, None).await;
         assert_eq!((heard.asked, heard.silent), (2, 2), "an older stream's end is not the worker's");
         recalls.leave(&worker("w-2"), 2);
-        let heard = recalls.ask(ID, None).await.unwrap();
+        let heard = recalls.ask(ID, None).await;
         assert_eq!((heard.asked, heard.silent), (1, 1));
     }
 
@@ -224,14 +254,22 @@ mod tests {
             recalls.answer(&worker("w-1"), knows(asked.question, "globex"));
         };
         let (heard, ()) = tokio::join!(recalls.ask(ID, Some(&acme)), answering);
-        assert!(heard.unwrap().found.is_none());
+        assert!(heard.found.is_none());
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn questions_at_once_are_bounded() {
+    #[test]
+    fn questions_at_once_are_bounded_for_each_tenant_and_for_all() {
         let recalls = Recalls::default();
-        let _silent = recalls.join(&worker("w-1"), 1);
-        let all = futures_util::future::join_all((0..=AT_ONCE).map(|_| recalls.ask(ID, None))).await;
-        assert_eq!(all.iter().filter(|heard| heard.is_err()).count(), 1);
+        let tenants: Vec<TenantId> = (0..5).map(|n| format!("t{n}").parse().unwrap()).collect();
+        let mut places: Vec<_> = (0..EACH).map(|_| recalls.place(Some(&tenants[0])).unwrap()).collect();
+        assert_eq!(recalls.place(Some(&tenants[0])).unwrap_err().code(), tonic::Code::ResourceExhausted);
+        for tenant in &tenants[1..4] {
+            places.extend((0..EACH).map(|_| recalls.place(Some(tenant)).unwrap()));
+        }
+        assert!(recalls.place(Some(&tenants[4])).is_err() && recalls.place(None).is_err());
+        places.pop();
+        assert!(recalls.place(None).is_ok());
+        places.clear();
+        assert!(recalls.lock().askers.is_empty());
     }
 }

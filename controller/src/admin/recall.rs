@@ -28,14 +28,15 @@ pub(super) async fn recall(
             "a request's id has 32 hexadecimal digits; it is in the answer's x-request-id and in the access log",
         ));
     }
+    let place = admin.recalls.place(tenant.as_ref())?;
     let elsewhere = async {
         match &admin.others {
             Some(others) => others.recall(&id, tenant.as_ref()).await,
             None => vec![],
         }
     };
-    let (here, elsewhere) = tokio::join!(admin.recalls.ask(&id, tenant.as_ref()), elsewhere);
-    let mut answer = of_peer(told(here?));
+    let (here, elsewhere) = tokio::join!(place.ask(&id), elsewhere);
+    let mut answer = of_peer(told(here));
     for there in elsewhere {
         answer.asked += there.asked;
         answer.silent += there.silent;
