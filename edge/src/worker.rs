@@ -126,7 +126,7 @@ pub(crate) struct Thread {
     /// QUIC handshakes whose clients' addresses are not proved.
     pub(crate) unproved: Cell<usize>,
     /// Names of CONNECT that are being resolved.
-    pub(crate) lookups: Cell<usize>,
+    pub(crate) lookups: Rc<Cell<usize>>,
     /// Whether requests are let in.
     pub(crate) door: RefCell<Door>,
     config: RefCell<Cache<Arc<ArcSwap<Config>>, Arc<Config>>>,
@@ -145,7 +145,7 @@ impl Thread {
             upstreams: Upstreams::default(),
             door: RefCell::default(),
             unproved: Cell::default(),
-            lookups: Cell::default(),
+            lookups: Rc::default(),
             series: RouteSeries::default(),
             journal: Journal::default(),
             config: RefCell::new(Cache::new(Arc::clone(&shared.config))),

@@ -3,11 +3,12 @@
 //! The name is resolved here and the address that was checked is the one that is connected to, so that a name cannot lead
 //! elsewhere in between.
 
-use std::{net::SocketAddr, rc::Rc};
+use std::{cell::Cell, io, net::SocketAddr, rc::Rc};
 
 use model::{is_denied, is_public};
 use tokio::{
     net::{TcpStream, lookup_host},
+    task::spawn_local,
     time::{Instant, timeout_at},
 };
 
@@ -50,12 +51,12 @@ pub(super) async fn open(
 }
 
 /// Connects to the first address of the name that can be connected to.
-async fn reach(thread: &Thread, host: &str, port: u16, private: bool) -> Result<TcpStream, Refusal> {
+async fn reach(thread: &Rc<Thread>, host: &str, port: u16, private: bool) -> Result<TcpStream, Refusal> {
     let ends = Instant::now() + CONNECT_TIME;
-    let lookup = Lookup::begin(thread).ok_or(Refusal::Unresolved)?;
-    let found = timeout_at(ends, lookup_host((host, port))).await.map_err(|_| Refusal::ConnectTimeout)?;
-    let found: Vec<SocketAddr> = found.map_err(|_| Refusal::Unresolved)?.take(DNS_ADDRESSES).collect();
-    drop(lookup);
+    let lookup = Lookup::begin(&thread.lookups).ok_or(Refusal::Unresolved)?;
+    let looking = spawn_local(lookup.run(lookup_host((host.to_owned(), port))));
+    let found = timeout_at(ends, looking).await.map_err(|_| Refusal::ConnectTimeout)?;
+    let found = found.ok().flatten().ok_or(Refusal::Unresolved)?;
     let allowed = |to: &&SocketAddr| !is_denied(to.ip()) && (private || is_public(to.ip()));
     let mut failed = Refusal::Destination;
     for address in found.iter().filter(allowed) {
@@ -74,21 +75,56 @@ async fn reach(thread: &Thread, host: &str, port: u16, private: bool) -> Result<
 }
 
 /// A name that is being resolved.
-struct Lookup<'t>(&'t Thread);
+struct Lookup(Rc<Cell<usize>>);
 
-impl<'t> Lookup<'t> {
+impl Lookup {
     /// `None` if too many are.
-    fn begin(thread: &'t Thread) -> Option<Self> {
-        let running = thread.lookups.get();
-        (running < CONNECT_LOOKUPS).then(|| {
-            thread.lookups.set(running + 1);
-            Self(thread)
+    fn begin(running: &Rc<Cell<usize>>) -> Option<Self> {
+        let count = running.get();
+        (count < CONNECT_LOOKUPS).then(|| {
+            running.set(count + 1);
+            Self(Rc::clone(running))
         })
+    }
+
+    /// The name's addresses. Counts to its end, whoever still waits for it: a resolver's thread cannot be called back.
+    async fn run<A: Iterator<Item = SocketAddr>>(
+        self,
+        looking: impl Future<Output = io::Result<A>>,
+    ) -> Option<Vec<SocketAddr>> {
+        looking.await.ok().map(|found| found.take(DNS_ADDRESSES).collect())
     }
 }
 
-impl Drop for Lookup<'_> {
+impl Drop for Lookup {
     fn drop(&mut self) {
-        self.0.lookups.set(self.0.lookups.get() - 1);
+        self.0.set(self.0.get() - 1);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::{sync::oneshot, task::LocalSet};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_lookup_that_nobody_waits_for_still_counts() {
+        let running = Rc::new(Cell::new(CONNECT_LOOKUPS - 1));
+        let lookup = Lookup::begin(&running).unwrap();
+        assert!(Lookup::begin(&running).is_none(), "as many as may be");
+        let (answer, answered) = oneshot::channel::<()>();
+        let local = LocalSet::new();
+        let looking = local.spawn_local(lookup.run(async {
+            let _gone = answered.await;
+            Ok(std::iter::empty())
+        }));
+        // Its client went away, or had waited for long enough.
+        drop(looking);
+        local.run_until(tokio::task::yield_now()).await;
+        assert_eq!(running.get(), CONNECT_LOOKUPS);
+        answer.send(()).unwrap();
+        local.await;
+        assert_eq!(running.get(), CONNECT_LOOKUPS - 1);
     }
 }
