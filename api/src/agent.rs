@@ -191,7 +191,8 @@ pub struct Listen {
     pub tls: bool,
     /// TCP (shared for a moment) or UDP (exclusive).
     pub transport: Transport,
-    /// Whether bytes are passed on as they are, rather than requests read: in TLS by the host that the hello names.
+    /// Whether bytes are passed on as they are, rather than requests read: in TLS by the host that the hello names. By UDP:
+    /// datagrams are, rather than HTTP/3 spoken.
     #[serde(default)]
     pub raw: bool,
 }

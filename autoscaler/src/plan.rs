@@ -66,6 +66,7 @@ impl DesiredPool {
             tls: l.tls,
             http3: l.http3,
             raw: l.raw,
+            udp: l.udp,
         };
         PoolPlan {
             pool: self.pool.to_string(),

@@ -60,6 +60,9 @@ pub struct Listen {
     /// Whether bytes are passed on as they are, rather than requests read.
     #[serde(default)]
     pub raw: bool,
+    /// Whether it is a port of UDP, whose datagrams are passed on.
+    #[serde(default)]
+    pub udp: bool,
 }
 
 impl Default for PoolPolicy {

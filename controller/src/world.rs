@@ -228,6 +228,7 @@ fn pool_message(name: &PoolName, spec: &PoolSpec, identity: Option<&Identity>) -
         port: listen.port,
         bind: listen.bind,
         tls: listen.protocol.is_tls(),
+        udp: listen.protocol.is_udp(),
         proxy: listen.proxy.clone(),
         tenant: listen.tenant.clone(),
     });

@@ -37,6 +37,9 @@ pub enum Kind {
     /// `gateway.networking.k8s.io/v1alpha2` TCPRoute: where connections go that are passed on by their port.
     #[serde(rename = "TCPRoute")]
     TcpRoute,
+    /// `gateway.networking.k8s.io/v1alpha2` UDPRoute: where datagrams go that are passed on by their port.
+    #[serde(rename = "UDPRoute")]
+    UdpRoute,
     /// `gateway.networking.k8s.io/v1beta1` ReferenceGrant: who may refer to this namespace's objects.
     ReferenceGrant,
     /// `gateway.networking.k8s.io/v1` BackendTLSPolicy: TLS to Backends.
@@ -60,12 +63,13 @@ pub enum Kind {
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::Gateway,
         Self::HttpRoute,
         Self::GrpcRoute,
         Self::TlsRoute,
         Self::TcpRoute,
+        Self::UdpRoute,
         Self::ReferenceGrant,
         Self::BackendTlsPolicy,
         Self::Secret,
@@ -86,6 +90,7 @@ impl Kind {
             Self::GrpcRoute => "GRPCRoute",
             Self::TlsRoute => "TLSRoute",
             Self::TcpRoute => "TCPRoute",
+            Self::UdpRoute => "UDPRoute",
             Self::ReferenceGrant => "ReferenceGrant",
             Self::BackendTlsPolicy => "BackendTLSPolicy",
             Self::Secret => "Secret",
@@ -118,7 +123,9 @@ impl Kind {
                 "gateway.networking.k8s.io/v1alpha3",
                 "gateway.networking.k8s.io/v1alpha2",
             ],
-            Self::TcpRoute => &["gateway.networking.k8s.io/v1alpha2", "gateway.networking.k8s.io/v1"],
+            Self::TcpRoute | Self::UdpRoute => {
+                &["gateway.networking.k8s.io/v1alpha2", "gateway.networking.k8s.io/v1"]
+            }
             Self::BackendTlsPolicy => &["gateway.networking.k8s.io/v1", "gateway.networking.k8s.io/v1alpha3"],
             Self::Secret | Self::ConfigMap => &["v1"],
             Self::Backend | Self::DirectResponse | Self::ListenerPolicy | Self::Pool | Self::Tenant => {

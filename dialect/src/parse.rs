@@ -14,9 +14,8 @@ use crate::{
 const MAX_MISTAKES: usize = 256;
 
 /// Kinds that people try and that mean something elsewhere, with what to do here.
-const KINDS_ELSEWHERE: [(&str, &str); 3] = [
+const KINDS_ELSEWHERE: [(&str, &str); 2] = [
     ("Service", "describe its endpoints as a Backend of weir.dev/v1"),
-    ("UDPRoute", "it is not supported yet"),
     ("GatewayClass", "leave it out; the class is always \"weir\""),
 ];
 

@@ -20,7 +20,7 @@ pub use config_map::ConfigMapSpec;
 pub use direct_response::DirectResponseSpec;
 pub use gateway::{CertificateRef, GatewayListener, GatewaySpec, RoutesFrom};
 pub use grant::{GrantFrom, GrantTo, ReferenceGrantSpec};
-pub use listener_policy::{ListenerPolicySpec, ListenerRef};
+pub use listener_policy::{ListenerPolicySpec, ListenerRef, PolicyPart};
 pub use pool::{Http3, Listen, PoolSpec};
 pub use route::{
     BackendRef, BackendTarget, HttpRouteSpec, ParentRef, RouteMatch, RouteRule, RuleAction, StreamRouteSpec,
@@ -43,7 +43,7 @@ pub enum Spec {
     HttpRoute(HttpRouteSpec),
     /// Of a GRPCRoute: gRPC's methods are paths.
     GrpcRoute(HttpRouteSpec),
-    /// Of a TLSRoute or TCPRoute.
+    /// Of a TLSRoute, TCPRoute or UDPRoute.
     StreamRoute(StreamRouteSpec),
     /// Of a ReferenceGrant.
     ReferenceGrant(ReferenceGrantSpec),
@@ -76,7 +76,9 @@ impl Spec {
             Kind::HttpRoute => spec(fields, HttpRouteSpec::read).map(Self::HttpRoute),
             Kind::GrpcRoute => spec(fields, HttpRouteSpec::read_grpc).map(Self::GrpcRoute),
             Kind::TlsRoute => spec(fields, StreamRouteSpec::read_tls).map(Self::StreamRoute),
-            Kind::TcpRoute => spec(fields, StreamRouteSpec::read_tcp).map(Self::StreamRoute),
+            Kind::TcpRoute | Kind::UdpRoute => {
+                spec(fields, StreamRouteSpec::read_nameless).map(Self::StreamRoute)
+            }
             Kind::ReferenceGrant => spec(fields, ReferenceGrantSpec::read).map(Self::ReferenceGrant),
             Kind::BackendTlsPolicy => spec(fields, BackendTlsPolicySpec::read).map(Self::BackendTlsPolicy),
             Kind::Secret => TlsSecretSpec::read(fields).map(Self::TlsSecret),

@@ -11,7 +11,8 @@ use std::{
 
 use model::{
     Backend, BackendId, CompileError, CompileLimits, EndpointAddress, Epoch, HostIndex, HostPattern,
-    ListenerPolicy, Origin, PoolName, ProxyTrust, Revision, RouteTable, TenantConfig, TenantId,
+    Listener, ListenerPolicy, Origin, PoolName, ProxyTrust, Revision, RouteTable, SessionPolicy,
+    TenantConfig, TenantId,
 };
 use rustls::sign::CertifiedKey;
 
@@ -127,6 +128,8 @@ pub struct PoolSettings {
 pub struct PortSettings {
     /// As Gateways name it.
     pub port: u16,
+    /// Whether it is a port of UDP; those of TCP are apart.
+    pub udp: bool,
     /// Whose PROXY protocol headers are believed. `None`: nobody's.
     pub proxy: Option<ProxyTrust>,
     /// Whose the port is, where nothing that clients say can tell.
@@ -153,18 +156,18 @@ impl PoolSettings {
     /// Whether `peer` passes on the connections of others on that port, and then whether it must say whose.
     #[must_use]
     pub fn introduces(&self, port: u16, peer: IpAddr) -> Option<bool> {
-        let proxy = self.port(port)?.proxy.as_ref()?;
+        let proxy = self.port(port, false)?.proxy.as_ref()?;
         proxy.trusts(peer).then_some(proxy.required)
     }
 
-    /// Whose a port is on which nothing that clients say can tell.
+    /// Whose a port (of TCP, or of UDP) is on which nothing that clients say can tell.
     #[must_use]
-    pub fn tenant_of(&self, port: u16) -> Option<&TenantId> {
-        self.port(port)?.tenant.as_ref()
+    pub fn tenant_of(&self, port: u16, udp: bool) -> Option<&TenantId> {
+        self.port(port, udp)?.tenant.as_ref()
     }
 
-    fn port(&self, port: u16) -> Option<&PortSettings> {
-        self.ports.iter().find(|settings| settings.port == port)
+    fn port(&self, port: u16, udp: bool) -> Option<&PortSettings> {
+        self.ports.iter().find(|settings| (settings.port, settings.udp) == (port, udp))
     }
 }
 
@@ -265,17 +268,29 @@ impl TenantTable {
         if !self.has_policies {
             return None;
         }
-        let on_port = self.routes.listeners().iter().filter(|listener| listener.port == port);
-        let fitting =
-            on_port.filter_map(|l| HostPattern::specificity(l.hostname.as_ref(), host).map(|s| (s, l)));
+        let fitting = self
+            .of_http(port)
+            .filter_map(|l| HostPattern::specificity(l.hostname.as_ref(), host).map(|s| (s, l)));
         fitting.max_by_key(|(specificity, _)| *specificity).map(|(_, listener)| &listener.policy)
     }
 
     /// Whether some listener on the port speaks HTTP/2; `None` if it has none there.
     fn speaks_http2(&self, port: u16) -> Option<bool> {
-        let mut on_port = self.routes.listeners().iter().filter(|listener| listener.port == port).peekable();
+        let mut on_port = self.of_http(port).peekable();
         on_port.peek()?;
         Some(on_port.any(|listener| listener.policy.http2))
+    }
+
+    fn of_http(&self, port: u16) -> impl Iterator<Item = &Listener> {
+        let listeners = self.routes.listeners().iter();
+        listeners.filter(move |listener| listener.port == port && listener.protocol.is_http())
+    }
+
+    /// When sessions of a port of UDP end.
+    pub(crate) fn sessions(&self, port: u16) -> SessionPolicy {
+        let mut listeners = self.routes.listeners().iter();
+        let listener = listeners.find(|listener| listener.port == port && listener.protocol.is_udp());
+        listener.map(|listener| listener.policy.udp).unwrap_or_default()
     }
 }
 

@@ -14,7 +14,8 @@
 //! has been idle for longer than the `Keep-Alive: timeout` that we advertised, when a careful client no longer
 //! uses it. HTTP/2 says GOAWAY and finishes its streams; HTTP/3, too, and goes on
 //! serving what was sent before the client heard of it. Tunnels have no such moment: they end at the deadline, and those
-//! that can say goodbye (WebSocket) are told to in good time before it, one by one.
+//! that can say goodbye (WebSocket) are told to in good time before it, one by one. Sessions of UDP know no end at all: they
+//! end when nothing was said for a while.
 
 use std::{
     cell::{Cell, RefCell},
@@ -63,6 +64,8 @@ pub(crate) enum Doing {
     Requests,
     /// A tunnel. One whose route is gone drains by itself: since when, and until when.
     Tunnel { drain: Option<(u64, u64)> },
+    /// A session of UDP: its client cannot be told to go elsewhere, so it ends by silence, or with the drain.
+    Session,
 }
 
 /// What holds for all connections of a thread.
@@ -83,8 +86,9 @@ const IDLE_MARGIN_MS: u64 = 2_000;
 /// What a connection should do at `now_ms`. Never milder for the same connection at a later time, except that an
 /// idle one that got a request is no longer idle.
 pub(crate) fn verdict(life: &Life, policy: &Policy, now_ms: u64) -> Verdict {
-    let mut verdict = if life.retired { Verdict::Retire } else { Verdict::Stay };
-    if let Some(max) = policy.max_age_ms
+    let retires = life.doing != Doing::Session;
+    let mut verdict = if life.retired && retires { Verdict::Retire } else { Verdict::Stay };
+    if let Some(max) = policy.max_age_ms.filter(|_| retires)
         && now_ms.saturating_sub(life.born_ms) >= max - max / 10 + max * life.jitter_permille / 5_000
     {
         verdict = Verdict::Retire;
@@ -97,7 +101,7 @@ pub(crate) fn verdict(life: &Life, policy: &Policy, now_ms: u64) -> Verdict {
         let length = deadline.saturating_sub(began);
         // One by one, so that their clients do not come back all at once.
         let turn = match life.doing {
-            Doing::Requests => None,
+            Doing::Requests | Doing::Session => None,
             // In the last tenth of the drain.
             Doing::Idle { .. } => Some(deadline - length / 10 * life.jitter_permille / 1_000),
             // After half of it, in which it may end by itself, and before the last fifth, in which both sides answer.
@@ -122,7 +126,7 @@ pub(crate) fn verdict(life: &Life, policy: &Policy, now_ms: u64) -> Verdict {
 fn ends(life: &Life, policy: &Policy) -> Option<(u64, u64)> {
     let own = match life.doing {
         Doing::Tunnel { drain } => drain,
-        Doing::Idle { .. } | Doing::Requests => None,
+        Doing::Idle { .. } | Doing::Requests | Doing::Session => None,
     };
     policy.drain.into_iter().chain(own).min_by_key(|(_, deadline)| *deadline)
 }
@@ -207,6 +211,11 @@ impl Registry {
         self.sweep();
     }
 
+    /// Whether the drain has begun.
+    pub(crate) fn is_draining(&self) -> bool {
+        self.policy.get().drain.is_some()
+    }
+
     /// Begins to drain the tunnels whose routes are gone.
     pub(crate) fn drain_tunnels(&self, deadline: Duration, mut is_gone: impl FnMut(&TunnelRoute) -> bool) {
         let now = self.clock.now_ms();
@@ -235,10 +244,11 @@ impl Registry {
     /// because whoever is retired connects again, and should find that the load has moved in the meantime.
     pub(crate) fn retire_above(&self, keep: usize) {
         let entries = self.entries.borrow();
-        let staying = entries.iter().filter(|e| !e.life.get().retired).count();
+        let stays = |life: Life| !life.retired && life.doing != Doing::Session;
+        let staying = entries.iter().filter(|e| stays(e.life.get())).count();
         let excess = staying.saturating_sub(keep).min(staying.div_ceil(8));
         let mut oldest: BinaryHeap<_> = BinaryHeap::with_capacity(excess + 1);
-        for entry in entries.iter().filter(|e| !e.life.get().retired) {
+        for entry in entries.iter().filter(|e| stays(e.life.get())) {
             oldest.push((entry.life.get().born_ms, entry.place.get()));
             if oldest.len() > excess {
                 oldest.pop();
@@ -286,6 +296,11 @@ impl Seat {
     /// A request begins.
     pub(crate) fn busy(&self) {
         self.set_doing(Doing::Requests);
+    }
+
+    /// It is a session of UDP.
+    pub(crate) fn session(&self) {
+        self.set_doing(Doing::Session);
     }
 
     /// It is a tunnel from now on.

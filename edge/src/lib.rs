@@ -39,6 +39,7 @@ pub mod static_config;
 mod stream;
 mod tls;
 pub mod trace;
+mod udp;
 mod upstream;
 mod websocket;
 mod worker;

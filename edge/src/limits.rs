@@ -72,6 +72,10 @@ pub struct Limits {
     /// (Retry): more than an ordinary burst, and a hundredth of the connections that a flood of forged addresses could
     /// otherwise hold for the time of a handshake.
     pub quic_unproved: usize,
+    /// Sessions of UDP of one port, on one thread: as many as connections.
+    pub udp_sessions: usize,
+    /// Sessions of UDP of one client address, of one port and on one thread (loopback exempt).
+    pub udp_sessions_per_client: usize,
 }
 
 /// The default limits.
@@ -103,6 +107,8 @@ pub const LIMITS: Limits = Limits {
     h3_cancelled_per_s: 100,
     h3_control_frames_per_s: 100,
     quic_unproved: 100,
+    udp_sessions: 10_000,
+    udp_sessions_per_client: 1_000,
 };
 
 impl Default for Limits {
@@ -255,3 +261,14 @@ pub const FREE_TRAILS: usize = 1024;
 
 /// How long a question about a request waits for a thread that is busy.
 pub const RECALL: Duration = Duration::from_millis(500);
+
+/// Reads of one UDP socket at once, each of 64 KiB: one datagram, or several of a client's that the kernel has joined.
+pub const UDP_READS: usize = 8;
+
+/// What the kernel is asked to keep of datagrams that wait for us, bytes: a burst of 3,000; it gives no more than
+/// `net.core.rmem_max`.
+pub const UDP_BUFFER: usize = 4 << 20;
+
+/// A session of UDP that is silent for this long ends when its worker drains: what its client says from then on goes to
+/// others, and an answer that is still to come is here by then.
+pub const UDP_DRAIN_QUIET: Duration = Duration::from_secs(5);

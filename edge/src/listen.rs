@@ -32,7 +32,7 @@ use tracing::{debug, warn};
 use crate::{
     downstream::{self, Arrival},
     limits::{ACCEPT_BATCH, ACCEPT_PAUSE, Limits, TCP_KEEPALIVE},
-    quic::Site,
+    quic, udp,
     worker::Thread,
 };
 
@@ -50,8 +50,8 @@ pub enum TakeError {
     /// More slots of a UDP address than threads: two readers of one thread gain nothing.
     #[error("more than one UDP slot of an address for a thread")]
     Crowded,
-    /// UDP without TLS; only HTTP/3 is served by UDP.
-    #[error("only HTTP/3 is served by UDP, which is never without TLS")]
+    /// UDP whose datagrams are not to be passed on, without TLS.
+    #[error("requests by UDP are HTTP/3, which is never without TLS")]
     Cleartext,
     /// Already held.
     #[error("slot {0} is held already")]
@@ -153,7 +153,7 @@ impl Listening {
 
     /// Addresses that serve HTTP/3.
     pub(crate) fn quic_addresses(&self) -> Vec<SocketAddr> {
-        let udp = self.held.keys().filter(|listen| listen.transport == Transport::Udp);
+        let udp = self.held.keys().filter(|listen| listen.transport == Transport::Udp && !listen.raw);
         udp.map(|listen| listen.bind).collect()
     }
 
@@ -240,7 +240,7 @@ impl Admitted {
 
 /// The client that a connection counts for. A proxy on this machine speaks for many, so it is not counted; an IPv4
 /// client on a dual-stack socket is the same client.
-fn counted(peer: SocketAddr) -> Option<IpAddr> {
+pub(crate) fn counted(peer: SocketAddr) -> Option<IpAddr> {
     let client = peer.ip().to_canonical();
     (!client.is_loopback()).then_some(client)
 }
@@ -261,7 +261,8 @@ enum Acceptor {
         stop: oneshot::Sender<bool>,
         task: JoinHandle<()>,
     },
-    Quic(Site),
+    Quic(quic::Site),
+    Udp(udp::Site),
 }
 
 /// The sockets that one thread accepts from.
@@ -286,7 +287,11 @@ impl Acceptors {
         });
         if slots.listen.transport == Transport::Udp {
             for (slot, socket) in slots.slots.iter().zip(sockets) {
-                acceptors.insert(*slot, Acceptor::Quic(Site::open(thread, point, *slot, socket)?));
+                let acceptor = match slots.listen.raw {
+                    true => Acceptor::Udp(udp::Site::open(thread, point, socket)?),
+                    false => Acceptor::Quic(quic::Site::open(thread, point, *slot, socket)?),
+                };
+                acceptors.insert(*slot, acceptor);
             }
             return Ok(());
         }
@@ -320,7 +325,7 @@ impl Acceptors {
         }
     }
 
-    /// Stops to accept; returns when the sockets are closed. A UDP slot's is closed when its last connection is gone.
+    /// Stops to accept; returns when the sockets are closed. A UDP slot's is closed when its last connection or session is gone.
     pub(crate) async fn drop_slots(&mut self, slots: &Slots, empty: bool, deadline: Duration) {
         let Some((_, acceptors)) = self.points.get_mut(&slots.listen) else { return };
         for slot in &slots.slots {
@@ -331,6 +336,7 @@ impl Acceptors {
                     let _panicked = task.await;
                 }
                 Some(Acceptor::Quic(site)) => drop(spawn_local(site.close(deadline))),
+                Some(Acceptor::Udp(site)) => drop(spawn_local(site.close(deadline))),
                 None => {}
             }
         }

@@ -164,6 +164,26 @@ counters! {
     spans_exported: Counter = "weir_edge_spans_exported_total",
     /// Requests whose spans nobody took in time, and spans that the collector did not take.
     spans_dropped: Counter = "weir_edge_spans_dropped_total",
+    /// Sessions of UDP that are open.
+    udp_sessions: Gauge = "weir_edge_udp_sessions",
+    /// Sessions of UDP that were opened.
+    udp_sessions_opened: Counter = "weir_edge_udp_sessions_total",
+    /// Datagrams that were passed on to endpoints.
+    udp_received: Counter = "weir_edge_udp_received_datagrams_total",
+    /// Datagrams that were passed on to clients.
+    udp_sent: Counter = "weir_edge_udp_sent_datagrams_total",
+    /// Datagrams that were not passed on, by reason.
+    udp_no_route: Counter = "weir_edge_udp_dropped_datagrams_total{reason=\"no_route\"}",
+    /// Nobody to pass it on to.
+    udp_no_endpoint: Counter = "weir_edge_udp_dropped_datagrams_total{reason=\"no_endpoint\"}",
+    /// The client, or the port, has as many sessions as it may, or the worker is overloaded.
+    udp_over_limit: Counter = "weir_edge_udp_dropped_datagrams_total{reason=\"limit\"}",
+    /// The endpoint, or the network before it, says that it is not there.
+    udp_unreachable: Counter = "weir_edge_udp_dropped_datagrams_total{reason=\"unreachable\"}",
+    /// The socket's buffer is full.
+    udp_full: Counter = "weir_edge_udp_dropped_datagrams_total{reason=\"buffer_full\"}",
+    /// The machine has no socket to give, or the client cannot be sent to.
+    udp_failed: Counter = "weir_edge_udp_dropped_datagrams_total{reason=\"error\"}",
     /// Bytes received from clients.
     bytes_in: Counter = "weir_edge_received_bytes_total",
     /// Bytes sent to clients.

@@ -249,7 +249,7 @@ impl Control {
         if slots.slots.len() != sockets.len() {
             return Err(TakeError::Count { slots: slots.slots.len(), sockets: sockets.len() });
         }
-        if slots.listen.transport == Transport::Udp && !slots.listen.tls {
+        if slots.listen.transport == Transport::Udp && !slots.listen.tls && !slots.listen.raw {
             return Err(TakeError::Cleartext);
         }
         let placed = self.listening().place(&slots, &sockets, self.shared.threads.len())?;
@@ -286,11 +286,13 @@ impl Control {
         self.drop_slots(slots, false).await;
     }
 
-    /// Stops listening by TCP where nobody else holds the sockets: accepts what is queued first. UDP slots are served to
-    /// the end of the drain.
+    /// Stops listening where nobody else holds the sockets: accepts what is queued first. What UDP has begun goes on to the
+    /// end of the drain: by HTTP/3, where clients hear of it, with new requests, and otherwise without new sessions.
     pub async fn stop_listening(&self) {
         let held = self.listening().held();
-        for slots in held.into_iter().filter(|slots| slots.listen.transport == Transport::Tcp) {
+        for slots in
+            held.into_iter().filter(|slots| slots.listen.transport == Transport::Tcp || slots.listen.raw)
+        {
             self.drop_slots(&slots, true).await;
         }
     }

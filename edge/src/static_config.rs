@@ -223,6 +223,7 @@ fn port_settings(pool: &PoolSpec, tenant: &TenantId) -> impl Iterator<Item = Por
     pool.listen.iter().filter(|listen| listen.proxy.is_some() || !listen.protocol.names_hosts()).map(
         |listen| PortSettings {
             port: listen.port,
+            udp: listen.protocol.is_udp(),
             proxy: listen.proxy.clone(),
             tenant: (!listen.protocol.names_hosts()).then(|| tenant.clone()),
         },
@@ -231,25 +232,26 @@ fn port_settings(pool: &PoolSpec, tenant: &TenantId) -> impl Iterator<Item = Por
 
 /// Where the listeners' ports are served: as their pools say; a port that no pool maps is served as it is.
 fn listen(config: &TenantConfig, pools: &BTreeMap<PoolName, PoolSpec>) -> BTreeSet<Listen> {
-    let bind = |pool: &PoolName, port| {
-        let mapped = pools.get(pool).and_then(|pool| pool.listen_for(port));
-        mapped.map_or_else(|| SocketAddr::from((Ipv4Addr::LOCALHOST, port)), |listen| listen.bind)
+    let bind = |listener: &model::Listener| {
+        let pool = pools.get(&listener.pool);
+        let mapped = pool.and_then(|pool| pool.listen_for(listener.port, listener.protocol));
+        mapped.map_or_else(|| SocketAddr::from((Ipv4Addr::LOCALHOST, listener.port)), |listen| listen.bind)
     };
     let mut all = BTreeSet::new();
     for listener in &config.listeners {
-        let tcp = Listen {
-            bind: bind(&listener.pool, listener.port),
+        let own = Listen {
+            bind: bind(listener),
             port: listener.port,
             tls: listener.protocol.is_tls(),
-            transport: Transport::Tcp,
+            transport: if listener.protocol.is_udp() { Transport::Udp } else { Transport::Tcp },
             raw: !listener.protocol.is_http(),
         };
         if listener.protocol == ListenerProtocol::Https
             && pools.get(&listener.pool).is_none_or(|pool| pool.http3 != Http3::Off)
         {
-            all.insert(Listen { transport: Transport::Udp, ..tcp.clone() });
+            all.insert(Listen { transport: Transport::Udp, ..own.clone() });
         }
-        all.insert(tcp);
+        all.insert(own);
     }
     all
 }
@@ -294,7 +296,7 @@ impl Open {
                 let slots = slots(new)?;
                 let sockets = slots.slots.iter().map(|_| bind(new)).collect::<io::Result<Vec<_>>>()?;
                 if new.transport == Transport::Udp {
-                    self.steer(&sockets)?;
+                    self.steer(new, &sockets)?;
                 }
                 control.listen(slots, sockets).await?;
                 anyhow::Ok(())
@@ -310,13 +312,18 @@ impl Open {
         if problems.is_empty() { Ok(()) } else { bail!("{}", problems.join("; ")) }
     }
 
-    /// Leads the datagrams of a QUIC connection to the thread that has it, wherever its client sends them from.
-    fn steer(&self, sockets: &[OwnedFd]) -> anyhow::Result<()> {
+    /// Leads the datagrams of a QUIC connection to the thread that has it, wherever its client sends them from, and other
+    /// datagrams of one client to one thread.
+    fn steer(&self, listen: &Listen, sockets: &[OwnedFd]) -> anyhow::Result<()> {
         let slots = (0..u16::try_from(sockets.len())?).collect::<Vec<_>>();
         let group = steer::Group { slots: &slots, active: &slots };
         if let Some(first) = sockets.first() {
-            let program = Program::new(&group, self.cid_key);
-            steer::attach(first.as_fd(), &program).context("steer QUIC's datagrams")?;
+            let program = match listen.raw {
+                true => Program::by_client(&group, self.cid_key, listen.bind.is_ipv6()),
+                false => Program::new(&group, self.cid_key),
+            };
+            steer::attach(first.as_fd(), &program)
+                .with_context(|| format!("steer the datagrams of {}", listen.bind))?;
         }
         Ok(())
     }

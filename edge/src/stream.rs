@@ -4,16 +4,18 @@
 //! weight and one of its endpoints, then bytes both ways until both sides have ended. A connection that comes to nothing is
 //! reset, or told so by a TLS alert.
 
-mod record;
+pub(crate) mod record;
 mod splice;
 
 use std::{
+    net::SocketAddr,
     pin::{Pin, pin},
     rc::Rc,
+    sync::Arc,
     task::Poll,
 };
 
-use model::{CompiledStream, HashKey, ListenerProtocol, TenantId};
+use model::{Backend, CompiledStream, Forward, HashKey, ListenerProtocol, TenantId};
 use tokio::{io::AsyncWriteExt, net::TcpStream};
 use tracing::debug;
 
@@ -35,7 +37,7 @@ use crate::{
     },
     worker::Thread,
 };
-use record::Record;
+use record::{Carried, Record};
 
 /// Why a connection is not passed on. Each kind is a label of the access log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -117,7 +119,8 @@ impl Refusal {
 pub(crate) async fn serve(thread: &Rc<Thread>, stream: TcpStream, ends: Hop, point: &Point, seat: &Seat) {
     // A drain takes a connection without a request for one that waits, and this one may be silent and alive.
     seat.busy();
-    let mut record = Record::begin(thread, ends.source, point.listen.tls);
+    let carried = if point.listen.tls { Carried::Tls } else { Carried::Tcp };
+    let mut record = Record::begin(thread, ends.source, carried);
     let mut client =
         Opening { io: Some(ClientIo::Plain(stream)), input: ReadBuffer::default(), host: String::new() };
     match open(thread, &mut client, ends, point, seat, &mut record).await {
@@ -179,7 +182,7 @@ fn owner<'c>(config: &'c Config, point: &Point, host: &str) -> Option<&'c Tenant
     if point.listen.tls {
         return config.hosts.owner(host);
     }
-    config.pool.tenant_of(point.listen.port)
+    config.pool.tenant_of(point.listen.port, false)
 }
 
 /// Reads the hello and keeps it, for whoever TLS ends with.
@@ -244,21 +247,11 @@ async fn connect(
     ends: Hop,
     record: &mut Record,
 ) -> Result<(Connection, Occupied), Refusal> {
-    let total = u64::from(route.forward.total_weight());
-    if total == 0 {
-        return Err(Refusal::NoBackend);
-    }
-    let point = u32::try_from(thread.random_below(total)).unwrap_or(0);
-    let variant = route.forward.pick(point).ok_or(Refusal::NoBackend)?;
-    let backend = variant.backend.as_ref().ok_or(Refusal::NoBackend)?;
+    let backend = draw(thread, &route.forward).ok_or(Refusal::NoBackend)?;
     let balancer = thread.upstreams.balancer(thread, table, backend);
     let wish = Wish { fresh: true, upgrade: false, limit: backend.connect_timeout, hop: ends };
     balancer.group.retries.borrow_mut().earn();
-    // All else that can be hashed is a request's.
-    let key = match backend.traffic.balancing.key() {
-        Some(HashKey::SourceIp) => Some(hash(ends.source.ip().to_canonical().to_string().as_bytes())),
-        _ => None,
-    };
+    let key = source_key(backend, ends.source);
     let (mut tries, mut failed_on) = (1, None);
     loop {
         let endpoint = balancer.pick(thread, key, failed_on.as_ref())?;
@@ -281,6 +274,24 @@ async fn connect(
         thread.counters.retries.add(1);
         record.retried();
         failed_on = Some(endpoint);
+    }
+}
+
+/// A backend by weight. `None`: there is none, or the share fell to one that does not exist.
+pub(crate) fn draw<'f>(thread: &Thread, forward: &'f Forward) -> Option<&'f Arc<Backend>> {
+    let total = u64::from(forward.total_weight());
+    if total == 0 {
+        return None;
+    }
+    let point = u32::try_from(thread.random_below(total)).unwrap_or(0);
+    forward.pick(point)?.backend.as_ref()
+}
+
+/// What a policy that hashes looks at, of one who makes no requests: all else that can be hashed is a request's.
+pub(crate) fn source_key(backend: &Backend, client: SocketAddr) -> Option<u64> {
+    match backend.traffic.balancing.key() {
+        Some(HashKey::SourceIp) => Some(hash(client.ip().to_canonical().to_string().as_bytes())),
+        _ => None,
     }
 }
 

@@ -3,7 +3,7 @@
 //! Dialect differences are data here, not branches in the edge. Every node that a user can get wrong keeps its
 //! [`Origin`], so that an error names the object and the field that caused it.
 
-use std::{collections::BTreeSet, fmt, net::SocketAddr, time::Duration};
+use std::{collections::BTreeSet, fmt, net::SocketAddr, num::NonZeroU32, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
@@ -93,6 +93,8 @@ pub enum Feature {
     UpstreamProxy,
     /// TLS and TCP that are passed on as they are.
     Streams,
+    /// UDP that is passed on.
+    Datagrams,
     /// What listeners allow: HTTP/2 switched off, CONNECT.
     ListenerPolicies,
     /// Requests that are spread in another way than by default.
@@ -101,7 +103,7 @@ pub enum Feature {
 
 impl Feature {
     /// Every feature that this version serves.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::HttpRouting,
         Self::HttpRewriting,
         Self::TlsTermination,
@@ -109,6 +111,7 @@ impl Feature {
         Self::UpstreamHttp2,
         Self::UpstreamProxy,
         Self::Streams,
+        Self::Datagrams,
         Self::ListenerPolicies,
         Self::TrafficPolicy,
     ];
@@ -124,6 +127,7 @@ impl Feature {
             Self::UpstreamHttp2 => "upstream-http2",
             Self::UpstreamProxy => "upstream-proxy",
             Self::Streams => "streams",
+            Self::Datagrams => "datagrams",
             Self::ListenerPolicies => "listener-policies",
             Self::TrafficPolicy => "traffic-policy",
         }
@@ -196,6 +200,9 @@ impl TenantConfig {
         if !self.streams.is_empty() || self.listeners.iter().any(|l| !l.protocol.is_http()) {
             needed.insert(Feature::Streams);
         }
+        if self.listeners.iter().any(|l| l.protocol.is_udp()) {
+            needed.insert(Feature::Datagrams);
+        }
         if self.listeners.iter().any(|l| !l.policy.is_default()) {
             needed.insert(Feature::ListenerPolicies);
         }
@@ -241,11 +248,45 @@ pub struct ListenerPolicy {
     /// How many of a million of the traces that begin on it are sampled; `None`: as the worker says.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trace_sampled_ppm: Option<u32>,
+    /// When sessions of UDP end.
+    #[serde(default, skip_serializing_if = "SessionPolicy::is_default")]
+    pub udp: SessionPolicy,
 }
 
 impl Default for ListenerPolicy {
     fn default() -> Self {
-        Self { http2: true, connect: vec![], access_log: None, trace_sampled_ppm: None }
+        Self {
+            http2: true,
+            connect: vec![],
+            access_log: None,
+            trace_sampled_ppm: None,
+            udp: SessionPolicy::default(),
+        }
+    }
+}
+
+/// When a session of UDP ends: what a client says by one address and port, and what it is answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SessionPolicy {
+    /// No datagram in either direction for so long.
+    pub idle: Duration,
+    /// So many datagrams were sent to the client. `None`: however many. 1 suits protocols in which a request has one
+    /// answer, and clients ask each from another port (DNS).
+    pub responses: Option<NonZeroU32>,
+}
+
+impl Default for SessionPolicy {
+    fn default() -> Self {
+        // What Envoy has.
+        Self { idle: Duration::from_secs(60), responses: None }
+    }
+}
+
+impl SessionPolicy {
+    /// Whether it is every listener's that has no policy of its own.
+    #[must_use]
+    pub fn is_default(&self) -> bool {
+        *self == Self::default()
     }
 }
 
@@ -285,6 +326,8 @@ pub enum ListenerProtocol {
     TlsPassthrough,
     /// Connections that are passed on.
     Tcp,
+    /// Datagrams that are passed on.
+    Udp,
 }
 
 impl ListenerProtocol {
@@ -309,7 +352,14 @@ impl ListenerProtocol {
     /// Whether clients say which host they mean. Otherwise a port is one tenant's alone.
     #[must_use]
     pub const fn names_hosts(self) -> bool {
-        !matches!(self, Self::Tcp)
+        !matches!(self, Self::Tcp | Self::Udp)
+    }
+
+    /// Whether it comes by UDP, whose ports are apart from those of TCP. HTTP/3 does not count: it is HTTPS, which comes by
+    /// both.
+    #[must_use]
+    pub const fn is_udp(self) -> bool {
+        matches!(self, Self::Udp)
     }
 
     /// As a pool says it of a port: what becomes of TLS is the listener's to say.
@@ -356,18 +406,18 @@ pub struct Route {
     pub rules: Vec<Rule>,
 }
 
-/// Connections of some listeners, and of some hosts where clients of TLS say which, to backends.
+/// Connections or datagrams of some listeners, and of some hosts where clients of TLS say which, to backends.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StreamRoute {
     /// Unique in the tenant; the `route` label of logs.
     pub id: RouteId,
     /// The route object.
     pub origin: Origin,
-    /// The listeners that it is attached to. On one port and hostname there is one route.
+    /// The listeners that it is attached to. On one port (of TCP, or of UDP) and hostname there is one route.
     pub listeners: Vec<ListenerId>,
-    /// Empty: every host of its listeners. Always empty for listeners of TCP.
+    /// Empty: every host of its listeners. Always empty for listeners of TCP and UDP.
     pub hostnames: Vec<HostPattern>,
-    /// One of these by weight, for each connection. Without filters.
+    /// One of these by weight, for each connection, and for each client of UDP. Without filters.
     pub backends: Vec<WeightedBackend>,
 }
 

@@ -1,15 +1,17 @@
-//! Connections that are passed on without a look into them: which route takes them.
+//! Connections and datagrams that are passed on without a look into them: which route takes them.
 
 use std::collections::BTreeMap;
 
 use crate::{Forward, HostPattern, ListenerProtocol, Origin, PoolName, RouteId, TenantConfig, host::HostMap};
 
-/// The routes of one tenant's listeners for TLS and TCP.
+/// The routes of one tenant's listeners for TLS, TCP and UDP.
 #[derive(Debug, Default)]
 pub struct StreamTable {
     routes: Box<[CompiledStream]>,
     /// By port.
     ports: BTreeMap<u16, HostMap<Place>>,
+    /// By port of UDP.
+    udp_ports: BTreeMap<u16, HostMap<Place>>,
 }
 
 /// Where the streams of one port and host go.
@@ -62,7 +64,9 @@ impl StreamTable {
             for listener in listeners.filter(|listener| route.listeners.contains(&listener.id)) {
                 for host in attached_hosts(&route.hostnames, listener.hostname.as_ref()) {
                     let place = Place { route: crate::compile::position(index), protocol: listener.protocol };
-                    let hosts = table.ports.entry(listener.port).or_default();
+                    let ports =
+                        if listener.protocol.is_udp() { &mut table.udp_ports } else { &mut table.ports };
+                    let hosts = ports.entry(listener.port).or_default();
                     if hosts.insert(host.as_ref(), place).is_some_and(|before| before.route != place.route) {
                         claimed.push(Claimed { origin: route.origin.clone(), port: listener.port, host });
                     }
@@ -92,6 +96,13 @@ impl StreamTable {
         let place = self.ports.get(&port)?.find(host)?;
         let route = self.routes.get(place.route as usize)?;
         Some(FoundStream { route, protocol: place.protocol })
+    }
+
+    /// The route of a datagram that came by that port of UDP.
+    #[must_use]
+    pub fn find_udp(&self, port: u16) -> Option<&CompiledStream> {
+        let place = self.udp_ports.get(&port)?.find("")?;
+        self.routes.get(place.route as usize)
     }
 }
 

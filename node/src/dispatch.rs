@@ -335,9 +335,16 @@ impl Agent {
             }
             Action::Steer(listen, steering) => {
                 let steered = self.pools.get(pool)?.sockets.steer(&listen, &steering, self.cid_key);
-                if let Err(error) = steered {
-                    // New connections still come, by the kernel's own hash; those that move are lost.
-                    warn!(%pool, bind = %listen.bind, %error, "QUIC's datagrams are not led to their workers");
+                match steered {
+                    Ok(()) => {}
+                    Err(error) if listen.raw => {
+                        // The kernel's own hash knows all sockets, and most are nobody's.
+                        error!(%pool, bind = %listen.bind, %error, "datagrams are not led to workers: most are lost");
+                    }
+                    Err(error) => {
+                        // New connections still come, by the kernel's own hash; those that move are lost.
+                        warn!(%pool, bind = %listen.bind, %error, "QUIC's datagrams are not led to their workers");
+                    }
                 }
             }
             Action::Bind(listen, slots) => {

@@ -1,4 +1,4 @@
-//! Rings when a connection waits on any of a sleeping pool's sockets.
+//! Rings when a connection or a datagram waits on any of a sleeping pool's sockets.
 
 use std::{
     io,

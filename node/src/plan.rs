@@ -90,17 +90,20 @@ impl TryFrom<PoolPlan> for Plan {
         let drain: Result<Vec<WorkerId>, _> = plan.drain.iter().map(|worker| worker.parse()).collect();
         let mut listen = BTreeSet::new();
         for one in &plan.listen {
-            let tcp = parse_listen(one).map_err(fail)?;
+            let own = parse_listen(one).map_err(fail)?;
             if one.tls && one.http3 && !one.raw {
-                listen.insert(Listen { transport: Transport::Udp, ..tcp.clone() });
+                listen.insert(Listen { transport: Transport::Udp, ..own.clone() });
             }
-            if !listen.insert(tcp) {
+            if !listen.insert(own) {
                 return Err(fail("two listeners have one address".to_owned()));
             }
         }
-        let addresses: BTreeSet<_> = listen.iter().map(|l| (l.bind, l.transport)).collect();
-        if addresses.len() != listen.len() {
-            return Err(fail("two listeners have one address".to_owned()));
+        let mut addresses = BTreeSet::new();
+        if let Some(second) = listen.iter().find(|l| !addresses.insert((l.bind, l.transport))) {
+            return Err(fail(match second.transport {
+                Transport::Tcp => "two listeners have one address".to_owned(),
+                Transport::Udp => format!("two listeners, or one and HTTP/3, have {} by UDP", second.bind),
+            }));
         }
         Ok(Self {
             pool,
@@ -118,7 +121,11 @@ impl TryFrom<PoolPlan> for Plan {
 fn parse_listen(listen: &PoolListen) -> Result<Listen, String> {
     let bind = listen.bind.parse().map_err(|_| format!("{:?} is not an address and port", listen.bind))?;
     let port = u16::try_from(listen.port).map_err(|_| format!("{} is not a port", listen.port))?;
-    Ok(Listen { bind, port, tls: listen.tls, transport: Transport::Tcp, raw: listen.raw })
+    let (transport, raw, tls) = match listen.udp {
+        true => (Transport::Udp, true, false),
+        false => (Transport::Tcp, listen.raw, listen.tls),
+    };
+    Ok(Listen { bind, port, tls, transport, raw })
 }
 
 #[cfg(test)]
@@ -130,13 +137,7 @@ mod tests {
             pool: "default".to_owned(),
             workers: 2,
             max_workers: 16,
-            listen: vec![PoolListen {
-                bind: "127.0.0.1:8080".to_owned(),
-                port: 80,
-                tls: false,
-                http3: false,
-                raw: false,
-            }],
+            listen: vec![PoolListen { bind: "127.0.0.1:8080".to_owned(), port: 80, ..PoolListen::default() }],
             ..PoolPlan::default()
         }
     }
@@ -155,8 +156,10 @@ mod tests {
     fn http_3_is_the_same_port_by_udp() {
         let listen = |tls, http3| {
             let bind = "127.0.0.1:8443".to_owned();
-            let plan =
-                PoolPlan { listen: vec![PoolListen { bind, port: 443, tls, http3, raw: false }], ..wire() };
+            let plan = PoolPlan {
+                listen: vec![PoolListen { bind, port: 443, tls, http3, ..PoolListen::default() }],
+                ..wire()
+            };
             Plan::try_from(plan).unwrap().listen.into_iter().map(|l| (l.transport, l.tls)).collect::<Vec<_>>()
         };
         assert_eq!(listen(true, true), [(Transport::Tcp, true), (Transport::Udp, true)]);
@@ -165,14 +168,28 @@ mod tests {
     }
 
     #[test]
+    fn a_port_of_udp_is_beside_that_of_tcp_and_not_beside_http_3() {
+        let bind = || "127.0.0.1:8443".to_owned();
+        let udp = PoolListen { bind: bind(), port: 53, udp: true, raw: true, ..PoolListen::default() };
+        let beside = |tls, http3| {
+            let tcp = PoolListen { bind: bind(), port: 443, tls, http3, ..PoolListen::default() };
+            Plan::try_from(PoolPlan { listen: vec![tcp, udp.clone()], ..wire() })
+        };
+        let listen: Vec<_> = beside(true, false).unwrap().listen.into_iter().collect();
+        let kinds: Vec<_> = listen.iter().map(|l| (l.transport, l.port, l.tls, l.raw)).collect();
+        assert_eq!(kinds, [(Transport::Udp, 53, false, true), (Transport::Tcp, 443, true, false)]);
+        let error = beside(true, true).unwrap_err().to_string();
+        assert!(error.contains("one and HTTP/3, have 127.0.0.1:8443 by UDP"), "{error}");
+    }
+
+    #[test]
     fn a_mistake_is_named() {
         let check = |plan: PoolPlan, problem: &str| {
             let error = Plan::try_from(plan).unwrap_err().to_string();
             assert!(error.contains(problem), "{error}");
         };
-        let listen = |bind: &str, port| {
-            vec![PoolListen { bind: bind.to_owned(), port, tls: false, http3: false, raw: false }]
-        };
+        let listen =
+            |bind: &str, port| vec![PoolListen { bind: bind.to_owned(), port, ..PoolListen::default() }];
         check(PoolPlan { pool: "No".to_owned(), ..wire() }, "\"No\" is not valid");
         check(PoolPlan { workers: 1_000_000, ..wire() }, "1000000 workers");
         check(PoolPlan { drain: vec!["..".to_owned()], ..wire() }, "\"..\" is not valid");

@@ -50,7 +50,7 @@ impl Running {
 
     /// Hangs the doorbell when the pool falls asleep, and takes it down when it wakes.
     pub(crate) fn watch_sleep(&mut self, pool: &PoolName, events: &mpsc::Sender<Event>) {
-        let count = self.sockets.all_tcp().count();
+        let count = self.sockets.waking().count();
         if !self.pool.asleep() || count == 0 {
             if self.doorbell.take().is_some() {
                 self.sockets.defer(false);
@@ -66,7 +66,7 @@ impl Running {
             // The receiver is gone only if the agent is.
             let _gone = events.send(Event::Waiting(pool)).await;
         };
-        match Doorbell::hang(self.sockets.all_tcp().cloned().collect(), ring) {
+        match Doorbell::hang(self.sockets.waking().cloned().collect(), ring) {
             Ok(doorbell) => self.doorbell = Some(doorbell),
             Err(error) => warn!(%error, "a sleeping pool cannot be woken by connections"),
         }

@@ -90,7 +90,11 @@ impl Sockets {
         let Some(socket) = self.addresses.get(listen).and_then(|sockets| sockets.values().next()) else {
             return Err(io::ErrorKind::NotFound.into());
         };
-        let program = Program::new(&Group { slots: &slots, active: &active }, key);
+        let group = Group { slots: &slots, active: &active };
+        let program = match listen.raw {
+            true => Program::by_client(&group, key, listen.bind.is_ipv6()),
+            false => Program::new(&group, key),
+        };
         steer::attach(socket.as_fd(), &program)
     }
 
@@ -99,11 +103,19 @@ impl Sockets {
         self.addresses.remove(listen);
     }
 
-    /// All TCP sockets. A datagram wakes nobody: it may be the last word of a connection that has ended, and a client that
-    /// means to begin one calls by TCP, too, when nobody answers.
-    pub(crate) fn all_tcp(&self) -> impl Iterator<Item = &Arc<OwnedFd>> {
-        let tcp = self.addresses.iter().filter(|(listen, _)| listen.transport == Transport::Tcp);
-        tcp.flat_map(|(_, sockets)| sockets.values())
+    /// The sockets on which somebody calls who wants the pool to wake: all of TCP, and of UDP whose datagrams are passed on
+    /// the first of each address, to which the kernel leads what comes while nobody listens.
+    ///
+    /// A datagram of HTTP/3 wakes nobody: it may be the last word of a connection that has ended, and a client that means
+    /// to begin one calls by TCP, too, when nobody answers.
+    pub(crate) fn waking(&self) -> impl Iterator<Item = &Arc<OwnedFd>> {
+        self.addresses.iter().flat_map(|(listen, sockets)| {
+            let count = match listen.transport {
+                Transport::Tcp => sockets.len(),
+                Transport::Udp => usize::from(listen.raw),
+            };
+            sockets.values().take(count)
+        })
     }
 
     /// How many connections wait on each slot of each TCP address.

@@ -1,10 +1,14 @@
-//! Which socket of a UDP `SO_REUSEPORT` group a QUIC datagram is for: connection IDs that name their slot, and the classic
-//! BPF program that reads them in the kernel.
+//! Which socket of a UDP `SO_REUSEPORT` group a datagram is for. Of QUIC: connection IDs that name their slot, and the
+//! classic BPF program that reads them in the kernel. Of other datagrams: a program that keeps a client together.
 //!
 //! A slot is one socket of the group, read by one thread. A datagram of a connection that exists carries an ID that one of
 //! the slots has made, wherever the client sends it from; any other (a client's first) goes to one of the slots that take
 //! new connections, always to the same for one connection. The program is [`Program::new`], pure; [`attach`] gives it to
 //! the kernel, which swaps whole programs between two datagrams.
+//!
+//! Of datagrams that are passed on ([`Program::by_client`]) those of one address and port go to one of the active slots, and
+//! to another only when that one leaves or one is added that has a higher hash. The kernel's own hash would not do: it
+//! spreads over all sockets of the group, of which most are nobody's.
 //!
 //! An ID is 11 bytes: the slot, masked by a hash of the random part; a check of the random part; 7 random bytes. Who does
 //! not know the key cannot tell the slot, and a foreign ID passes for ours once in 65,536 times.
@@ -124,6 +128,9 @@ const BUCKET_FACTOR: u32 = 0x9e37_79b1;
 /// Shorter datagrams are no QUIC packet with an ID of ours; the kernel's own hash decides.
 const SHORTEST: u32 = 18;
 
+/// Where the IP header begins (`SKF_NET_OFF`, linux/filter.h); plain offsets are those of the UDP payload.
+const NETWORK: u32 = 0xfff0_0000;
+
 /// An index that no group has: the kernel's own hash decides.
 const MISS: u32 = u32::MAX;
 
@@ -132,6 +139,10 @@ const LOAD_WORD: u16 = 0x20;
 const LOAD_HALF: u16 = 0x28;
 const LOAD_BYTE: u16 = 0x30;
 const LOAD_LENGTH: u16 = 0x80;
+/// Half a word at `X` and the operand.
+const LOAD_HALF_AT_X: u16 = 0x48;
+/// To `X`, four times the lower half of the byte: the length of an IPv4 header.
+const LOAD_HEADER_LENGTH: u16 = 0xb1;
 const ADD: u16 = 0x04;
 const SUBTRACT: u16 = 0x14;
 const MULTIPLY: u16 = 0x24;
@@ -172,11 +183,47 @@ impl Program {
         program.op(TO_X, 0);
         program.op(LOAD_WORD, 10);
         program.op(XOR_X, 0);
-        program.op(MULTIPLY, BUCKET_FACTOR);
-        program.op(SHIFT_RIGHT, 24);
-        let table: Vec<u32> = (0..BUCKETS).map(|bucket| group.index(choose(group, bucket))).collect();
-        program.tree(&table, 0);
+        program.spread(group);
         program
+    }
+
+    /// The program of a group whose datagrams are passed on: by the client's address and port.
+    #[must_use]
+    pub fn by_client(group: &Group<'_>, key: CidKey, ipv6: bool) -> Self {
+        let mut program = Self(Vec::new());
+        if ipv6 {
+            program.op(LOAD_WORD, NETWORK + 8);
+            for word in [12, 16, 20] {
+                program.op(TO_X, 0);
+                program.op(LOAD_WORD, NETWORK + word);
+                program.op(XOR_X, 0);
+            }
+        } else {
+            program.op(LOAD_WORD, NETWORK + 12);
+        }
+        program.op(MULTIPLY, key.mask);
+        program.op(STORE, 0);
+        if ipv6 {
+            // Behind an extension header this is another part of the datagram, the same for all of one client's.
+            program.op(LOAD_HALF, NETWORK + 40);
+        } else {
+            program.op(LOAD_HEADER_LENGTH, NETWORK);
+            program.op(LOAD_HALF_AT_X, NETWORK);
+        }
+        program.op(MULTIPLY, key.check);
+        program.op(TO_X, 0);
+        program.op(LOAD_STORED, 0);
+        program.op(XOR_X, 0);
+        program.spread(group);
+        program
+    }
+
+    /// Returns the index of the active slot that `A` falls on.
+    fn spread(&mut self, group: &Group<'_>) {
+        self.op(MULTIPLY, BUCKET_FACTOR);
+        self.op(SHIFT_RIGHT, 24);
+        let table: Vec<u32> = (0..BUCKETS).map(|bucket| group.index(choose(group, bucket))).collect();
+        self.tree(&table, 0);
     }
 
     /// Returns the slot's index if there is an ID of ours at that place; otherwise goes on behind.
@@ -284,15 +331,36 @@ pub fn attach(socket: BorrowedFd<'_>, program: &Program) -> io::Result<()> {
 /// # Errors
 ///
 /// Those of `setsockopt`.
-#[expect(unsafe_code, reason = "neither socket2 nor rustix offers UDP_GRO")]
 pub fn keep_datagrams_apart(socket: BorrowedFd<'_>) -> io::Result<()> {
     const UDP_GRO: libc::c_int = 104;
-    let off: libc::c_int = 0;
-    let size = u32::try_from(size_of_val(&off)).expect("an int has 4 bytes");
+    set_option(socket, libc::SOL_UDP, UDP_GRO, 0)
+}
+
+/// Has datagrams that are longer than a packet cut into several, as a socket has it by default; QUIC's has not.
+///
+/// # Errors
+///
+/// Those of `setsockopt`.
+pub fn allow_fragments(socket: BorrowedFd<'_>, ipv6: bool) -> io::Result<()> {
+    set_option(socket, libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, libc::IP_PMTUDISC_WANT)?;
+    if ipv6 {
+        set_option(socket, libc::IPPROTO_IPV6, libc::IPV6_MTU_DISCOVER, libc::IPV6_PMTUDISC_WANT)?;
+        set_option(socket, libc::IPPROTO_IPV6, libc::IPV6_DONTFRAG, 0)?;
+    }
+    Ok(())
+}
+
+#[expect(unsafe_code, reason = "neither socket2 nor rustix offers these options")]
+fn set_option(
+    socket: BorrowedFd<'_>,
+    level: libc::c_int,
+    name: libc::c_int,
+    value: libc::c_int,
+) -> io::Result<()> {
+    let size = u32::try_from(size_of_val(&value)).expect("an int has 4 bytes");
     // SAFETY: the descriptor is open for the borrow, the value is an initialised int and `size` is its size.
-    let result = unsafe {
-        libc::setsockopt(socket.as_raw_fd(), libc::SOL_UDP, UDP_GRO, (&raw const off).cast(), size)
-    };
+    let result =
+        unsafe { libc::setsockopt(socket.as_raw_fd(), level, name, (&raw const value).cast(), size) };
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 

@@ -119,12 +119,13 @@ pub(crate) fn refusal(status: Status) -> anyhow::Error {
 
 /// `HTTPRoute` for `httproute`, `httproutes`, `HTTPRoute`, or a short name.
 pub(crate) fn kind(name: &str) -> Result<&'static str> {
-    const KINDS: [(&str, &[&str]); 14] = [
+    const KINDS: [(&str, &[&str]); 15] = [
         ("Gateway", &["gateway", "gateways", "gtw"]),
         ("HTTPRoute", &["httproute", "httproutes", "route", "routes"]),
         ("GRPCRoute", &["grpcroute", "grpcroutes"]),
         ("TLSRoute", &["tlsroute", "tlsroutes"]),
         ("TCPRoute", &["tcproute", "tcproutes"]),
+        ("UDPRoute", &["udproute", "udproutes"]),
         ("Backend", &["backend", "backends"]),
         ("Pool", &["pool", "pools"]),
         ("Tenant", &["tenant", "tenants"]),

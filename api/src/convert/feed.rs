@@ -70,6 +70,8 @@ pub struct PoolPort {
     pub bind: SocketAddr,
     /// Whether TLS is spoken from the first byte.
     pub tls: bool,
+    /// Whether it is a port of UDP.
+    pub udp: bool,
     /// Whose PROXY protocol headers are believed. `None`: nobody's.
     pub proxy: Option<ProxyTrust>,
     /// Whose it is alone, where clients cannot say which host they mean.
@@ -98,6 +100,7 @@ impl From<&Pool> for wire::Pool {
                     port: p.port.into(),
                     bind: p.bind.to_string(),
                     tls: p.tls,
+                    udp: p.udp,
                     proxy: p.proxy.as_ref().map(|trust| wire::ProxyTrust {
                         trusted: trust.trusted.iter().map(ToString::to_string).collect(),
                         required: trust.required,
@@ -143,6 +146,7 @@ impl TryFrom<wire::Pool> for Pool {
                         .parse()
                         .map_err(|_| invalid(format!("{:?} is not an address and port", p.bind)))?,
                     tls: p.tls,
+                    udp: p.udp,
                     proxy: p.proxy.as_ref().map(|trust| proxy_trust(trust).map_err(&invalid)).transpose()?,
                     tenant: tenant(&p.tenant).map_err(&invalid)?,
                 })

@@ -1,6 +1,6 @@
 //! `weir.snapshot.v1` to `model`. Every error names the tenant and the nearest object.
 
-use std::{fmt::Display, time::Duration};
+use std::{fmt::Display, num::NonZeroU32, time::Duration};
 
 use model::{Action, Feature, Filter, HostPattern, Origin, PathMatch, Rank, Timeouts, ValueMatcher};
 
@@ -80,6 +80,7 @@ impl<'t> Place<'t> {
             wire::ListenerProtocol::Tls => model::ListenerProtocol::Tls,
             wire::ListenerProtocol::TlsPassthrough => model::ListenerProtocol::TlsPassthrough,
             wire::ListenerProtocol::Tcp => model::ListenerProtocol::Tcp,
+            wire::ListenerProtocol::Udp => model::ListenerProtocol::Udp,
             wire::ListenerProtocol::Unspecified => {
                 return Err(place.error(format_args!("protocol {} is unknown", listener.protocol)));
             }
@@ -109,11 +110,16 @@ impl<'t> Place<'t> {
             .access_log
             .map(|log| super::access_log::read(log).map_err(|e| self.error(e)))
             .transpose()?;
+        let session = |udp: wire::SessionPolicy| model::SessionPolicy {
+            idle: Duration::from_millis(udp.idle_ms),
+            responses: NonZeroU32::new(udp.responses),
+        };
         Ok(model::ListenerPolicy {
             http2: !policy.http2_off,
             connect: each(policy.connect, target)?,
             access_log: access_log.map(Box::new),
             trace_sampled_ppm: policy.trace_sampled_ppm,
+            udp: policy.udp.map(session).unwrap_or_default(),
         })
     }
 

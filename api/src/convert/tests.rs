@@ -1,12 +1,12 @@
-use std::time::Duration;
+use std::{num::NonZeroU32, time::Duration};
 
 use model::{
     AccessLog, Action, AffinityCookie, Backend, BackendId, Balancing, Certificate, CertificateId, CheckKind,
     ConnectTarget, Endpoint, EndpointAddress, Filter, HashKey, HeaderEdit, HealthCheck, HostPattern,
     Listener, ListenerId, ListenerPolicy, ListenerProtocol, LogFact, LogField, LogFilter, LogValue, Match,
     Origin, OutlierDetection, PathMatch, PathModifier, PoolPolicy, ProxyTrust, ProxyVersion, Rank, Redirect,
-    Respond, Rewrite, Route, RouteId, Rule, StreamRoute, TenantId, Timeouts, TrafficPolicy, UpstreamProtocol,
-    UpstreamRoots, UpstreamTls, ValueMatch, ValueMatcher, WeightedBackend,
+    Respond, Rewrite, Route, RouteId, Rule, SessionPolicy, StreamRoute, TenantId, Timeouts, TrafficPolicy,
+    UpstreamProtocol, UpstreamRoots, UpstreamTls, ValueMatch, ValueMatcher, WeightedBackend,
 };
 use proptest::{
     collection::{btree_set, vec},
@@ -201,15 +201,22 @@ fn listener() -> impl Strategy<Value = Listener> {
         Just(ListenerProtocol::Tls),
         Just(ListenerProtocol::TlsPassthrough),
         Just(ListenerProtocol::Tcp),
+        Just(ListenerProtocol::Udp),
     ];
     let target = (host(), vec(any::<u16>(), 1..3)).prop_map(|(host, ports)| ConnectTarget { host, ports });
-    let policy = (any::<bool>(), vec(target, 0..3), option::of(access_log()), option::of(any::<u32>()))
-        .prop_map(|(http2, connect, access_log, trace_sampled_ppm)| ListenerPolicy {
-            http2,
-            connect,
-            access_log: access_log.map(Box::new),
-            trace_sampled_ppm,
-        });
+    let session = (0..u64::from(u32::MAX), any::<u32>()).prop_map(|(idle_ms, responses)| SessionPolicy {
+        idle: Duration::from_millis(idle_ms),
+        responses: NonZeroU32::new(responses),
+    });
+    let policy =
+        (any::<bool>(), vec(target, 0..3), option::of(access_log()), option::of(any::<u32>()), session)
+            .prop_map(|(http2, connect, access_log, trace_sampled_ppm, udp)| ListenerPolicy {
+                http2,
+                connect,
+                access_log: access_log.map(Box::new),
+                trace_sampled_ppm,
+                udp,
+            });
     let hosts = (option::of(host()), vec(text(), 0..3));
     (text(), origin(), label(), any::<u16>(), protocol, hosts, policy).prop_map(
         |(id, origin, pool, port, protocol, (hostname, certificates), policy)| Listener {
@@ -449,6 +456,7 @@ fn a_pool_comes_back_as_it_was() {
                 port: 80,
                 bind: "127.0.0.1:8080".parse().unwrap(),
                 tls: false,
+                udp: false,
                 proxy: Some(trust),
                 tenant: None,
             },
@@ -456,8 +464,17 @@ fn a_pool_comes_back_as_it_was() {
                 port: 443,
                 bind: "[::1]:8443".parse().unwrap(),
                 tls: true,
+                udp: false,
                 proxy: None,
                 tenant: Some("acme".parse().unwrap()),
+            },
+            PoolPort {
+                port: 443,
+                bind: "[::1]:8443".parse().unwrap(),
+                tls: false,
+                udp: true,
+                proxy: None,
+                tenant: None,
             },
         ],
         default_certificate: Some(("chain".into(), "key".into())),

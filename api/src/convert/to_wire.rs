@@ -1,6 +1,6 @@
 //! `model` to `weir.snapshot.v1`. Total: every configuration can be sent.
 
-use std::time::Duration;
+use std::{num::NonZeroU32, time::Duration};
 
 use crate::snapshot as wire;
 
@@ -45,6 +45,7 @@ impl From<&model::Listener> for wire::Listener {
             model::ListenerProtocol::Tls => wire::ListenerProtocol::Tls,
             model::ListenerProtocol::TlsPassthrough => wire::ListenerProtocol::TlsPassthrough,
             model::ListenerProtocol::Tcp => wire::ListenerProtocol::Tcp,
+            model::ListenerProtocol::Udp => wire::ListenerProtocol::Udp,
         };
         Self {
             id: listener.id.0.clone(),
@@ -65,11 +66,16 @@ impl From<&model::ListenerPolicy> for wire::ListenerPolicy {
             host: target.host.to_string(),
             ports: target.ports.iter().map(|port| (*port).into()).collect(),
         };
+        let session = |udp: &model::SessionPolicy| wire::SessionPolicy {
+            idle_ms: millis(udp.idle),
+            responses: udp.responses.map_or(0, NonZeroU32::get),
+        };
         Self {
             http2_off: !policy.http2,
             connect: policy.connect.iter().map(target).collect(),
             access_log: policy.access_log.as_deref().map(Into::into),
             trace_sampled_ppm: policy.trace_sampled_ppm,
+            udp: (!policy.udp.is_default()).then(|| session(&policy.udp)),
         }
     }
 }

@@ -138,8 +138,14 @@ fn report(worker: &str, sequence: u64, requests: u64) -> LoadReport {
 
 #[tokio::test]
 async fn an_agent_is_told_its_plan_at_once_and_on_change() {
-    let listen =
-        Listen { port: 80, bind: "127.0.0.1:8080".parse().unwrap(), tls: false, http3: false, raw: false };
+    let listen = Listen {
+        port: 80,
+        bind: "127.0.0.1:8080".parse().unwrap(),
+        tls: false,
+        http3: false,
+        raw: false,
+        udp: false,
+    };
     let policy = PoolPolicy {
         listen: vec![listen],
         capacity: Capacity::Declared { requests_per_second: 100.0 },

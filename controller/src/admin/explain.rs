@@ -58,8 +58,9 @@ pub(super) async fn explain(
 /// What a URL's port means: a port as Gateways say it, or the one that a pool listens on (8080 for 80), which is then
 /// the only pool that the request can come in at.
 fn entry(world: &World, port: u16) -> Entry {
-    let mut listens =
+    let listens =
         world.pools.iter().flat_map(|(name, pool)| pool.spec.listen.iter().map(move |listen| (name, listen)));
+    let mut listens = listens.filter(|(_, listen)| !listen.protocol.is_udp());
     if listens.clone().any(|(_, listen)| listen.port == port) {
         return Entry { port, pool: None };
     }

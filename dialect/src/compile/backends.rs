@@ -22,13 +22,27 @@ pub(super) struct BackendFault {
 
 /// Adds the backend that `object` is, once. For gRPC one that does not say what it speaks in cleartext speaks HTTP/2: that
 /// is a backend of its own, beside the one that other routes know.
+///
+/// `route` is the kind of the route that forwards to it.
 pub(super) fn add(
     world: &World<'_>,
     object: &Object,
-    grpc: bool,
+    route: Kind,
     out: &mut Output,
 ) -> Result<Option<BackendId>, BackendFault> {
     let Spec::Backend(spec) = &object.spec else { return Ok(None) };
+    let in_tls = spec.tls.is_some() || world.tls_policy(&object.key).is_some();
+    if route == Kind::UdpRoute && (in_tls || spec.send_proxy.is_some()) {
+        return Err(BackendFault {
+            reason: "UnsupportedProtocol",
+            message: format!(
+                "Backend {} has TLS or proxyProtocol, which datagrams have not",
+                id_text(&object.key)
+            ),
+            fix: "forward to a Backend without",
+        });
+    }
+    let grpc = route == Kind::GrpcRoute;
     if grpc && spec.send_proxy.is_some() {
         return Err(BackendFault {
             reason: "UnsupportedProtocol",
@@ -39,7 +53,6 @@ pub(super) fn add(
             fix: "remove proxyProtocol, or forward to another Backend",
         });
     }
-    let in_tls = spec.tls.is_some() || world.tls_policy(&object.key).is_some();
     let assumed = grpc && !in_tls && spec.protocol == UpstreamProtocol::Negotiated;
     let id = BackendId(format!("{}{}", id_text(&object.key), if assumed { "/h2c" } else { "" }));
     let Err(at) = out.config.backends.binary_search_by(|known| known.id.cmp(&id)) else {

@@ -118,7 +118,7 @@ fn gateway<'a>(
                 protocol: listener.protocol,
                 hostname: listener.hostname.clone(),
                 certificates: ids,
-                policy: policy(world, &object.key, &listener.name),
+                policy: policy(world, &object.key, listener),
             });
         }
         attachable.push(Attach { id, spec: listener, served, pool: pool_name.clone() });
@@ -153,9 +153,10 @@ fn condition(scope: Scope, kind: &str, fault: Option<&Fault>, fine: &str) -> Con
 }
 
 /// The listener's own policy, or else its Gateway's.
-fn policy(world: &World<'_>, gateway: &ObjectKey, listener: &str) -> ListenerPolicy {
+fn policy(world: &World<'_>, gateway: &ObjectKey, listener: &GatewayListener) -> ListenerPolicy {
     let find = |listener| world.listener_policy(&gateway.namespace, &gateway.name, listener);
-    find(Some(listener)).or_else(|| find(None)).map(|(_, spec)| spec.policy.clone()).unwrap_or_default()
+    let found = find(Some(&listener.name)).or_else(|| find(None));
+    found.map(|(_, spec)| spec.policy_for(listener.protocol)).unwrap_or_default()
 }
 
 /// Whether the tenant owns the listener's hosts; a mistake if not.
@@ -194,15 +195,20 @@ fn not_owned(listener: &GatewayListener) -> Fault {
 
 /// Whether the pool has the listener's port, and speaks its protocol there.
 fn port_fault(world: &World<'_>, pool: &PoolSpec, listener: &GatewayListener) -> Option<Fault> {
-    let Some(listen) = pool.listen_for(listener.port) else {
-        let ports: Vec<String> = pool.listen.iter().map(|listen| listen.port.to_string()).collect();
+    let Some(listen) = pool.listen_for(listener.port, listener.protocol) else {
+        let udp = listener.protocol.is_udp();
+        let like = pool.listen.iter().filter(|listen| listen.protocol.is_udp() == udp);
+        let ports: Vec<String> = like.map(|listen| listen.port.to_string()).collect();
+        let ask = "ask the platform admin to add it to the Pool's spec.listen";
+        let by = if udp { " of UDP" } else { "" };
         return Some(Fault {
             reason: "PortUnavailable",
-            message: format!("the pool does not listen for port {}", listener.port),
-            fix: format!(
-                "use {}, or ask the platform admin to add it to the Pool's spec.listen",
-                ports.join(" or ")
-            ),
+            message: format!("the pool does not listen for port {}{by}", listener.port),
+            fix: if ports.is_empty() {
+                ask.to_owned()
+            } else {
+                format!("use {}, or {ask}", ports.join(" or "))
+            },
         });
     };
     if listen.protocol != listener.protocol.on_port() {

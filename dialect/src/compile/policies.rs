@@ -37,7 +37,7 @@ fn policy(world: &World<'_>, object: &Object, spec: &BackendTlsPolicySpec, out: 
 fn listener_policy(world: &World<'_>, object: &Object, spec: &ListenerPolicySpec, out: &mut Output) {
     let mut fault = None;
     for (index, target) in spec.targets.iter().enumerate() {
-        if let Some((reason, message, fix)) = listener_fault(world, object, target) {
+        if let Some((reason, message, fix)) = listener_fault(world, object, spec, target) {
             out.warn(object, &format!("spec.targetRefs[{index}]"), message.clone(), fix);
             fault.get_or_insert((reason, message));
         }
@@ -50,6 +50,7 @@ fn listener_policy(world: &World<'_>, object: &Object, spec: &ListenerPolicySpec
 fn listener_fault(
     world: &World<'_>,
     object: &Object,
+    policy: &ListenerPolicySpec,
     target: &ListenerRef,
 ) -> Option<(&'static str, String, &'static str)> {
     let ListenerRef { gateway, listener } = target;
@@ -65,13 +66,24 @@ fn listener_fault(
         let message = format!("Gateway {namespace}/{gateway} has no listener {name:?}");
         return Some(("TargetNotFound", message, "add it, or name another"));
     }
-    match world.listener_policy(namespace, gateway, listener.as_deref()) {
-        Some((holds, _)) if holds.key != object.key => {
-            let message = format!("an older policy holds for it, {}", holds.key.name);
-            Some(("Conflicted", message, "remove either"))
-        }
-        _ => None,
+    if let Some((holds, _)) = world.listener_policy(namespace, gateway, listener.as_deref())
+        && holds.key != object.key
+    {
+        let message = format!("an older policy holds for it, {}", holds.key.name);
+        return Some(("Conflicted", message, "remove either"));
     }
+    let targeted = || spec.listeners.iter().filter(|each| listener.as_ref().is_none_or(|l| *l == each.name));
+    let idle = policy.says.iter().find(|part| !targeted().any(|each| part.holds_for(each.protocol)))?;
+    let whose = match listener {
+        Some(name) => format!("listener {name:?} of Gateway {namespace}/{gateway}"),
+        None => format!("any listener of Gateway {namespace}/{gateway}"),
+    };
+    let message = format!("{} means nothing to {whose}", idle.as_str());
+    Some((
+        "Invalid",
+        message,
+        "remove it, or name a listener for it: udp is for those of UDP, all else for those of HTTP and HTTPS",
+    ))
 }
 
 /// Why the policy does not hold for a Backend of that name, and what to do.

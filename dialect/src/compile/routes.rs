@@ -272,7 +272,7 @@ pub(super) fn weighted(
     out: &mut Output,
 ) -> WeightedBackend {
     let found = backend(world, object, reference).and_then(|found| {
-        let added = backends::add(world, found, object.key.kind == Kind::GrpcRoute, out);
+        let added = backends::add(world, found, object.key.kind, out);
         added.map_err(|fault| (Fault { reason: fault.reason, message: fault.message }, fault.fix))
     });
     let backend = match found {

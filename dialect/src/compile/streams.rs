@@ -1,4 +1,4 @@
-//! TLSRoutes and TCPRoutes to routes of streams.
+//! TLSRoutes, TCPRoutes and UDPRoutes to routes of streams.
 
 use std::collections::BTreeMap;
 
@@ -12,8 +12,11 @@ use super::{
 };
 use crate::{Object, Spec, spec::StreamRouteSpec};
 
-/// Who takes the connections of a pool's port and host. `None` is any host.
-type Claims = BTreeMap<(PoolName, u16, Option<HostPattern>), RouteId>;
+/// Who takes what comes in at a place.
+type Claims = BTreeMap<Place, RouteId>;
+
+/// A pool's port, of UDP or not, and a host. `None` is any host.
+type Place = (PoolName, u16, bool, Option<HostPattern>);
 
 /// Of two routes for the same connections the older one has them, then the first by name (Gateway API).
 pub(super) fn compile(world: &World<'_>, objects: &[&Object], listeners: &Attachable<'_>, out: &mut Output) {
@@ -72,14 +75,18 @@ fn claim(
     for listener in served(found) {
         let own = listener.spec.hostname.as_ref();
         for host in model::attached_hosts(hostnames, own) {
-            wanted.push((listener.pool.clone(), listener.spec.port, host));
+            let udp = listener.spec.protocol.is_udp();
+            wanted.push((listener.pool.clone(), listener.spec.port, udp, host));
         }
     }
     let other =
         wanted.iter().find_map(|place| claims.get(place).filter(|other| *other != id).map(|o| (place, o)));
-    if let Some(((_, port, host), other)) = other {
+    if let Some(((_, port, udp, host), other)) = other {
         let host = host.as_ref().map_or_else(|| "any host".to_owned(), ToString::to_string);
-        let message = format!("route {other} has port {port} and {host} already");
+        let message = match udp {
+            true => format!("route {other} has port {port} of UDP already"),
+            false => format!("route {other} has port {port} and {host} already"),
+        };
         return Err((
             Fault { reason: "Conflicted", message },
             "remove either, or change its hostnames or listener",

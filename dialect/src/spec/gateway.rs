@@ -94,8 +94,10 @@ impl GatewaySpec {
                     "use another",
                 );
             }
-            let same =
-                |other: &&GatewayListener| other.port == listener.port && other.hostname == listener.hostname;
+            let same = |other: &&GatewayListener| {
+                (other.port, other.protocol.is_udp(), &other.hostname)
+                    == (listener.port, listener.protocol.is_udp(), &listener.hostname)
+            };
             if let Some(other) = listeners.iter().find(same) {
                 let problem = format!("it has the port and hostname of listener {:?}", other.name);
                 item.wrong(problem, "change either, or remove one of the two");
@@ -132,11 +134,11 @@ fn read_listener(node: &Node<'_>) -> Option<GatewayListener> {
         None => Some(None),
     };
     let port = fields.required("port").and_then(|node| node.number(1..=u16::MAX));
-    let protocol = fields.required("protocol").and_then(|node| read_protocol(&node));
+    let protocol = fields.required("protocol").and_then(|node| node.choice("a protocol", &PROTOCOLS));
     let tls = fields.optional("tls");
     check_tls(&fields.node, tls.as_ref(), protocol);
-    if let (Some(Some(_)), Some(ListenerProtocol::Tcp)) = (&hostname, protocol) {
-        let problem = "clients of TCP do not say which host they mean";
+    if let (Some(Some(_)), Some(false)) = (&hostname, protocol.map(ListenerProtocol::names_hosts)) {
+        let problem = "clients of TCP and UDP do not say which host they mean";
         fields.node.wrong(problem, "remove hostname, or set protocol to TLS");
     }
     let tls = tls.map_or(Some(Tls::default()), |node| read_tls(&node, protocol));
@@ -159,20 +161,13 @@ fn read_listener(node: &Node<'_>) -> Option<GatewayListener> {
     })
 }
 
-fn read_protocol(node: &Node<'_>) -> Option<ListenerProtocol> {
-    if node.raw().as_str() == Some("UDP") {
-        node.wrong("UDP is not supported yet", "use HTTP, HTTPS, TLS or TCP");
-        return None;
-    }
-    node.choice("a protocol", &PROTOCOLS)
-}
-
 /// What ports speak; what becomes of TLS is said apart.
-pub(super) const PROTOCOLS: [(&str, ListenerProtocol); 4] = [
+pub(super) const PROTOCOLS: [(&str, ListenerProtocol); 5] = [
     ("HTTP", ListenerProtocol::Http),
     ("HTTPS", ListenerProtocol::Https),
     ("TLS", ListenerProtocol::Tls),
     ("TCP", ListenerProtocol::Tcp),
+    ("UDP", ListenerProtocol::Udp),
 ];
 
 /// Whether there is a `tls` where one belongs.
@@ -183,6 +178,9 @@ fn check_tls(listener: &Node<'_>, tls: Option<&Node<'_>>, protocol: Option<Liste
         }
         (Some(node), Some(ListenerProtocol::Tcp)) => {
             node.wrong("a listener that speaks TCP has no tls", "remove it, or set protocol to TLS");
+        }
+        (Some(node), Some(ListenerProtocol::Udp)) => {
+            node.wrong("a listener that speaks UDP has no tls", "remove it");
         }
         (None, Some(ListenerProtocol::Tls)) => {
             let fix = "add tls with mode Passthrough, or Terminate and certificateRefs";
@@ -250,6 +248,7 @@ fn attachable(protocol: ListenerProtocol) -> &'static [Kind] {
         ListenerProtocol::TlsPassthrough => &[Kind::TlsRoute],
         ListenerProtocol::Tls => &[Kind::TlsRoute, Kind::TcpRoute],
         ListenerProtocol::Tcp => &[Kind::TcpRoute],
+        ListenerProtocol::Udp => &[Kind::UdpRoute],
     }
 }
 

@@ -1,6 +1,8 @@
 //! `weir.dev/v1` ListenerPolicy.
 
-use model::{ConnectTarget, ListenerPolicy};
+use std::{num::NonZeroU32, time::Duration};
+
+use model::{ConnectTarget, ListenerPolicy, ListenerProtocol, SessionPolicy};
 
 use super::{access_log, hostname};
 use crate::{Kind, name, read::Node};
@@ -10,6 +12,8 @@ const MAX_TARGETS: usize = 16;
 /// Each is compared with the destination of each CONNECT.
 const MAX_DESTINATIONS: usize = 64;
 const MAX_PORTS: usize = 16;
+/// Each session keeps a socket; who is silent for longer has gone.
+const MAX_UDP_IDLE: Duration = Duration::from_secs(3600);
 
 /// What some listeners of its namespace allow beside ordinary requests.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -18,6 +22,46 @@ pub struct ListenerPolicySpec {
     pub targets: Vec<ListenerRef>,
     /// What they allow.
     pub policy: ListenerPolicy,
+    /// Which of its parts it has.
+    pub says: Vec<PolicyPart>,
+}
+
+/// A part of a policy, which means something to listeners of some protocols.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PolicyPart {
+    /// `http2`
+    Http2,
+    /// `connect`
+    Connect,
+    /// `accessLog`
+    AccessLog,
+    /// `tracing`
+    Tracing,
+    /// `udp`
+    Udp,
+}
+
+impl PolicyPart {
+    /// The field.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Http2 => "http2",
+            Self::Connect => "connect",
+            Self::AccessLog => "accessLog",
+            Self::Tracing => "tracing",
+            Self::Udp => "udp",
+        }
+    }
+
+    /// Whether it means something to a listener that speaks this.
+    #[must_use]
+    pub const fn holds_for(self, protocol: ListenerProtocol) -> bool {
+        match self {
+            Self::Http2 | Self::Connect | Self::AccessLog | Self::Tracing => protocol.is_http(),
+            Self::Udp => protocol.is_udp(),
+        }
+    }
 }
 
 /// A listener of a Gateway, or all of them.
@@ -39,21 +83,31 @@ impl ListenerPolicySpec {
             }
             node.items(MAX_TARGETS).iter().map(read_target).collect::<Option<Vec<_>>>()
         });
-        let http2 = match fields.optional("http2") {
+        let mut says = vec![];
+        let mut part = |part: PolicyPart| {
+            let node = fields.optional(part.as_str());
+            says.extend(node.is_some().then_some(part));
+            node
+        };
+        let http2 = match part(PolicyPart::Http2) {
             Some(node) => node.choice("a choice", &[("on", true), ("off", false)]),
             None => Some(default.http2),
         };
-        let connect = match fields.optional("connect") {
+        let connect = match part(PolicyPart::Connect) {
             Some(node) => read_connect(&node),
             None => Some(default.connect),
         };
-        let access_log = match fields.optional("accessLog") {
+        let access_log = match part(PolicyPart::AccessLog) {
             Some(node) => access_log::read(&node).map(|log| Some(Box::new(log))),
             None => Some(None),
         };
-        let trace_sampled_ppm = match fields.optional("tracing") {
+        let trace_sampled_ppm = match part(PolicyPart::Tracing) {
             Some(node) => read_tracing(&node).map(Some),
             None => Some(None),
+        };
+        let udp = match part(PolicyPart::Udp) {
+            Some(node) => read_udp(&node),
+            None => Some(default.udp),
         };
         fields.finish();
         let policy = ListenerPolicy {
@@ -61,8 +115,22 @@ impl ListenerPolicySpec {
             connect: connect?,
             access_log: access_log?,
             trace_sampled_ppm: trace_sampled_ppm?,
+            udp: udp?,
         };
-        Some(Self { targets: targets??, policy })
+        Some(Self { targets: targets??, policy, says })
+    }
+
+    /// What of it a listener that speaks this has.
+    #[must_use]
+    pub fn policy_for(&self, protocol: ListenerProtocol) -> ListenerPolicy {
+        let default = ListenerPolicy::default();
+        if protocol.is_http() {
+            ListenerPolicy { udp: default.udp, ..self.policy.clone() }
+        } else if protocol.is_udp() {
+            ListenerPolicy { udp: self.policy.udp, ..default }
+        } else {
+            default
+        }
     }
 }
 
@@ -115,4 +183,25 @@ fn read_destination(node: &Node<'_>) -> Option<ConnectTarget> {
     });
     fields.finish();
     Some(ConnectTarget { host: host?, ports: ports? })
+}
+
+fn read_udp(node: &Node<'_>) -> Option<SessionPolicy> {
+    let default = SessionPolicy::default();
+    let mut fields = node.fields()?;
+    let idle = match fields.optional("idleTimeout") {
+        Some(node) => name::positive_duration(&node).filter(|idle| {
+            let fits = *idle <= MAX_UDP_IDLE;
+            if !fits {
+                node.wrong("a session would be kept for too long", "use at most 1h");
+            }
+            fits
+        }),
+        None => Some(default.idle),
+    };
+    let responses = match fields.optional("responses") {
+        Some(node) => node.number(1..=u32::MAX).map(NonZeroU32::new),
+        None => Some(default.responses),
+    };
+    fields.finish();
+    Some(SessionPolicy { idle: idle?, responses: responses? })
 }

@@ -88,7 +88,7 @@ pub struct Listen {
     pub protocol: ListenerProtocol,
     /// Whose PROXY protocol headers are believed. `None`: nobody's.
     pub proxy: Option<ProxyTrust>,
-    /// Whose it is alone, where clients cannot say which host they mean (TCP).
+    /// Whose it is alone, where clients cannot say which host they mean (TCP, UDP).
     pub tenant: Option<TenantId>,
 }
 
@@ -143,6 +143,9 @@ impl PoolSpec {
                 &[("on", Http3::On), ("unadvertised", Http3::Unadvertised), ("off", Http3::Off)],
             )
         });
+        if let (Some(listen), Some(Http3::On | Http3::Unadvertised)) = (&listen, http3) {
+            check_http3(&fields.node, listen);
+        }
         fields.finish();
         Some(Self {
             listen: listen?,
@@ -167,10 +170,10 @@ impl PoolSpec {
         self
     }
 
-    /// How the pool listens for a Gateway's port.
+    /// How the pool listens for a Gateway's port: of UDP if that is what the listener speaks, else of TCP.
     #[must_use]
-    pub fn listen_for(&self, port: u16) -> Option<&Listen> {
-        self.listen.iter().find(|listen| listen.port == port)
+    pub fn listen_for(&self, port: u16, protocol: ListenerProtocol) -> Option<&Listen> {
+        self.listen.iter().find(|listen| (listen.port, listen.protocol.is_udp()) == (port, protocol.is_udp()))
     }
 }
 
@@ -194,7 +197,9 @@ fn read_listen(node: &Node<'_>) -> Option<Vec<Listen>> {
     let mut listen: Vec<Listen> = vec![];
     for item in &items {
         let one = read_one_listen(item)?;
-        if listen.iter().any(|other| other.port == one.port || other.bind == one.bind) {
+        // Ports of UDP are apart from those of TCP.
+        let like = |other: &&Listen| other.protocol.is_udp() == one.protocol.is_udp();
+        if listen.iter().filter(like).any(|other| other.port == one.port || other.bind == one.bind) {
             item.wrong("its port or its bind is taken by an item before it", "use another");
         }
         listen.push(one);
@@ -203,6 +208,19 @@ fn read_listen(node: &Node<'_>) -> Option<Vec<Listen>> {
         node.wrong("a pool needs at least one port", "add one, like - {port: 80, bind: \"127.0.0.1:8080\"}");
     }
     Some(listen)
+}
+
+/// HTTP/3 is UDP on the address of its HTTPS.
+fn check_http3(pool: &Node<'_>, listen: &[Listen]) {
+    for https in listen.iter().filter(|one| one.protocol == ListenerProtocol::Https) {
+        if listen.iter().any(|one| one.protocol.is_udp() && one.bind == https.bind) {
+            let problem = format!(
+                "HTTP/3 of port {} and a port of protocol UDP have the same address, {}",
+                https.port, https.bind
+            );
+            pool.wrong(problem, "give the UDP port another bind, or write http3: off");
+        }
+    }
 }
 
 fn read_one_listen(node: &Node<'_>) -> Option<Listen> {
@@ -218,7 +236,12 @@ fn read_one_listen(node: &Node<'_>) -> Option<Listen> {
         node.choice("a protocol", &PROTOCOLS)
     });
     let proxy = match fields.optional("proxyProtocol") {
-        Some(node) => read_proxy(&node).map(Some),
+        Some(node) => {
+            if protocol.is_some_and(ListenerProtocol::is_udp) {
+                node.wrong("datagrams have no PROXY protocol header", "remove it");
+            }
+            read_proxy(&node).map(Some)
+        }
         None => Some(None),
     };
     let tenant = match fields.optional("tenant") {

@@ -61,6 +61,55 @@ fn a_policy_says_what_became_of_it() {
 }
 
 #[test]
+fn a_policy_that_means_nothing_to_its_listeners_says_so() {
+    let pool = crate::set::objects(
+        "apiVersion: weir.dev/v1\nkind: Pool\nmetadata: {name: default}\nspec:\n  listen:\n  \
+         - {port: 80, bind: \"127.0.0.1:1\"}\n  \
+         - {port: 443, bind: \"127.0.0.1:2\", protocol: TLS}\n  \
+         - {port: 1, bind: \"127.0.0.1:3\", protocol: TCP, tenant: demo}\n  \
+         - {port: 1, bind: \"127.0.0.1:3\", protocol: UDP, tenant: demo}\n",
+    );
+    let [dialect::Object { spec: dialect::Spec::Pool(pool), .. }] = &pool[..] else { panic!("a pool") };
+    let mut environment = crate::set::demo();
+    environment.pools.insert(environment.default_pool.clone(), pool.clone());
+    let web = gateway(
+        "{name: http, port: 80, protocol: HTTP}, {name: tcp, port: 1, protocol: TCP}, \
+         {name: tls, port: 443, protocol: TLS, tls: {mode: Passthrough}}, {name: udp, port: 1, protocol: UDP}",
+    );
+    let connect = "connect: {allow: [{host: a.test, ports: [443]}]}";
+    for (section, spec, expect) in [
+        ("", "http2: off", "true Accepted"),
+        ("", "udp: {idleTimeout: 5s}", "true Accepted"),
+        ("", "http2: off, udp: {responses: 1}", "true Accepted"),
+        (", sectionName: udp", "udp: {responses: 1}", "true Accepted"),
+        (", sectionName: http", connect, "true Accepted"),
+        (", sectionName: http", "udp: {responses: 1}", "false Invalid"),
+        (", sectionName: tcp", "http2: off", "false Invalid"),
+        (", sectionName: tls", connect, "false Invalid"),
+        (", sectionName: udp", "http2: off", "false Invalid"),
+        (", sectionName: udp", "http2: on, udp: {responses: 1}", "false Invalid"),
+    ] {
+        let all = crate::set::objects(&(web.clone() + &policy("p", section, spec)));
+        let compiled = dialect::compile(&all, &environment);
+        let said = condition(&compiled, "ListenerPolicy default/p", &Scope::Object, "Accepted");
+        assert_eq!(said, expect, "{section} {spec}");
+        let told = compiled.warnings.iter().any(|warning| warning.to_string().contains("means nothing to"));
+        assert_eq!(told, expect == "false Invalid", "{:?}", compiled.warnings);
+        // Whatever it says, each listener has only what is for it.
+        for listener in &compiled.config.listeners {
+            let policy = &listener.policy;
+            assert!(listener.protocol.is_http() || (policy.http2 && policy.connect.is_empty()));
+            assert!(listener.protocol.is_udp() || policy.udp.is_default());
+        }
+    }
+    let all = crate::set::objects(&(web + &policy("p", "", "udp: {idleTimeout: 5s, responses: 2}")));
+    let compiled = dialect::compile(&all, &environment);
+    let udp =
+        compiled.config.listeners.iter().find(|listener| listener.protocol.is_udp()).unwrap().policy.udp;
+    assert_eq!((udp.idle.as_secs(), udp.responses.map(u32::from)), (5, Some(2)));
+}
+
+#[test]
 fn what_is_wrong_is_said() {
     for (spec, expect) in [
         ("http2: maybe", "spec.http2: \"maybe\" is not a choice; use on or off"),
@@ -84,6 +133,12 @@ fn what_is_wrong_is_said() {
             "connect: {allow: [{host: \"*\", ports: [1]}]}",
             "spec.connect.allow[0].host: \"*\" is not a hostname",
         ),
+        (
+            "udp: {idleTimeout: 2h}",
+            "spec.udp.idleTimeout: a session would be kept for too long; use at most 1h",
+        ),
+        ("udp: {idleTimeout: 0s}", "spec.udp.idleTimeout: it must be longer than zero"),
+        ("udp: {responses: 0}", "spec.udp.responses: 0 is not allowed"),
     ] {
         let mistakes = dialect::parse(&[crate::set::file(&policy("p", "", spec))]).unwrap_err();
         let said = mistakes[0].to_string();

@@ -1,4 +1,4 @@
-//! TLSRoutes and TCPRoutes: what they amount to, and what is wrong with others.
+//! TLSRoutes, TCPRoutes and UDPRoutes: what they amount to, and what is wrong with others.
 
 use dialect::{Compiled, Environment, Object, Scope};
 use model::{ListenerProtocol, Revision};
@@ -7,13 +7,15 @@ use crate::set::{BACKEND, TO_SITE, condition, demo, file, gateway, objects};
 
 const PASS: &str = "{name: tls, port: 443, protocol: TLS, tls: {mode: Passthrough}}";
 const TCP: &str = "{name: tcp, port: 5432, protocol: TCP}";
+const UDP: &str = "{name: udp, port: 5432, protocol: UDP}";
 
-/// A pool with a port for TLS, and one for TCP that is `tenant`'s.
+/// A pool with a port for TLS, and one each for TCP and UDP that are `tenant`'s.
 fn environment(tenant: &str) -> Environment {
     let pool = format!(
         "apiVersion: weir.dev/v1\nkind: Pool\nmetadata: {{name: default}}\nspec:\n  listen:\n  \
          - {{port: 443, bind: \"127.0.0.1:1\", protocol: TLS}}\n  \
          - {{port: 5432, bind: \"127.0.0.1:2\", protocol: TCP, tenant: {tenant}}}\n  \
+         - {{port: 5432, bind: \"127.0.0.1:2\", protocol: UDP, tenant: {tenant}}}\n  \
          - {{port: 80, bind: \"127.0.0.1:3\"}}\n"
     );
     let [Object { spec: dialect::Spec::Pool(pool), .. }] = &objects(&pool)[..] else { panic!("a pool") };
@@ -35,6 +37,14 @@ fn tls(name: &str, hostnames: &str) -> String {
 
 fn tcp(name: &str) -> String {
     route("TCPRoute", name, &format!("rules: [{{{TO_SITE}}}]"))
+}
+
+fn pool(listen: &str) -> String {
+    format!("apiVersion: weir.dev/v1\nkind: Pool\nmetadata: {{name: p}}\nspec: {{listen: [{listen}]}}\n")
+}
+
+fn udp(name: &str) -> String {
+    route("UDPRoute", name, &format!("rules: [{{{TO_SITE}}}]"))
 }
 
 fn compile(documents: &[&str]) -> Compiled {
@@ -83,6 +93,52 @@ fn a_listener_for_tcp_takes_no_tls_route() {
 }
 
 #[test]
+fn datagrams_have_a_port_beside_that_of_tcp() {
+    let compiled = compile(&[&gateway(&format!("{TCP}, {UDP}")), &tcp("c"), &udp("u"), BACKEND]);
+    assert_eq!((&compiled.warnings[..], &compiled.mistakes[..]), (&[][..], &[][..]));
+    check(&compiled, "UDPRoute default/u", "true Accepted");
+    let streams: Vec<_> =
+        compiled.config.streams.iter().map(|s| (s.id.0.as_str(), &s.listeners[..])).collect();
+    let id = |name: &str| [model::ListenerId(format!("default/web/{name}"))];
+    assert_eq!(streams, [("TCPRoute/default/c", &id("tcp")[..]), ("UDPRoute/default/u", &id("udp")[..])]);
+    assert!(compiled.config.features().contains(&model::Feature::Datagrams));
+    let table = model::RouteTable::compile(&compiled.config, &model::CompileLimits::default()).unwrap();
+    let found = |route: Option<&model::CompiledStream>| route.map(|route| route.id.0.clone());
+    assert_eq!(found(table.streams().find_udp(5432)).unwrap(), "UDPRoute/default/u");
+    assert_eq!(found(table.streams().find(5432, "").map(|f| f.route)).unwrap(), "TCPRoute/default/c");
+
+    let only_tcp = compile(&[&gateway(TCP), &udp("u"), BACKEND]);
+    check(&only_tcp, "UDPRoute default/u", "false NotAllowedByListeners");
+    let twice = compile(&[&gateway(UDP), &udp("a"), &udp("b"), BACKEND]);
+    check(&twice, "UDPRoute default/b", "false Conflicted");
+    let text = twice.warnings[0].to_string();
+    assert!(text.contains("route UDPRoute/default/a has port 5432 of UDP already"), "{text}");
+    let elsewhere = compile(&[&gateway("{name: udp, port: 80, protocol: UDP}"), &udp("u"), BACKEND]);
+    let text = elsewhere.warnings[0].to_string();
+    assert!(text.contains("the pool does not listen for port 80 of UDP; use 5432, or ask"), "{text}");
+}
+
+#[test]
+fn datagrams_have_no_tls_and_no_proxy_protocol() {
+    let scope = Scope::Parent("default/web".into());
+    let with = |more: &str| BACKEND.replace("spec: {", &format!("spec: {{{more}, "));
+    let policy = "---\napiVersion: gateway.networking.k8s.io/v1\nkind: BackendTLSPolicy\nmetadata: {name: p}\n\
+                  spec: {targetRefs: [{group: weir.dev, kind: Backend, name: site}], \
+                  validation: {hostname: a.test, wellKnownCACertificates: System}}\n";
+    for backend in [
+        with("proxyProtocol: v2"),
+        with("tls: {hostname: a.test, wellKnownCACertificates: System}"),
+        BACKEND.to_owned() + policy,
+    ] {
+        let compiled = compile(&[&gateway(&format!("{TCP}, {UDP}")), &udp("u"), &tcp("c"), &backend]);
+        let resolved = |object| condition(&compiled, object, &scope, "ResolvedRefs");
+        assert_eq!(resolved("UDPRoute default/u"), "false UnsupportedProtocol", "{backend}");
+        assert_eq!(resolved("TCPRoute default/c"), "true ResolvedRefs", "{backend}");
+        assert!(model::RouteTable::compile(&compiled.config, &model::CompileLimits::default()).is_ok());
+    }
+}
+
+#[test]
 fn the_older_of_two_routes_for_one_place_has_it() {
     let documents = [gateway(&format!("{PASS}, {TCP}")), tcp("a"), tcp("b"), BACKEND.to_owned()].concat();
     for (a, b, holds, loses) in [(1, 2, "a", "b"), (2, 1, "b", "a")] {
@@ -115,10 +171,12 @@ fn the_older_of_two_routes_for_one_place_has_it() {
 
 #[test]
 fn a_port_without_names_is_one_tenants() {
-    let all = objects(&[gateway(TCP), tcp("c"), BACKEND.to_owned()].concat());
+    let all = objects(&[gateway(&format!("{TCP}, {UDP}")), tcp("c"), BACKEND.to_owned()].concat());
     let compiled = dialect::compile(&all, &environment("acme"));
-    let scope = Scope::Listener("tcp".into());
-    assert_eq!(condition(&compiled, "Gateway default/web", &scope, "Accepted"), "false PortUnavailable");
+    for listener in ["tcp", "udp"] {
+        let scope = Scope::Listener(listener.into());
+        assert_eq!(condition(&compiled, "Gateway default/web", &scope, "Accepted"), "false PortUnavailable");
+    }
     let text: Vec<_> = compiled.warnings.iter().map(ToString::to_string).collect();
     assert!(
         text[0].contains("is not given to tenant demo; ask the platform admin to write tenant: demo"),
@@ -140,6 +198,13 @@ fn hosts_of_others_and_missing_backends() {
 }
 
 #[test]
+fn http_3_that_is_off_leaves_its_address_to_others() {
+    let both = "{port: 443, bind: \"127.0.0.1:1\", protocol: HTTPS}, {port: 53, bind: \"127.0.0.1:1\", protocol: UDP}";
+    let off = pool(both).replace("spec: {", "spec: {http3: \"off\", ");
+    assert!(dialect::parse(&[file(&off)]).is_ok());
+}
+
+#[test]
 fn mistakes_are_told() {
     for (document, expect) in [
         (
@@ -157,10 +222,39 @@ fn mistakes_are_told() {
             "certificateRefs[0]: TLS that is passed on shows the backend's certificate",
         ),
         (gateway("{name: a, port: 1, protocol: TCP, tls: {}}"), "a listener that speaks TCP has no tls"),
-        (gateway("{name: a, port: 1, protocol: TCP, hostname: a.b}"), "clients of TCP do not say which host"),
         (
-            gateway("{name: a, port: 1, protocol: UDP}"),
-            "UDP is not supported yet; use HTTP, HTTPS, TLS or TCP",
+            gateway("{name: a, port: 1, protocol: TCP, hostname: a.b}"),
+            "clients of TCP and UDP do not say which",
+        ),
+        (
+            gateway("{name: a, port: 1, protocol: UDP, hostname: a.b}"),
+            "clients of TCP and UDP do not say which",
+        ),
+        (gateway("{name: a, port: 1, protocol: UDP, tls: {}}"), "a listener that speaks UDP has no tls"),
+        (
+            gateway("{name: a, port: 1, protocol: UDP}, {name: b, port: 1, protocol: UDP}"),
+            "it has the port and hostname of listener \"a\"",
+        ),
+        (
+            pool("{port: 1, bind: \"127.0.0.1:1\", protocol: UDP, proxyProtocol: {trusted: [10.0.0.0/8]}}"),
+            "datagrams have no PROXY protocol header",
+        ),
+        (
+            pool(
+                "{port: 1, bind: \"127.0.0.1:1\", protocol: UDP}, {port: 2, bind: \"127.0.0.1:1\", protocol: UDP}",
+            ),
+            "spec.listen[1]: its port or its bind is taken",
+        ),
+        (
+            pool(
+                "{port: 443, bind: \"127.0.0.1:1\", protocol: HTTPS}, {port: 53, bind: \"127.0.0.1:1\", protocol: UDP}",
+            ),
+            "spec: HTTP/3 of port 443 and a port of protocol UDP have the same address, 127.0.0.1:1; give the UDP port another bind, or write http3: off",
+        ),
+        (route("UDPRoute", "r", "rules: []"), "spec: it has no rules"),
+        (
+            route("UDPRoute", "r", &format!("hostnames: [a.b], rules: [{{{TO_SITE}}}]")),
+            "spec.hostnames: there is no such field",
         ),
         (route("TCPRoute", "r", "rules: []"), "spec: it has no rules"),
         (route("TCPRoute", "r", "rules: [{}]"), "spec.rules[0]: it has no backendRefs"),

@@ -11,7 +11,7 @@ use crate::{h1::Version, journal::Gathered, trace::TraceId};
 /// One request or stream. What is `None` is not in the line.
 #[derive(Debug, Clone)]
 pub struct Entry<'a> {
-    /// What carries it, of a stream: `TLS` or `TCP`. It has no method, path, version or status.
+    /// What carries it, of a stream or a session of UDP: `TLS`, `TCP` or `UDP`. It has no method, path, version or status.
     pub stream: Option<&'static str>,
     /// When its head had come, or it was accepted.
     pub time: SystemTime,

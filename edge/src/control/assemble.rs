@@ -304,8 +304,8 @@ impl Pool {
 }
 
 fn port_settings(port: convert::PoolPort) -> Option<PortSettings> {
-    let convert::PoolPort { port, proxy, tenant, .. } = port;
-    (proxy.is_some() || tenant.is_some()).then_some(PortSettings { port, proxy, tenant })
+    let convert::PoolPort { port, udp, proxy, tenant, .. } = port;
+    (proxy.is_some() || tenant.is_some()).then_some(PortSettings { port, udp, proxy, tenant })
 }
 
 /// The tenant's table, or why not: a line for each object at fault.

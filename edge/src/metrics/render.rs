@@ -18,10 +18,16 @@ pub(crate) fn render(threads: &[Arc<Counters>]) -> String {
     let mut text = String::new();
     let all: Vec<_> = threads.iter().map(|t| t.listed()).collect();
     if let Some(first) = all.first() {
+        let mut family = "";
         for (index, (name, kind, help, _)) in first.iter().enumerate() {
             let sum: u64 = all.iter().map(|list| list[index].3).sum();
             let kind = if *kind == Kind::Counter { "counter" } else { "gauge" };
-            line(&mut text, format_args!("# HELP {name} {help}\n# TYPE {name} {kind}\n{name} {sum}"));
+            // Those that differ by their labels stand together, and the first speaks for all.
+            let base = name.split('{').next().unwrap_or(name);
+            if std::mem::replace(&mut family, base) != base {
+                line(&mut text, format_args!("# HELP {base} {help}\n# TYPE {base} {kind}"));
+            }
+            line(&mut text, format_args!("{name} {sum}"));
         }
     }
     let mut routes: BTreeMap<RouteKey, Vec<Arc<RouteCounters>>> = BTreeMap::new();

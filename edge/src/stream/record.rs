@@ -1,4 +1,4 @@
-//! What is remembered of a stream until it is over, and counted and logged then.
+//! What is remembered of a stream, or of a session of UDP, until it is over, and counted and logged then.
 
 use std::{
     net::SocketAddr,
@@ -11,9 +11,29 @@ use model::{RouteId, TenantId};
 use super::splice::{Ended, Moved};
 use crate::{accesslog::Entry, metrics::Outcome, worker::Thread};
 
+/// What carries a stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Carried {
+    Tcp,
+    Tls,
+    Udp,
+}
+
+impl Carried {
+    /// As the access log has it.
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Tcp => "TCP",
+            Self::Tls => "TLS",
+            Self::Udp => "UDP",
+        }
+    }
+}
+
 /// One stream, from its first byte until it is dropped.
-pub(super) struct Record {
+pub(crate) struct Record {
     thread: Rc<Thread>,
+    carried: Carried,
     began: Instant,
     outcome: Outcome,
     /// Only when there is an access log.
@@ -24,7 +44,6 @@ pub(super) struct Record {
 struct Line {
     time: SystemTime,
     client: SocketAddr,
-    tls: bool,
     host: String,
     tenant: Option<TenantId>,
     route: Option<RouteId>,
@@ -37,7 +56,7 @@ struct Line {
 }
 
 impl Record {
-    pub(super) fn begin(thread: &Rc<Thread>, client: SocketAddr, tls: bool) -> Self {
+    pub(crate) fn begin(thread: &Rc<Thread>, client: SocketAddr, carried: Carried) -> Self {
         // A pool with streams is not idle, whatever is said on them.
         thread.counters.in_flight.add(1);
         let began = Instant::now();
@@ -45,7 +64,6 @@ impl Record {
             Box::new(Line {
                 time: thread.clock.wall(began),
                 client,
-                tls,
                 host: String::new(),
                 tenant: None,
                 route: None,
@@ -59,6 +77,7 @@ impl Record {
         };
         Self {
             thread: Rc::clone(thread),
+            carried,
             began,
             outcome: Outcome::Abandoned,
             line: thread.logger.is_on().then(line),
@@ -72,22 +91,22 @@ impl Record {
     }
 
     /// It asks for a host.
-    pub(super) fn asked(&mut self, host: &str) {
+    pub(crate) fn asked(&mut self, host: &str) {
         self.note(|line| line.host = host.to_owned());
     }
 
     /// It is a tenant's.
-    pub(super) fn of(&mut self, tenant: &TenantId) {
+    pub(crate) fn of(&mut self, tenant: &TenantId) {
         self.note(|line| line.tenant = Some(tenant.clone()));
     }
 
     /// A route takes it.
-    pub(super) fn found(&mut self, route: &RouteId) {
+    pub(crate) fn found(&mut self, route: &RouteId) {
         self.note(|line| line.route = Some(route.clone()));
     }
 
     /// An endpoint is tried.
-    pub(super) fn tries(&mut self, endpoint: SocketAddr) {
+    pub(crate) fn tries(&mut self, endpoint: SocketAddr) {
         self.note(|line| {
             line.upstream = Some(endpoint);
             line.tried = Instant::now();
@@ -95,36 +114,44 @@ impl Record {
     }
 
     /// Another is to be tried.
-    pub(super) fn retried(&mut self) {
+    pub(crate) fn retried(&mut self) {
         self.note(|line| line.retries += 1);
     }
 
     /// The endpoint is connected to.
-    pub(super) fn opened(&mut self) {
-        self.thread.counters.streams.add(1);
+    pub(crate) fn opened(&mut self) {
+        let counters = &self.thread.counters;
+        match self.carried {
+            Carried::Tcp | Carried::Tls => counters.streams.add(1),
+            Carried::Udp => counters.udp_sessions_opened.add(1),
+        }
         self.note(|line| line.upstream_time = Some(line.tried.elapsed()));
     }
 
     /// It was not passed on.
-    pub(super) fn refused(&mut self, kind: &'static str) {
+    pub(crate) fn refused(&mut self, kind: &'static str) {
         self.thread.counters.streams_refused.add(1);
         self.outcome = Outcome::Refused;
         self.note(|line| line.refusal = Some(kind));
     }
 
-    /// It is over.
+    /// A stream is over.
     pub(super) fn ended(&mut self, moved: Moved) {
-        self.outcome = match moved.ended {
-            Ended::Whole => Outcome::Forwarded,
-            Ended::Broken | Ended::Idle | Ended::Drained => Outcome::Truncated,
+        let (outcome, why) = match moved.ended {
+            Ended::Whole => (Outcome::Forwarded, None),
+            Ended::Broken => (Outcome::Truncated, None),
+            Ended::Idle => (Outcome::Truncated, Some("idle")),
+            Ended::Drained => (Outcome::Truncated, Some("drained")),
         };
+        self.closed(outcome, why, moved.received, moved.sent);
+    }
+
+    /// It is over, for that reason where there is something to say, after so many bytes from and to the client.
+    pub(crate) fn closed(&mut self, outcome: Outcome, why: Option<&'static str>, received: u64, sent: u64) {
+        self.outcome = outcome;
         self.note(|line| {
-            line.moved = (moved.received, moved.sent);
-            line.refusal = match moved.ended {
-                Ended::Whole | Ended::Broken => None,
-                Ended::Idle => Some("idle"),
-                Ended::Drained => Some("drained"),
-            };
+            line.moved = (received, sent);
+            line.refusal = why;
         });
     }
 }
@@ -146,7 +173,7 @@ impl Drop for Record {
             bytes_out: line.moved.1,
             outcome: self.outcome.as_str(),
             duration: self.began.elapsed(),
-            ..Entry::of_stream(if line.tls { "TLS" } else { "TCP" }, line.time)
+            ..Entry::of_stream(self.carried.as_str(), line.time)
         });
     }
 }

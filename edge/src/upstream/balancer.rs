@@ -165,6 +165,15 @@ impl Balancer {
         Ok(Rc::clone(&self.members[chosen].endpoint))
     }
 
+    /// Whether whoever has chosen `endpoint` before may go on with it.
+    pub(crate) fn allows(&self, thread: &Thread, endpoint: &Rc<Endpoint>) -> bool {
+        let place = self.members.iter().position(|member| Rc::ptr_eq(&member.endpoint, endpoint));
+        place.is_some_and(|place| {
+            self.refresh(thread);
+            self.shares.borrow().contains(place)
+        })
+    }
+
     /// Looks again at who may be chosen, if something has changed.
     ///
     /// Those that could not be connected to a moment ago are passed over unless all are. Those that are down or ejected

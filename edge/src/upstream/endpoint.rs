@@ -139,6 +139,11 @@ impl Endpoint {
         self.links.expire(now_ms, self.pool.get());
     }
 
+    /// A number that is another when its backend's endpoints may have to be chosen anew.
+    pub(crate) fn changes(&self) -> u64 {
+        self.group.upgrade().map_or(u64::MAX, |group| group.changes.get())
+    }
+
     /// Balancers must look at it again.
     fn changed(&self) {
         if let Some(group) = self.group.upgrade() {

@@ -24,5 +24,6 @@ mod support;
 mod tickets;
 mod tls;
 mod tracing;
+mod udp;
 mod upstreams;
 mod websocket;

@@ -89,7 +89,8 @@ pub(super) fn listeners<'c>(config: &'c TenantConfig, errors: &mut Errors) -> Po
         if listener.port == 0 {
             errors.push_in(origin, "port", "it must be at least 1");
         }
-        let first = protocols.entry((&listener.pool, listener.port)).or_insert(listener);
+        let first =
+            protocols.entry((&listener.pool, listener.port, listener.protocol.is_udp())).or_insert(listener);
         if first.protocol.on_port() != listener.protocol.on_port() {
             let problem = format!("port {} speaks another protocol on listener {}", listener.port, first.id);
             errors.push_in(origin, "protocol", problem);
@@ -101,7 +102,7 @@ pub(super) fn listeners<'c>(config: &'c TenantConfig, errors: &mut Errors) -> Po
             errors.push_in(origin, "tls", "a listener at which no TLS ends has no certificates");
         }
         if !listener.protocol.names_hosts() && listener.hostname.is_some() {
-            errors.push_in(origin, "hostname", "clients of TCP do not say which host they mean");
+            errors.push_in(origin, "hostname", "clients of TCP and UDP do not say which host they mean");
         }
         for id in listener.certificates.iter().filter(|id| !certificates.contains(id)) {
             errors.push_in(origin, "tls.certificateRefs", format!("there is no certificate {id}"));

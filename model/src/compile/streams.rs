@@ -39,7 +39,10 @@ pub(super) fn streams(
             check::host(hostname, &route.origin, "hostnames", errors);
         }
     }
-    let forwards = config.streams.iter().map(|route| forward(route, names, limits, errors)).collect();
+    let forwards: Vec<_> = config.streams.iter().map(|route| forward(route, names, limits, errors)).collect();
+    for (route, forward) in config.streams.iter().zip(&forwards) {
+        datagrams_as_they_are(config, names, route, forward, errors);
+    }
     match StreamTable::new(config, forwards, pool) {
         Ok(table) => table,
         Err(claimed) => {
@@ -49,6 +52,27 @@ pub(super) fn streams(
                 errors.push_in(&claim.origin, "parentRefs", problem);
             }
             StreamTable::default()
+        }
+    }
+}
+
+/// UDP has no TLS, and nowhere to say whose it is.
+fn datagrams_as_they_are(
+    config: &TenantConfig,
+    names: &Names<'_>,
+    route: &StreamRoute,
+    forward: &Forward,
+    errors: &mut Errors,
+) {
+    let listeners = route.listeners.iter().filter_map(|id| names.listeners.get(id.0.as_str()));
+    if !listeners.into_iter().any(|at| config.listeners[*at as usize].protocol.is_udp()) {
+        return;
+    }
+    for backend in forward.variants().iter().filter_map(|variant| variant.backend.as_ref()) {
+        if backend.tls.is_some() || backend.send_proxy.is_some() {
+            let problem =
+                format!("backend {} has TLS or the PROXY protocol, which datagrams have not", backend.id);
+            errors.push_in(&route.origin, "backendRefs", problem);
         }
     }
 }

@@ -1,8 +1,8 @@
 //! Streams: which route takes which, and what does not compile.
 
 use model::{
-    BackendId, CompileLimits, Filter, HeaderEdit, ListenerProtocol, RouteId, RouteTable, StreamRoute,
-    TenantConfig, WeightedBackend,
+    BackendId, CompileLimits, Feature, Filter, HeaderEdit, ListenerProtocol, RouteId, RouteTable,
+    StreamRoute, TenantConfig, WeightedBackend,
 };
 
 use crate::ask::{config, hosts, listener, origin, prefix, route};
@@ -17,7 +17,7 @@ fn stream(name: &str, listeners: &[&str], hostnames: &[&str]) -> StreamRoute {
     }
 }
 
-/// Port 443 passes TLS on for all and ends it for `*.end.com`; 5432 is TCP, 80 HTTP.
+/// Port 443 passes TLS on for all and ends it for `*.end.com`, and UDP beside it; 5432 is TCP, 80 HTTP.
 fn good() -> TenantConfig {
     let with =
         |name, port, hostname, protocol| model::Listener { protocol, ..listener(name, port, hostname) };
@@ -26,6 +26,7 @@ fn good() -> TenantConfig {
         with("end", 443, Some("*.end.com"), ListenerProtocol::Tls),
         with("tcp", 5432, None, ListenerProtocol::Tcp),
         listener("http", 80, None),
+        with("udp", 443, None, ListenerProtocol::Udp),
     ];
     let mut config = config(listeners, vec![route("r", &["http"], &[], vec![prefix("/", 0)])]);
     config.streams = vec![
@@ -33,6 +34,7 @@ fn good() -> TenantConfig {
         stream("wild", &["pass"], &["*.acme.com", "other.com"]),
         stream("end", &["end"], &[]),
         stream("db", &["tcp"], &[]),
+        stream("vpn", &["udp"], &[]),
     ];
     config
 }
@@ -56,6 +58,14 @@ fn the_most_specific_host_of_the_port_has_it() {
         let found = table.streams().find(port, host);
         assert_eq!(found.map(|f| (f.route.id.0.as_str(), f.protocol)), expect, "{port} {host}");
     }
+}
+
+#[test]
+fn ports_of_udp_are_apart() {
+    let table = RouteTable::compile(&good(), &CompileLimits::default()).unwrap();
+    let found = |port| table.streams().find_udp(port).map(|route| route.id.0.as_str());
+    assert_eq!((found(443), found(5432), found(53)), (Some("vpn"), None, None));
+    assert!(good().features().contains(&Feature::Datagrams));
 }
 
 #[test]
@@ -88,11 +98,14 @@ fn what_does_not_compile_is_said() {
         &|c| c.streams.push(stream("again", &["pass"], &["*.acme.com"])),
         "TLSRoute default/again parentRefs: another route has port 443 and *.acme.com",
     );
+    check(&|c| c.streams.push(stream("v", &["udp"], &[])), "another route has port 443 and any host");
+    check(&|c| c.streams[4].hostnames = hosts(&["a.com"]), "clients of listener udp do not say which host");
     check(&|c| c.streams[0].backends[0].backend = Some(BackendId("x".into())), "there is no backend x");
     check(&|c| c.streams[0].backends[0].weight = 1_000_001, "backendRefs[0].weight: 1000001");
+    check(&|c| c.backends[0].send_proxy = Some(model::ProxyVersion::V2), "which datagrams have not");
     let filter = Filter::RequestHeaders(HeaderEdit::default());
     check(&|c| c.streams[0].backends[0].filters = vec![filter.clone()], "backendRefs[0].filters: 1 filters");
-    check(&|c| c.listeners[2].hostname = hosts(&["a.com"]).pop(), "clients of TCP do not say which host");
+    check(&|c| c.listeners[2].hostname = hosts(&["a.com"]).pop(), "clients of TCP and UDP do not say which");
     check(&|c| c.listeners[0].certificates = vec![model::CertificateId("c".into())], "has no certificates");
     check(&|c| c.listeners[1].protocol = ListenerProtocol::Https, "port 443 speaks another protocol");
 }

@@ -202,8 +202,12 @@ impl Pool {
                     actions.push(Action::Send(transfer.worker.clone(), message));
                 }
             }
-            if address.closing && listen.transport == Transport::Udp {
-                recall(&mut self.workers, listen, &mut address.group, actions);
+            if address.closing {
+                // Our copies are closed: there is nothing to steer by, and nobody to steer to.
+                if listen.transport == Transport::Udp {
+                    recall(&mut self.workers, listen, &mut address.group, actions);
+                }
+                continue;
             }
             if let Some(steering) = address.group.steer(ready) {
                 actions.push(Action::Steer(listen.clone(), steering));

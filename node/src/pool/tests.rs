@@ -14,13 +14,7 @@ pub(super) fn wire_plan(generation: u64, workers: u32) -> PoolPlan {
         generation,
         workers,
         max_workers: 2,
-        listen: vec![PoolListen {
-            bind: "127.0.0.1:8080".to_owned(),
-            port: 80,
-            tls: false,
-            http3: false,
-            raw: false,
-        }],
+        listen: vec![PoolListen { bind: "127.0.0.1:8080".to_owned(), port: 80, ..PoolListen::default() }],
         threads_per_worker: 1,
         drain_deadline_ms: 1000,
         ..PoolPlan::default()
@@ -362,13 +356,7 @@ fn an_address_that_cannot_be_bound_is_reported_and_tried_again() {
 fn an_address_that_is_no_longer_planned_is_closed_here_first() {
     let (mut script, workers) = Script::serving(1);
     let moved = PoolPlan {
-        listen: vec![PoolListen {
-            bind: "127.0.0.1:9090".to_owned(),
-            port: 80,
-            tls: false,
-            http3: false,
-            raw: false,
-        }],
+        listen: vec![PoolListen { bind: "127.0.0.1:9090".to_owned(), port: 80, ..PoolListen::default() }],
         ..wire_plan(2, 1)
     };
     let actions = script.give(Input::Plan(Plan::try_from(moved).unwrap()));

@@ -15,6 +15,7 @@ mod scale;
 mod secrets;
 mod streams;
 mod tickets;
+mod udp;
 mod upstream;
 
 use std::{

@@ -1,4 +1,9 @@
-use std::{collections::BTreeMap, net::UdpSocket, os::fd::AsFd, time::Duration};
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, SocketAddr, UdpSocket},
+    os::fd::AsFd,
+    time::Duration,
+};
 
 use super::*;
 use crate::reuseport::{ReuseportOptions, bind_udp, local_address};
@@ -11,8 +16,14 @@ fn key() -> CidKey {
 
 /// What the kernel does with a program.
 fn run(program: &Program, packet: &[u8]) -> u32 {
+    run_with(program, &[], packet)
+}
+
+/// The same with a packet's IP header.
+fn run_with(program: &Program, network: &[u8], packet: &[u8]) -> u32 {
     let load = |at: u32, count: usize| -> Option<u32> {
-        let bytes = packet.get(at as usize..at as usize + count)?;
+        let (bytes, at) = if at >= NETWORK { (network, at - NETWORK) } else { (packet, at) };
+        let bytes = bytes.get(at as usize..at as usize + count)?;
         Some(bytes.iter().fold(0, |value, byte| value << 8 | u32::from(*byte)))
     };
     let (mut a, mut x, mut stored, mut at) = (0_u32, 0_u32, 0_u32, 0_usize);
@@ -30,6 +41,14 @@ fn run(program: &Program, packet: &[u8]) -> u32 {
                 // A load behind the end returns zero: the first slot.
                 let Some(value) = load(operand, count) else { return 0 };
                 a = value;
+            }
+            LOAD_HALF_AT_X => {
+                let Some(value) = load(operand + x, 2) else { return 0 };
+                a = value;
+            }
+            LOAD_HEADER_LENGTH => {
+                let Some(value) = load(operand, 1) else { return 0 };
+                x = 4 * (value & 0xf);
             }
             LOAD_LENGTH => a = u32::try_from(packet.len()).unwrap(),
             ADD => a = a.wrapping_add(operand),
@@ -166,6 +185,84 @@ fn the_kernel_does_what_the_program_says() {
                 let mut buffer = [0; 2000];
                 let size = slots[run(&program, &packet) as usize].recv(&mut buffer).unwrap();
                 assert_eq!(buffer[..size], packet);
+            }
+        }
+    }
+}
+
+/// The headers of a datagram from that client, with so many words of options.
+fn headers(client: SocketAddr, options: u8) -> Vec<u8> {
+    let mut header = match client.ip() {
+        IpAddr::V4(ip) => {
+            let mut header = vec![0; 20 + 4 * usize::from(options)];
+            header[0] = 0x45 + options;
+            header[12..16].copy_from_slice(&ip.octets());
+            header
+        }
+        IpAddr::V6(ip) => {
+            let mut header = vec![0; 40];
+            header[8..24].copy_from_slice(&ip.octets());
+            header
+        }
+    };
+    header.extend(client.port().to_be_bytes());
+    header
+}
+
+#[test]
+fn clients_are_spread_over_the_active_slots_and_only_those_of_a_leaver_move() {
+    for (ipv6, host) in [(false, "192.0.2.7"), (true, "[2001:db8::7]")] {
+        let place = |active: &[u16], options| -> Vec<u32> {
+            let program = Program::by_client(&Group { slots: &[0, 1, 2, 3], active }, key(), ipv6);
+            let client = |port: u16| format!("{host}:{port}").parse().unwrap();
+            (1024..5024).map(|port| run_with(&program, &headers(client(port), options), &[])).collect()
+        };
+        let all = place(&[0, 1, 2, 3], 0);
+        let mut counts = BTreeMap::<u32, u32>::new();
+        all.iter().for_each(|index| *counts.entry(*index).or_default() += 1);
+        assert!(counts.len() == 4 && counts.values().all(|n| (600..1500).contains(n)), "{counts:?}");
+        for (before, after) in all.iter().zip(place(&[0, 1, 3], 0)) {
+            assert!(after != 2 && (*before == after || *before == 2));
+        }
+        assert!(place(&[], 0).iter().all(|index| *index == 0), "nobody is active");
+        if !ipv6 {
+            assert_eq!(all, place(&[0, 1, 2, 3], 3), "options are passed over");
+        }
+    }
+    let active: Vec<u16> = (0..512).collect();
+    let program = Program::by_client(&Group { slots: &active, active: &active }, key(), true);
+    assert!(program.0.len() < 1000, "{}", program.0.len());
+}
+
+#[test]
+fn the_kernel_keeps_a_client_together() {
+    for host in ["127.0.0.1", "[::1]"] {
+        let Ok(first) = bind_udp(format!("{host}:0").parse().unwrap(), ReuseportOptions::default()) else {
+            continue; // A machine without IPv6.
+        };
+        let address = local_address(first.as_fd()).unwrap();
+        let mut slots = vec![UdpSocket::from(first)];
+        for _ in 1..4 {
+            slots.push(bind_udp(address, ReuseportOptions::default()).unwrap().into());
+        }
+        for slot in &slots {
+            slot.set_nonblocking(false).unwrap();
+            slot.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        }
+        let clients: Vec<_> = (0..20).map(|_| UdpSocket::bind(format!("{host}:0")).unwrap()).collect();
+        for active in [&[0, 1, 2, 3][..], &[2], &[1, 3]] {
+            let group = Group { slots: &[0, 1, 2, 3], active };
+            let program = Program::by_client(&group, key(), address.is_ipv6());
+            attach(slots[0].as_fd(), &program).unwrap();
+            for client in &clients {
+                let from = client.local_addr().unwrap();
+                // Longer than a packet of this interface, too: all fragments are one datagram.
+                for length in [0, 1, 60_000] {
+                    client.send_to(&vec![7; length], address).unwrap();
+                    let mut buffer = vec![0; 65_536];
+                    let slot = &slots[run_with(&program, &headers(from, 0), &[]) as usize];
+                    assert_eq!(slot.recv_from(&mut buffer).unwrap(), (length, from));
+                }
             }
         }
     }

@@ -142,6 +142,7 @@ fn policy(pool: &Arc<PoolState>) -> PoolPolicy {
         bind: l.bind,
         tls: l.protocol.is_tls(),
         raw: !l.protocol.is_http(),
+        udp: l.protocol.is_udp(),
         http3: l.protocol == ListenerProtocol::Https && spec.http3 != dialect::Http3::Off,
     };
     PoolPolicy {

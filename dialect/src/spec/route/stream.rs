@@ -1,4 +1,4 @@
-//! `gateway.networking.k8s.io` TLSRoute and TCPRoute.
+//! `gateway.networking.k8s.io` TLSRoute, TCPRoute and UDPRoute.
 
 use std::collections::HashSet;
 
@@ -10,7 +10,7 @@ use crate::{
     spec::hostname,
 };
 
-/// Where connections go that are passed on as they are.
+/// Where connections or datagrams go that are passed on as they are.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StreamRouteSpec {
     /// The Gateways that it attaches to.
@@ -28,7 +28,8 @@ impl StreamRouteSpec {
         Some(Self { hostnames, ..Self::read(fields) })
     }
 
-    pub(in crate::spec) fn read_tcp(node: &Node<'_>) -> Option<Self> {
+    /// Of TCP or UDP, where nobody says which host he means.
+    pub(in crate::spec) fn read_nameless(node: &Node<'_>) -> Option<Self> {
         Some(Self::read(node.fields()?))
     }
 
@@ -39,7 +40,7 @@ impl StreamRouteSpec {
         match rules.as_slice() {
             [_] => {}
             [] => fields.node.wrong("it has no rules", "add a rule with backendRefs"),
-            // Nothing tells their connections apart.
+            // Nothing tells what is for them apart.
             [_, second, ..] => second.wrong("it is never reached: the first rule takes all", "remove it"),
         }
         fields.finish();
