@@ -4,7 +4,11 @@ use std::sync::Arc;
 
 use edge::{Config, PoolSettings, TenantTable};
 use model::{HostIndex, HostPattern, Revision, TenantId};
-use rustls::pki_types::{CertificateDer, ServerName, pem::PemObject};
+use rustls::{
+    CipherSuite,
+    crypto::CryptoProvider,
+    pki_types::{CertificateDer, ServerName, pem::PemObject},
+};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -103,6 +107,35 @@ fn the_certificate_is_the_hosts() {
     assert_eq!(upstream.last().header("x-forwarded-proto"), Some("https"));
     let metrics = edge.control.metrics();
     assert!(metrics.contains("weir_edge_tls_handshakes_total "), "{metrics}");
+}
+
+#[test]
+fn of_the_ciphers_that_a_client_offers_the_cheapest_safe_one_is_taken() {
+    let upstream = Upstream::saying("x");
+    let secured = secured(&upstream, &["a.test"]);
+    let edge = Edge::start(&secured.yaml);
+    let every = rustls::crypto::aws_lc_rs::default_provider().cipher_suites;
+    let only =
+        |wanted: CipherSuite| every.iter().copied().filter(|s| s.suite() == wanted).collect::<Vec<_>>();
+    let aes_256 = only(CipherSuite::TLS13_AES_256_GCM_SHA384);
+    edge.runtime.block_on(async {
+        for (cipher_suites, taken) in [
+            // In an order of the client's own, which begins with AES-256.
+            (every.clone(), CipherSuite::TLS13_AES_128_GCM_SHA256),
+            (aes_256, CipherSuite::TLS13_AES_256_GCM_SHA384),
+        ] {
+            let mut store = rustls::RootCertStore::empty();
+            store.add(secured.roots[0].clone()).unwrap();
+            let provider = CryptoProvider { cipher_suites, ..rustls::crypto::aws_lc_rs::default_provider() };
+            let config = rustls::ClientConfig::builder_with_provider(Arc::new(provider))
+                .with_protocol_versions(&[&rustls::version::TLS13])
+                .unwrap()
+                .with_root_certificates(store)
+                .with_no_client_auth();
+            let stream = connect(&edge, &Arc::new(config), "a.test").await.unwrap();
+            assert_eq!(stream.get_ref().1.negotiated_cipher_suite().map(|suite| suite.suite()), Some(taken));
+        }
+    });
 }
 
 #[test]
