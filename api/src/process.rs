@@ -14,7 +14,8 @@ use tracing::{error, info};
 use tracing_subscriber::{EnvFilter, fmt, util::TryInitError};
 
 /// Sends logs to stderr: for people on a terminal, as JSON lines else. `RUST_LOG` says what is logged; `default`
-/// does where it is absent (`info` is a good one).
+/// does where it is absent (`info` is a good one). What rustls finds odd in a client's hello is logged only where `RUST_LOG`
+/// names rustls: else every client could write lines.
 ///
 /// # Errors
 ///
@@ -25,8 +26,7 @@ pub fn init_tracing(default: &str) -> Result<(), InitError> {
         Ok(filter) if !filter.is_empty() => filter,
         _ => default.to_owned(),
     };
-    let filter =
-        EnvFilter::try_new(&filter).map_err(|e| InitError::Filter { filter, problem: e.to_string() })?;
+    let filter = self::filter(filter)?;
     let logs = fmt().with_env_filter(filter).with_writer(stderr);
     if stderr().is_terminal() {
         logs.with_target(false).finish().try_init()?;
@@ -34,6 +34,12 @@ pub fn init_tracing(default: &str) -> Result<(), InitError> {
         logs.json().flatten_event(true).finish().try_init()?;
     }
     Ok(())
+}
+
+/// Of two directives for one target the later one holds, and one that names a target comes before one that does not.
+fn filter(text: String) -> Result<EnvFilter, InitError> {
+    EnvFilter::try_new(format!("rustls=error,{text}"))
+        .map_err(|e| InitError::Filter { filter: text, problem: e.to_string() })
 }
 
 /// Why logs could not be set up.
@@ -119,7 +125,12 @@ pub fn contained<T>(work: impl FnOnce() -> T) -> Result<T, Panicked> {
 
 #[cfg(test)]
 mod tests {
-    use std::{os::unix::process::ExitStatusExt as _, process::Command};
+    use std::{
+        io,
+        os::unix::process::ExitStatusExt as _,
+        process::Command,
+        sync::{Arc, Mutex},
+    };
 
     use super::*;
 
@@ -155,6 +166,38 @@ mod tests {
         let (sender, mut receiver) = watch::channel(false);
         drop(sender);
         shut_down(&mut receiver).await;
+    }
+
+    #[test]
+    fn what_clients_make_rustls_say_is_logged_only_on_demand() {
+        #[derive(Clone, Default)]
+        struct Log(Arc<Mutex<Vec<u8>>>);
+        impl io::Write for Log {
+            fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+                self.0.lock().unwrap().write(bytes)
+            }
+
+            fn flush(&mut self) -> io::Result<()> {
+                Ok(())
+            }
+        }
+        let lines = |text: &str| {
+            let log = Log::default();
+            let writer = log.clone();
+            let filter = filter(text.to_owned()).unwrap();
+            let logs = fmt().with_env_filter(filter).with_writer(move || writer.clone()).finish();
+            tracing::subscriber::with_default(logs, || {
+                tracing::warn!(target: "rustls::msgs::handshake", "odd");
+                tracing::error!(target: "rustls::server", "broken");
+                tracing::info!(target: "edge::tls", "ours");
+            });
+            let text = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+            ["odd", "broken", "ours"].map(|word| text.contains(word))
+        };
+        assert_eq!(lines("info"), [false, true, true]);
+        assert_eq!(lines("info,rustls=warn"), [true, true, true]);
+        assert_eq!(lines("warn"), [false, true, false]);
+        assert!(filter("a=b=c".to_owned()).is_err());
     }
 
     #[tokio::test]
