@@ -8,6 +8,7 @@ mod bodies;
 mod drain;
 mod endpoints;
 mod forwarding;
+mod fuzz;
 mod grpc;
 mod h2;
 mod h3;
