@@ -126,9 +126,9 @@ impl Journal {
     }
 
     /// The request is over.
-    pub(crate) fn end(&self, gathered: Box<Gathered>) {
+    pub(crate) fn end(&self, mut gathered: Box<Gathered>) {
         let ring = if is_notable(&gathered.trail.facts) { &self.notable } else { &self.ordinary };
-        ring.borrow_mut().push(&gathered.trail);
+        ring.borrow_mut().push(&mut gathered.trail);
         let mut free = self.free.borrow_mut();
         if free.len() < FREE_TRAILS {
             free.push(gathered);

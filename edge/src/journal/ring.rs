@@ -15,13 +15,14 @@ impl Ring {
         Self { trails: Vec::new(), most, next: 0 }
     }
 
-    /// Adds one, in place of the oldest when it is full.
-    pub(super) fn push(&mut self, trail: &Trail) {
+    /// Adds one, in place of the oldest when it is full, which is given in exchange: to copy it and drop the other costs
+    /// as much again.
+    pub(super) fn push(&mut self, trail: &mut Trail) {
         if self.trails.len() < self.most {
             self.trails.push(trail.clone());
             return;
         }
-        self.trails[self.next].clone_from(trail);
+        std::mem::swap(&mut self.trails[self.next], trail);
         self.next = (self.next + 1) % self.most;
     }
 
