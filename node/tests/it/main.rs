@@ -142,11 +142,13 @@ async fn the_first_connection_wakes_a_sleeping_pool() {
     host.plan(0);
     host.until("it sleeps", |pool| pool.slots == 16 && pool.workers.is_empty()).await;
     // A connection that says nothing wakes nobody.
-    let silent = Connection::open(host.address).await;
+    let mut silent = Connection::open(host.address).await;
     let answer = Connection::open(host.address).await.ask("hello").await;
     let pool = host.until("it is woken", |pool| ready(pool, 1)).await;
     assert_eq!((&pool.workers[0].worker, &*pool.problem), (&answer, "woken by a connection"));
     assert!(answer.ends_with("-1"), "{answer} is not the first to be started");
+    // Left in the queue when the worker goes, it would wake the next one.
+    assert_eq!(silent.ask("hello").await, answer);
     drop(silent);
     host.plan(0);
     host.until("it sleeps again", |pool| pool.workers.is_empty()).await;
