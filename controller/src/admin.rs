@@ -25,7 +25,7 @@ use store::{Entry, Handle, Read, seal::Sealer};
 use tokio::{sync::watch as channel, task::spawn_blocking, time::timeout};
 use tonic::Status;
 
-use crate::{Fleet, Others, World, acks::Acks, keys, others::Elsewhere, recalls::Recalls};
+use crate::{Fleet, Others, World, acks::Acks, auth::Principal, keys, others::Elsewhere, recalls::Recalls};
 
 /// How long a read waits for its revision to be compiled before it answers without conditions.
 const WORLD_TIMEOUT: Duration = Duration::from_secs(5);
@@ -160,6 +160,18 @@ fn no_tenant(tenant: &TenantId) -> Status {
 
 fn parse_tenant(name: &str) -> Result<TenantId, Status> {
     name.parse().map_err(|e: model::InvalidName| Status::invalid_argument(e.to_string()))
+}
+
+/// Whose objects a call is about, which the caller may read. `None`: everybody's, where the call names no tenant and the
+/// caller is the platform's administrator.
+fn asked_tenant(principal: &Principal, name: &str) -> Result<Option<TenantId>, Status> {
+    if name.is_empty() {
+        principal.is_platform_admin()?;
+        return Ok(None);
+    }
+    let tenant = parse_tenant(name)?;
+    principal.may_read(&tenant)?;
+    Ok(Some(tenant))
 }
 
 /// The tenant and object that a message's key names.

@@ -6,9 +6,8 @@ use store::{Event, Read, Record};
 use tonic::{Request, Response, Status};
 
 use super::{
-    Admin,
+    Admin, asked_tenant,
     history::{Pages, fresh},
-    parse_tenant,
 };
 use crate::{
     auth::{Principal, TokenRecord},
@@ -26,17 +25,7 @@ impl audit_server::Audit for Admin {
     ) -> Result<Response<wire::ListRecordsResponse>, Status> {
         let principal = Principal::of(&request)?;
         let request = request.into_inner();
-        let tenant = match request.tenant.as_str() {
-            "" => {
-                principal.is_platform_admin()?;
-                None
-            }
-            tenant => {
-                let tenant = parse_tenant(tenant)?;
-                principal.may_read(&tenant)?;
-                Some(tenant)
-            }
-        };
+        let tenant = asked_tenant(&principal, &request.tenant)?;
         fresh(self).await?;
         let created = match &tenant {
             Some(tenant) => self.created(tenant).await?,

@@ -9,7 +9,7 @@ use model::{
 };
 use tonic::Status;
 
-use super::{Admin, apart, no_tenant, parse_tenant};
+use super::{Admin, apart, asked_tenant, no_tenant};
 use crate::{Snapshot, World, auth::Principal};
 
 use question::{Entry, Question};
@@ -20,17 +20,7 @@ pub(super) async fn explain(
     request: wire::ExplainRequest,
 ) -> Result<wire::ExplainResponse, Status> {
     // An empty tenant is whoever owns the host, which only the platform's administrator may learn.
-    let asked = match request.tenant.as_str() {
-        "" => {
-            principal.is_platform_admin()?;
-            None
-        }
-        name => {
-            let tenant = parse_tenant(name)?;
-            principal.may_read(&tenant)?;
-            Some(tenant)
-        }
-    };
+    let asked = asked_tenant(principal, &request.tenant)?;
     // What was answered here is explained as well: who has just applied something asks about that.
     let world = admin.world_at(admin.store.status().revision).await;
     let question = Question::parse(&request, |port| entry(&world, port)).map_err(Status::invalid_argument)?;

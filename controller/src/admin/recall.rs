@@ -3,7 +3,7 @@
 use api::{acks as peers, admin as wire};
 use tonic::Status;
 
-use super::{Admin, parse_tenant};
+use super::{Admin, asked_tenant};
 use crate::{auth::Principal, recalls::Heard};
 
 pub(super) async fn recall(
@@ -11,17 +11,7 @@ pub(super) async fn recall(
     principal: &Principal,
     request: wire::RecallRequest,
 ) -> Result<wire::RecallResponse, Status> {
-    let tenant = match request.tenant.as_str() {
-        "" => {
-            principal.is_platform_admin()?;
-            None
-        }
-        name => {
-            let tenant = parse_tenant(name)?;
-            principal.may_read(&tenant)?;
-            Some(tenant)
-        }
-    };
+    let tenant = asked_tenant(principal, &request.tenant)?;
     let id = request.request.to_ascii_lowercase();
     if id.len() != 32 || !id.bytes().all(|digit| digit.is_ascii_hexdigit()) {
         return Err(Status::invalid_argument(

@@ -4,7 +4,7 @@ use std::fmt::Debug;
 
 use edge::{
     h1::{
-        BodyLength, BodyReader, Limits, Method, Outgoing, Persistence, RequestParser, RequestTarget,
+        BodyLength, BodyReader, Fields, Limits, Method, Outgoing, Persistence, RequestParser, RequestTarget,
         ResponseParser, write_request,
     },
     h3::{self, qpack},
@@ -26,6 +26,20 @@ fn cuts(input: &[u8]) -> impl Iterator<Item = usize> {
     let step =
         1 + input.iter().fold(input.len(), |sum, b| sum.wrapping_mul(31).wrapping_add(usize::from(*b))) % 23;
     (0..input.len()).step_by(step)
+}
+
+/// What is read of the input as more and more of it comes: the first that is not `Ok(None)`.
+fn in_pieces<T, E>(
+    input: &[u8],
+    mut read: impl FnMut(&[u8]) -> Result<Option<T>, E>,
+) -> Result<Option<T>, E> {
+    let early = cuts(input).map(|cut| read(&input[..cut])).find(|read| !matches!(read, Ok(None)));
+    early.unwrap_or_else(|| read(input))
+}
+
+/// Names in lowercase, and values.
+fn pairs(fields: &Fields) -> Vec<(Vec<u8>, Vec<u8>)> {
+    fields.iter().map(|field| (field.name.to_ascii_lowercase(), field.value.to_vec())).collect()
 }
 
 pub(super) const REQUEST: Target = Target {
@@ -82,9 +96,7 @@ fn request(input: &[u8]) -> String {
     let read = |input: &[u8]| RequestParser::default().parse(input, &limits);
     let whole = read(input);
     let mut parser = RequestParser::default();
-    let pieces =
-        cuts(input).map(|cut| parser.parse(&input[..cut], &limits)).find(|read| !matches!(read, Ok(None)));
-    let pieces = pieces.unwrap_or_else(|| parser.parse(input, &limits));
+    let pieces = in_pieces(input, |begun| parser.parse(begun, &limits));
     assert_eq!(format!("{pieces:?}"), format!("{whole:?}"), "in pieces");
     let parsed = match whole {
         Ok(Some(parsed)) => parsed,
@@ -96,9 +108,7 @@ fn request(input: &[u8]) -> String {
     let other = reference::head(input).expect("the second reader refuses it");
     assert_eq!((other.len, &other.start[0][..]), (parsed.consumed, head.method_str().as_bytes()));
     assert!(other.start[2].starts_with(b"HTTP/1.") && other.start[2].len() == 8);
-    let ours: Vec<_> =
-        head.fields.iter().map(|field| (field.name.to_ascii_lowercase(), field.value.to_vec())).collect();
-    assert_eq!(other.fields, ours);
+    assert_eq!(other.fields, pairs(&head.fields));
     let (length, coding) = (other.all("content-length"), other.all("transfer-encoding"));
     let body = match (&length[..], &coding[..]) {
         ([], []) => BodyLength::None,
@@ -169,24 +179,14 @@ fn response(input: &[u8]) -> String {
     for method in [Method::Get, Method::Head] {
         let whole = ResponseParser::default().parse(input, method, &limits);
         let mut parser = ResponseParser::default();
-        let pieces = cuts(input)
-            .skip(1)
-            .map(|cut| parser.parse(&input[..cut], method, &limits))
-            .find(|read| !matches!(read, Ok(None)));
-        let pieces = pieces.unwrap_or_else(|| parser.parse(input, method, &limits));
+        let pieces = in_pieces(input, |begun| parser.parse(begun, method, &limits));
         assert_eq!(format!("{pieces:?}"), format!("{whole:?}"), "in pieces");
         outcome = match whole {
             Ok(Some(parsed)) => {
                 let other = reference::head(input).expect("the second reader refuses it");
                 assert_eq!(other.len, parsed.consumed);
                 assert_eq!(std::str::from_utf8(&other.start[1]).unwrap().parse(), Ok(parsed.head.status()));
-                let ours: Vec<_> = parsed
-                    .head
-                    .fields
-                    .iter()
-                    .map(|field| (field.name.to_ascii_lowercase(), field.value.to_vec()))
-                    .collect();
-                assert_eq!(other.fields, ours);
+                assert_eq!(other.fields, pairs(&parsed.head.fields));
                 let bodiless =
                     method == Method::Head || matches!(parsed.head.status(), 100..=199 | 204 | 304);
                 assert!(!bodiless || parsed.framing.body == BodyLength::None, "a body where there is none");
@@ -295,8 +295,7 @@ pub(super) const PROXY: Target = Target {
 
 fn proxy_header(input: &[u8]) -> String {
     let whole = proxy::parse(input);
-    let first = cuts(input).map(|cut| proxy::parse(&input[..cut])).find(|read| !matches!(read, Ok(None)));
-    assert_eq!(first.unwrap_or(whole), whole, "in pieces");
+    assert_eq!(in_pieces(input, proxy::parse), whole, "in pieces");
     match whole {
         Ok(Some(header)) => {
             assert!(header.len <= input.len());
@@ -344,9 +343,7 @@ pub(super) const HELLO: Target = Target {
 fn hello(input: &[u8]) -> String {
     let whole = HelloReader::default().advance(input);
     let mut reader = HelloReader::default();
-    let pieces = cuts(input).map(|cut| reader.advance(&input[..cut])).find(|read| !matches!(read, Ok(None)));
-    let pieces = pieces.unwrap_or_else(|| reader.advance(input));
-    assert_eq!(pieces, whole, "in pieces");
+    assert_eq!(in_pieces(input, |begun| reader.advance(begun)), whole, "in pieces");
     match whole {
         Ok(Some(hello)) => {
             // Where rustls reads a hello as well, it reads the same name.
