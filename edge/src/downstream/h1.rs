@@ -29,7 +29,7 @@ use crate::{
     },
     io::ClientIo,
     limits::{LARGE_BUFFER, Limits},
-    serve::{Incoming, Reply, ReplyBody, local, record, refusal::Refusal, serve_request},
+    serve::{Incoming, Reply, ReplyBody, local, refusal::Refusal, serve_request},
     worker::Thread,
 };
 
@@ -291,8 +291,7 @@ impl Wire {
 
     /// Answers what could not be read as a request.
     async fn refuse(&self, client: &Client, refusal: &Refusal, outbox: &mut Outbox) -> After {
-        let id = record::unread(&self.thread, client, refusal);
-        let (head, body) = local::refuse_unread(&self.thread, refusal, id);
+        let (head, body) = local::refuse_unread(&self.thread, client, refusal);
         let length = BodyLength::Length(body.len() as u64);
         write_response(&mut outbox.bytes, &head, Outgoing { body: length, persistence: Persistence::Close });
         outbox.frame(length);

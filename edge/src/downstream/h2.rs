@@ -28,7 +28,7 @@ use crate::{
     gather::Gather,
     h1::{ResponseHead, Version},
     io::ClientIo,
-    serve::{Incoming, Reply, ReplyBody, local, record, refusal::Refusal, serve_request},
+    serve::{Incoming, Reply, ReplyBody, local, refusal::Refusal, serve_request},
     worker::Thread,
 };
 
@@ -224,8 +224,7 @@ async fn answer(
             }
         }
         Err(refusal) => {
-            let id = record::unread(thread, client, &refusal);
-            let (head, bytes) = local::refuse_unread(thread, &refusal, id);
+            let (head, bytes) = local::refuse_unread(thread, client, &refusal);
             H2Reply::local(head, bytes, stream)
         }
     };

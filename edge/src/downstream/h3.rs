@@ -404,8 +404,7 @@ async fn serve_request_stream(
             return Err(Code::MessageError);
         }
         Err(request::Fault::Refused(refusal)) => {
-            let id = record::unread(thread, client, &refusal);
-            let (head, bytes) = local::refuse_unread(thread, &refusal, id);
+            let (head, bytes) = local::refuse_unread(thread, client, &refusal);
             return answer.local(&timer, limits, &head, &bytes).await;
         }
     };

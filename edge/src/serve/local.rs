@@ -4,13 +4,12 @@ use std::{borrow::Cow, fmt::Write};
 
 use model::{CompiledMatch, Redirect, Respond};
 
-use super::{edit, refusal::Refusal};
+use super::{edit, record, refusal::Refusal};
 use crate::{
     date,
     downstream::Client,
     grpc,
     h1::{Method, Name, RequestHead, ResponseHead, Scheme, standard_reason},
-    journal::RequestId,
     worker::Thread,
 };
 
@@ -26,12 +25,13 @@ pub(crate) fn refuse(refusal: &Refusal, request: &RequestHead) -> (ResponseHead,
     refuse_as(refusal, json)
 }
 
-/// The reply to a request of that name that could not even be read.
+/// The reply to what could not even be read as a request, which is counted, remembered and logged.
 pub(crate) fn refuse_unread(
     thread: &Thread,
+    client: &Client,
     refusal: &Refusal,
-    id: RequestId,
 ) -> (ResponseHead, Cow<'static, [u8]>) {
+    let id = record::unread(thread, client, refusal);
     let (mut head, body) = refuse_as(refusal, false);
     date::stamp(&mut head, thread.clock.swept());
     // Hexadecimal digits are a valid value.
