@@ -238,6 +238,14 @@ impl Outbox {
         Poll::Ready(Ok(()))
     }
 
+    /// Forgets what was written of what is not written to its end, once that is much.
+    pub(crate) fn compact(&mut self) {
+        if self.written >= BUFFER {
+            self.bytes.drain(..self.written);
+            self.written = 0;
+        }
+    }
+
     /// Gives the memory back if nothing is in it and it is large: small boxes are kept for the next message.
     pub(crate) fn release(&mut self) {
         if self.is_empty() && self.bytes.capacity() > BUFFER / 4 {

@@ -4,6 +4,7 @@ pub(crate) mod h1;
 pub(crate) mod h2;
 pub(crate) mod h3;
 mod introduction;
+mod request;
 pub(crate) mod tunnel;
 
 use std::{net::SocketAddr, pin::pin, rc::Rc, sync::atomic::Ordering, task::Poll};
@@ -68,6 +69,8 @@ pub(crate) struct StreamRequest {
     pub(crate) length: Option<u64>,
     /// What an extended CONNECT asks for.
     pub(crate) upgrade: Option<Upgrade>,
+    /// Whether the client sends the body only when it is told to (`Expect: 100-continue`).
+    pub(crate) expects: bool,
 }
 
 impl StreamRequest {
@@ -82,7 +85,7 @@ impl StreamRequest {
             return Err(RequestError::ConnectBody);
         }
         let upgrade = extended.then(|| upgrade::ask_for_websocket(&mut head));
-        Ok(Self { head, length, upgrade })
+        Ok(Self { head, length, upgrade, expects: false })
     }
 }
 

@@ -1,6 +1,6 @@
-//! A stream that gathers what an HTTP/2 connection writes, on either side. hyper and h2 flush after every frame that
-//! they find large enough, which under load is a system call and a TLS record for each message; here a flush does
-//! nothing, and whoever drives the connection writes once after every turn.
+//! A stream that gathers what an HTTP/2 connection to an upstream writes. h2 flushes after every frame that it finds large
+//! enough, which under load is a system call and a TLS record for each message; here a flush does nothing, and whoever drives
+//! the connection writes once after every turn.
 
 use std::{
     cell::RefCell,
@@ -13,18 +13,16 @@ use std::{
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use crate::{body::Outbox, buffer::ReadBuffer, limits::LARGE_BUFFER};
+use crate::{body::Outbox, limits::LARGE_BUFFER};
 
 struct State<S> {
     io: S,
-    /// Read before the HTTP/2 connection began.
-    input: ReadBuffer,
     out: Outbox,
     /// The connection wanted to write and found no room.
     blocked: bool,
 }
 
-/// The byte stream as hyper (by `TokioIo`) and h2 see it. Clones are the same stream.
+/// The byte stream as h2 sees it. Clones are the same stream.
 pub(crate) struct Gather<S>(Rc<RefCell<State<S>>>);
 
 impl<S> Clone for Gather<S> {
@@ -34,8 +32,8 @@ impl<S> Clone for Gather<S> {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Gather<S> {
-    pub(crate) fn new(io: S, input: ReadBuffer) -> Self {
-        Self(Rc::new(RefCell::new(State { io, input, out: Outbox::default(), blocked: false })))
+    pub(crate) fn new(io: S) -> Self {
+        Self(Rc::new(RefCell::new(State { io, out: Outbox::default(), blocked: false })))
     }
 
     /// Drives a connection over this stream and writes what it gathered. Whether it has ended.
@@ -96,15 +94,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Gather<S> {
 
 impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Gather<S> {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let state = &mut *self.0.borrow_mut();
-        if state.input.is_empty() {
-            ready!(state.input.poll_read(cx, Pin::new(&mut state.io), false))?;
-        }
-        let count = state.input.len().min(buf.remaining());
-        buf.put_slice(&state.input.filled()[..count]);
-        state.input.consume(count);
-        state.input.release();
-        Poll::Ready(Ok(()))
+        Pin::new(&mut self.0.borrow_mut().io).poll_read(cx, buf)
     }
 }
 

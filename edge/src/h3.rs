@@ -13,7 +13,6 @@
 
 mod code;
 mod frame;
-mod huffman;
 pub mod qpack;
 mod settings;
 mod varint;

@@ -54,15 +54,27 @@ pub struct Limits {
     pub h2_stream_window: u32,
     /// HTTP/2 connection window, bytes: four streams at full window.
     pub h2_connection_window: u32,
-    /// Bytes of responses that wait for an HTTP/2 client, for each stream; hyper's 400 KiB would let one connection
-    /// that opens its windows and reads nothing hold 40 MiB.
+    /// Bytes of a request that wait for an HTTP/2 upstream, for each stream; h2's 400 KiB would let one connection hold 40 MiB.
     pub h2_send_buffer: usize,
     /// DATA frames without data in a row, of one stream: they are free to send and must not be free to repeat.
     pub h2_empty_frames: u32,
-    /// Streams reset by us through the client's fault before GOAWAY (MadeYouReset, CVE-2025-8671).
+    /// HTTP/2 streams reset by us through the client's fault before GOAWAY (MadeYouReset, CVE-2025-8671).
     pub h2_local_resets: usize,
-    /// Streams reset by the client before they were answered (Rapid Reset, CVE-2023-44487).
-    pub h2_pending_resets: usize,
+    /// HTTP/2 streams reset by the client before they were answered (Rapid Reset, CVE-2023-44487), less those that were
+    /// answered: half of what a client may have open, and all of it once as many were answered.
+    pub h2_pending_resets: u32,
+    /// HTTP/2 streams reset by the client in one second, answered or not, beyond one for each that was answered.
+    pub h2_resets_per_s: u32,
+    /// HTTP/2 PING frames in one second, beyond one for each KiB that the client was sent: clients send one in some seconds, or
+    /// measure their windows by one for each frame of data.
+    pub h2_pings_per_s: u32,
+    /// HTTP/2 SETTINGS frames in one second: clients send one or two in all.
+    pub h2_settings_per_s: u32,
+    /// HTTP/2 CONTINUATION frames of one head (CVE-2024-27316): a head of 64 KiB needs four.
+    pub h2_continuations: u32,
+    /// HTTP/2 frames in one second that ask for nothing (WINDOW_UPDATE, PRIORITY, those of unknown kinds or of streams that
+    /// have ended), beyond one for each KiB that the client was sent.
+    pub h2_small_frames_per_s: u32,
     /// HTTP/3 requests of one connection that the client takes back in one second; the streams and windows of HTTP/2
     /// hold for HTTP/3, too.
     pub h3_cancelled_per_s: u32,
@@ -103,7 +115,12 @@ pub const LIMITS: Limits = Limits {
     h2_send_buffer: 64 * 1024,
     h2_empty_frames: 100,
     h2_local_resets: 200,
-    h2_pending_resets: 100,
+    h2_pending_resets: 50,
+    h2_resets_per_s: 100,
+    h2_pings_per_s: 100,
+    h2_settings_per_s: 50,
+    h2_continuations: 20,
+    h2_small_frames_per_s: 1000,
     h3_cancelled_per_s: 100,
     h3_control_frames_per_s: 100,
     quic_unproved: 100,
@@ -215,6 +232,12 @@ pub const CONNECT_LOOKUPS: usize = 64;
 /// The kernel asks a silent client whether it is still there after this, three times at this distance: a client that
 /// lost its network holds a connection for two minutes at most.
 pub const TCP_KEEPALIVE: Duration = Duration::from_secs(30);
+
+/// How long an HTTP/2 client is given to see our last words before the connection is closed under what it still sends.
+pub const H2_FAREWELL: Duration = Duration::from_secs(2);
+
+/// Bytes that it may still send meanwhile: what was on its way, a full window.
+pub const H2_FAREWELL_BYTES: usize = 1 << 20;
 
 /// Unidirectional QUIC streams that a client may have open: HTTP/3 needs three, and some clients send one more that means
 /// nothing, to see that it is ignored.

@@ -439,7 +439,7 @@ fn until(deadline: Option<Instant>, limit: Duration) -> Duration {
 }
 
 /// Streams that are right to say nothing for a while.
-fn is_slow_stream(head: &ResponseHead) -> bool {
+pub(crate) fn is_slow_stream(head: &ResponseHead) -> bool {
     let kind = head.fields.known(Name::ContentType).unwrap_or_default();
     kind.starts_with(b"text/event-stream") || grpc::is_grpc(&head.fields)
 }

@@ -89,10 +89,6 @@ impl Meter {
         self.received
     }
 
-    pub(crate) fn now_ms(&self) -> u64 {
-        self.timer.now_ms()
-    }
-
     /// Something of it was taken.
     pub(crate) fn taken(&mut self) {
         self.used = true;

@@ -1,109 +1,47 @@
-//! A client's HTTP/2 connection: hyper's server over a stream that gathers its writes.
+//! A client's HTTP/2 connection.
 //!
-//! Each request is a task of its own on the thread and is served by the same [`serve_request`] as HTTP/1.
+//! A task for the connection and one for each request, all on the thread that accepted it. The connection's task reads frames,
+//! and writes what all have put into one buffer, once for each turn; a request is served by the same [`serve_request`] as one of
+//! HTTP/1, and copies its answer into that buffer.
+//!
+//! An error of the protocol ends the connection with the code that RFC 9113 names; one of a request ends its stream.
 
 mod body;
-pub(crate) mod request;
+mod floods;
+mod link;
+mod receive;
+mod reply;
+mod streams;
 mod tunnel;
 
 use std::{
-    cell::Cell,
-    convert::Infallible,
-    future::{Future, poll_fn},
-    pin::pin,
+    future::poll_fn,
+    pin::{Pin, pin},
     rc::Rc,
-    task::Poll,
+    task::{Context, Poll, ready},
 };
 
-use hyper::{body::Incoming as HyperBody, server::conn::http2, service::service_fn};
-use hyper_util::rt::TokioIo;
-use tokio::task::spawn_local;
+use tokio::io::AsyncWrite;
+use tracing::debug;
 
-pub(crate) use body::{H2Body, H2Reply};
+pub(crate) use body::H2Body;
+use link::{Link, OpenStream};
+use receive::{DRAIN_PING, Receiver};
+use reply::Answer;
 
 use super::{Client, StreamRequest};
 use crate::{
+    body::RequestBody,
     buffer::ReadBuffer,
+    clock::Timer,
     drain::{Seat, Verdict},
-    gather::Gather,
-    h1::{ResponseHead, Version},
+    h2::{Code, FIRST_WINDOW, MOST, OurSettings, write_ping, write_settings, write_window_update},
     io::ClientIo,
+    limits::{H2_FAREWELL, H2_FAREWELL_BYTES},
+    metrics::Outcome,
     serve::{Incoming, Reply, ReplyBody, local, refusal::Refusal, serve_request},
     worker::Thread,
 };
-
-/// Puts hyper's tasks on this thread.
-#[derive(Clone, Copy)]
-struct OnThisThread;
-
-impl<F> hyper::rt::Executor<F> for OnThisThread
-where
-    F: Future + 'static,
-    F::Output: 'static,
-{
-    fn execute(&self, future: F) {
-        // The task ends with its stream; nobody waits for it.
-        drop(spawn_local(future));
-    }
-}
-
-/// What the streams of a connection tell the connection.
-#[derive(Debug, Default)]
-pub(crate) struct Streams {
-    /// Streams that are open.
-    open: Cell<usize>,
-    /// Those of them that are tunnels, which bound their silence themselves.
-    tunnels: Cell<usize>,
-    /// When a stream was last opened or a body moved, in either direction.
-    moved_ms: Cell<u64>,
-}
-
-impl Streams {
-    /// A stream was opened, or something of a body moved.
-    fn moved(&self, now_ms: u64) {
-        self.moved_ms.set(now_ms);
-    }
-}
-
-/// An open stream.
-pub(crate) struct OpenStream(Rc<Streams>);
-
-impl OpenStream {
-    fn new(streams: &Rc<Streams>, now_ms: u64) -> Self {
-        streams.open.set(streams.open.get() + 1);
-        streams.moved(now_ms);
-        Self(Rc::clone(streams))
-    }
-
-    /// The same stream as a tunnel, which outlives its reply.
-    fn tunnel(&self) -> OpenTunnel {
-        let streams = &self.0;
-        streams.tunnels.set(streams.tunnels.get() + 1);
-        OpenTunnel(Self::new(streams, streams.moved_ms.get()))
-    }
-}
-
-impl Drop for OpenStream {
-    fn drop(&mut self) {
-        self.0.open.set(self.0.open.get() - 1);
-    }
-}
-
-/// A stream that has become a tunnel.
-pub(crate) struct OpenTunnel(OpenStream);
-
-impl OpenTunnel {
-    fn moved(&self, now_ms: u64) {
-        self.0.0.moved(now_ms);
-    }
-}
-
-impl Drop for OpenTunnel {
-    fn drop(&mut self) {
-        let streams = &self.0.0;
-        streams.tunnels.set(streams.tunnels.get() - 1);
-    }
-}
 
 /// Serves a connection to its end. `input` is what was read of it already.
 pub(super) async fn serve(
@@ -113,137 +51,315 @@ pub(super) async fn serve(
     client: Rc<Client>,
     seat: Seat,
 ) {
-    let limits = thread.limits;
-    let gather = Gather::new(io, input);
-    let streams = Rc::new(Streams::default());
-    let service = {
-        let (thread, streams) = (Rc::clone(&thread), Rc::clone(&streams));
-        service_fn(move |request: http::Request<HyperBody>| {
-            let (thread, client) = (Rc::clone(&thread), Rc::clone(&client));
-            let stream = OpenStream::new(&streams, thread.clock.now_ms());
-            // hyper moves the future five times before it is polled; boxed, that is a pointer and not kilobytes.
-            Box::pin(async move { Ok::<_, Infallible>(answer(&thread, &client, request, stream).await) })
-        })
+    let link = Link::new(Rc::clone(&thread));
+    let receiver = Receiver::new(Rc::clone(&link), client);
+    let (reading, writing) = (thread.clock.timer(), thread.clock.timer());
+    let mut connection = Connection {
+        link,
+        io,
+        input,
+        receiver,
+        seat,
+        reading,
+        writing,
+        phase: Phase::Beginning,
+        leaving: Leaving::No,
+        end: None,
+        discarded: 0,
     };
-    let connection = http2::Builder::new(OnThisThread)
-        .max_concurrent_streams(limits.h2_streams)
-        .initial_stream_window_size(limits.h2_stream_window)
-        .initial_connection_window_size(limits.h2_connection_window)
-        .max_header_list_size(u32::try_from(limits.head_bytes).unwrap_or(u32::MAX))
-        .max_pending_accept_reset_streams(limits.h2_pending_resets)
-        .max_local_error_reset_streams(limits.h2_local_resets)
-        .max_send_buf_size(limits.h2_send_buffer)
-        // Frames of 16 KiB, the least that there is: one stream's data should not hold up the others'.
-        .max_frame_size(16 * 1024)
-        // No pings of hyper's: `idle` and `tunnel_idle` end what is silent, and the kernel's keep-alive finds peers
-        // that are gone.
-        .keep_alive_interval(None)
-        .auto_date_header(false)
-        // WebSocket (RFC 8441).
-        .enable_connect_protocol()
-        .serve_connection(TokioIo::new(gather.clone()), service);
-    let mut connection = pin!(connection);
+    connection.begin();
+    poll_fn(|cx| connection.poll(cx)).await;
+}
 
-    let timer = thread.clock.timer();
-    timer.set(limits.idle);
-    let mut retiring = false;
-    let mut busy = false;
-    let mut ended = false;
-    poll_fn(|cx| {
-        if !ended {
-            ended = gather.poll_connection(cx, connection.as_mut());
-        }
-        if ended {
-            // What was gathered is written before the end, GOAWAY among it; a client that does not take it is
-            // left to its timer.
-            return match gather.poll_close(cx) {
-                Poll::Ready(()) => Poll::Ready(()),
-                Poll::Pending => timer.poll(cx),
-            };
-        }
-        let now_busy = streams.open.get() > 0;
-        if now_busy != busy {
-            busy = now_busy;
-            if busy {
-                seat.busy()
-            } else {
-                seat.idle()
+/// How far a connection is on its way out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Leaving {
+    No,
+    /// GOAWAY was sent with a number that no stream has, and a PING whose answer says that the client has seen it.
+    Said,
+    /// GOAWAY was sent with the number of the last stream that is served.
+    Final,
+}
+
+/// What a connection waits for, with its time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    /// The client's first words.
+    Beginning,
+    /// The rest of a head.
+    Block,
+    /// The answer to our PING.
+    Leaving,
+    /// A request.
+    Idle,
+    /// Those that are served.
+    Busy,
+}
+
+/// How a connection ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum End {
+    /// What waits is written.
+    Writing,
+    /// The client is given time to see our last words before the connection is closed under what it still sends.
+    Lingering,
+}
+
+struct Connection {
+    link: Rc<Link>,
+    io: ClientIo,
+    input: ReadBuffer,
+    receiver: Receiver,
+    seat: Seat,
+    reading: Timer,
+    writing: Timer,
+    phase: Phase,
+    leaving: Leaving,
+    end: Option<End>,
+    /// Bytes that were read while lingering.
+    discarded: usize,
+}
+
+impl Connection {
+    /// Our first words.
+    fn begin(&self) {
+        let limits = &self.link.thread.limits;
+        let settings = OurSettings {
+            streams: limits.h2_streams,
+            window: limits.h2_stream_window.min(MOST),
+            field_section: u32::try_from(limits.head_bytes).unwrap_or(u32::MAX),
+        };
+        let more = limits.h2_connection_window.min(MOST).saturating_sub(FIRST_WINDOW);
+        self.link.control(|out| {
+            write_settings(out, &settings);
+            if more > 0 {
+                write_window_update(out, 0, more);
             }
-            streams.moved_ms.set(timer.now_ms());
-            timer.set(if busy { limits.tunnel_idle } else { limits.idle });
+        });
+        self.reading.set(limits.head);
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.link.attend(cx);
+        loop {
+            if self.end.is_none()
+                && let Err(code) = self.receive(cx)
+            {
+                self.fail(code);
+            }
+            if self.end.is_none() && self.look(cx).is_ready() {
+                return Poll::Ready(());
+            }
+            let choked = self.link.is_choked();
+            match self.poll_flush(cx) {
+                Poll::Ready(Err(_)) => return Poll::Ready(()),
+                Poll::Ready(Ok(())) if self.end.is_some() => return self.poll_farewell(cx),
+                Poll::Ready(Ok(())) => {}
+                Poll::Pending => {
+                    if self.writing.poll(cx).is_ready() {
+                        return Poll::Ready(());
+                    }
+                }
+            }
+            // What there was no room to read may be there already.
+            if self.end.is_some() || !choked || self.link.is_choked() {
+                return Poll::Pending;
+            }
         }
-        let late = timer.poll(cx).is_ready();
-        let verdict = seat.poll(cx);
+    }
+
+    /// Reads frames until there is nothing more to read, or there should not be.
+    ///
+    /// # Errors
+    /// The connection ends with that code; `None`: the client has gone.
+    fn receive(&mut self, cx: &mut Context<'_>) -> Result<(), Option<Code>> {
+        loop {
+            while !self.link.is_choked() {
+                match self.receiver.read(self.input.filled(), self.leaving).map_err(Some)? {
+                    0 => break,
+                    size => self.input.consume(size),
+                }
+            }
+            if self.link.is_choked() {
+                return Ok(());
+            }
+            match self.input.poll_read(cx, Pin::new(&mut self.io), false) {
+                Poll::Ready(Ok(count)) if count > 0 => {}
+                Poll::Ready(_) => return Err(None),
+                Poll::Pending => {
+                    self.input.release();
+                    return Ok(());
+                }
+            }
+        }
+    }
+
+    /// Looks at what else a connection ends for. Ready if it is to end at once.
+    fn look(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let limits = self.link.thread.limits;
+        let verdict = self.seat.poll(cx);
         if verdict == Verdict::Abort {
             return Poll::Ready(());
         }
-        if late && busy {
-            let silent = timer.now_ms().saturating_sub(streams.moved_ms.get());
-            let limit = u64::try_from(limits.tunnel_idle.as_millis()).unwrap_or(u64::MAX);
-            if silent >= limit && streams.tunnels.get() == 0 {
-                return Poll::Ready(());
+        let idle = self.link.open_streams() == 0;
+        let phase = match self.leaving {
+            _ if !self.receiver.is_settled() => Phase::Beginning,
+            _ if self.receiver.is_in_block() => Phase::Block,
+            Leaving::Said => Phase::Leaving,
+            Leaving::No | Leaving::Final if idle => Phase::Idle,
+            Leaving::No | Leaving::Final => Phase::Busy,
+        };
+        if phase != self.phase {
+            self.phase = phase;
+            match phase {
+                Phase::Beginning | Phase::Block => self.reading.set(limits.head),
+                Phase::Leaving | Phase::Idle => self.reading.set(limits.idle),
+                Phase::Busy => self.reading.clear(),
             }
-            let left = if silent >= limit { limit } else { limit - silent };
-            timer.set(std::time::Duration::from_millis(left));
-            return timer.poll(cx);
+            if idle {
+                self.receiver.release();
+                self.seat.idle();
+            } else {
+                self.seat.busy();
+            }
         }
-        if (late || verdict >= Verdict::Retire) && !retiring {
-            retiring = true;
-            connection.as_mut().graceful_shutdown();
-            timer.set(limits.idle);
-            cx.waker().wake_by_ref();
-        } else if late {
-            // It did not answer our ping since.
-            return Poll::Ready(());
+        let late = self.reading.poll(cx).is_ready();
+        let tired = self.receiver.requests >= limits.requests_per_connection;
+        match (self.phase, self.leaving) {
+            (Phase::Beginning, _) if late => self.finish(),
+            (Phase::Block, _) if late => self.fail(Some(Code::EnhanceYourCalm)),
+            (phase, Leaving::No) if verdict >= Verdict::Retire || tired || phase == Phase::Idle && late => {
+                self.leaving = Leaving::Said;
+                self.link.goaway(MOST, Code::NoError);
+                self.link.control(|out| write_ping(out, 0, &DRAIN_PING));
+                self.reading.set(limits.idle);
+                self.phase = Phase::Leaving;
+            }
+            // What was sent before the client saw our GOAWAY has come. Or it does not care.
+            (_, Leaving::Said) if self.receiver.pinged || self.phase == Phase::Leaving && late => {
+                self.leaving = Leaving::Final;
+                self.link.goaway(self.receiver.last(), Code::NoError);
+                // Looked at again, for what comes next.
+                cx.waker().wake_by_ref();
+            }
+            (Phase::Idle, Leaving::Final) => self.finish(),
+            (Phase::Idle, _) if self.receiver.client_leaves => self.finish(),
+            _ => {}
         }
         Poll::Pending
-    })
-    .await;
-}
+    }
 
-async fn answer(
-    thread: &Rc<Thread>,
-    client: &Client,
-    mut request: http::Request<HyperBody>,
-    stream: OpenStream,
-) -> http::Response<H2Reply> {
-    let upgraded = hyper::upgrade::on(&mut request);
-    let (parts, body) = request.into_parts();
-    let reply = match request::convert(&parts, &thread.limits) {
-        Ok(StreamRequest { head, length, upgrade }) => {
-            let method = head.method();
-            let body = H2Body::request(thread, body, &head, length, &stream);
-            let reply = serve_request(thread, client, Incoming { head, body, upgrade }).await;
-            match reply {
-                Reply { head, body: ReplyBody::Tunnel(tunnel), record } => {
-                    let open = stream.tunnel();
-                    drop(spawn_local(tunnel::run(Rc::clone(thread), upgraded, tunnel, open)));
-                    H2Reply::tunnel(head, record, stream)
+    /// Ends the connection through the client's fault. `None`: it has gone.
+    fn fail(&mut self, code: Option<Code>) {
+        if let Some(code) = code {
+            debug!(%code, "HTTP/2 connection closed");
+            self.link.goaway(self.receiver.last(), code);
+        }
+        self.finish();
+    }
+
+    /// What is left to write is written, then the connection ends.
+    fn finish(&mut self) {
+        self.link.abandon();
+        self.seat.idle();
+        self.reading.set(H2_FAREWELL);
+        self.end = Some(End::Writing);
+    }
+
+    /// Writes what waits, within the time that a client may take nothing.
+    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        let before = self.link.unwritten();
+        let flushed = self.link.poll_flush(cx, Pin::new(&mut self.io));
+        if flushed.is_ready() {
+            self.writing.clear();
+        } else if self.link.unwritten() < before || !self.writing.is_set() {
+            self.writing.set(self.link.thread.limits.stall);
+        }
+        flushed
+    }
+
+    /// Says that nothing more comes, and waits a little for the client to see it.
+    fn poll_farewell(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.seat.poll(cx) == Verdict::Abort || self.reading.poll(cx).is_ready() {
+            return Poll::Ready(());
+        }
+        if self.end == Some(End::Writing) {
+            if ready!(pin!(&mut self.io).poll_shutdown(cx)).is_err() {
+                return Poll::Ready(());
+            }
+            self.end = Some(End::Lingering);
+        }
+        loop {
+            self.input.consume(self.input.len());
+            match ready!(self.input.poll_read(cx, Pin::new(&mut self.io), false)) {
+                Ok(count) if count > 0 => {
+                    self.discarded += count;
+                    if self.discarded > H2_FAREWELL_BYTES {
+                        return Poll::Ready(());
+                    }
                 }
-                reply => H2Reply::new(thread, reply, method, stream),
+                _ => return Poll::Ready(()),
             }
         }
-        Err(refusal) => {
-            let (head, bytes) = local::refuse_unread(thread, client, &refusal);
-            H2Reply::local(head, bytes, stream)
-        }
-    };
-    reply.into_response()
-}
-
-/// A head that came by HTTP/2.
-const VERSION: Version = Version::Http2;
-
-impl H2Reply {
-    fn into_response(self) -> http::Response<Self> {
-        let mut response = http::Response::new(());
-        let head: &ResponseHead = self.head();
-        *response.status_mut() =
-            http::StatusCode::from_u16(head.status()).unwrap_or(http::StatusCode::INTERNAL_SERVER_ERROR);
-        request::copy_fields(&head.fields, response.headers_mut());
-        response.map(|()| self)
     }
 }
 
-/// What a conversion may end with.
-type Refused<T> = Result<T, Refusal>;
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.link.abandon();
+    }
+}
+
+/// What came on a new stream.
+enum Request {
+    Read(Box<StreamRequest>),
+    Refused(Refusal),
+}
+
+/// Serves one request to its end, or to that of its stream: whatever is under way then is dropped, and cancelled upstream
+/// with it.
+async fn serve_stream(stream: OpenStream, client: Rc<Client>, request: Request, ended: bool) {
+    let mut serving = pin!(serve_request_stream(&stream, &client, request, ended));
+    let served = poll_fn(|cx| {
+        if !stream.attend(cx) {
+            return Poll::Ready(Ok(()));
+        }
+        serving.as_mut().poll(cx)
+    });
+    if let Err(code) = served.await {
+        stream.reset(code);
+    }
+}
+
+async fn serve_request_stream(
+    stream: &OpenStream,
+    client: &Client,
+    request: Request,
+    ended: bool,
+) -> Result<(), Code> {
+    let thread = &stream.link().thread;
+    let mut answer = Answer::new(stream);
+    let request = match request {
+        Request::Read(request) => *request,
+        Request::Refused(refusal) => {
+            let (head, bytes) = local::refuse_unread(thread, client, &refusal);
+            return answer.local(&head, &bytes).await;
+        }
+    };
+    let StreamRequest { head, length, upgrade, expects } = request;
+    let method = head.method();
+    let tunnels = upgrade.is_some() || method == crate::h1::Method::Connect;
+    let body =
+        if tunnels { RequestBody::Empty } else { H2Body::request(stream, &head, length, ended, expects) };
+    let reply = serve_request(thread, client, Incoming { head, body, upgrade }).await;
+    match reply {
+        Reply { head, body: ReplyBody::Tunnel(tunnel), mut record } => {
+            answer.begin(&head).await?;
+            record.finished(Outcome::Forwarded);
+            drop(record);
+            tunnel::run(stream, *tunnel).await;
+            Ok(())
+        }
+        reply => answer.reply(reply, method).await,
+    }
+}

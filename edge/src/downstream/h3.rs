@@ -9,7 +9,6 @@ mod body;
 mod control;
 mod frames;
 mod reply;
-mod request;
 mod tunnel;
 
 use std::{
@@ -29,7 +28,7 @@ pub(crate) use body::H3Body;
 use frames::{Broken, Frames};
 use reply::Answer;
 
-use super::{Client, StreamRequest};
+use super::{Client, StreamRequest, request};
 use crate::{
     body::RequestBody,
     clock::Timer,
@@ -46,9 +45,6 @@ use crate::{
 
 /// A head that came by HTTP/3.
 const VERSION: Version = Version::Http3;
-
-/// What a conversion may end with.
-type Refused<T> = Result<T, request::Fault>;
 
 /// What the tasks of a connection share.
 pub(crate) struct Link {
@@ -384,7 +380,7 @@ async fn serve_request_stream(
     let timer = thread.clock.timer();
     let section = timer.within(limits.head, |cx| frames.poll_head(cx, limits)).await;
     let read = match section {
-        Ok(Ok(lines)) => request::convert(&lines, limits),
+        Ok(Ok(lines)) => request::convert(&lines, limits, VERSION),
         Ok(Err(Broken::Gone)) => {
             link.cancelled();
             return Err(Code::RequestCancelled);
@@ -397,7 +393,7 @@ async fn serve_request_stream(
         Ok(Err(Broken::Head(error))) => Err(request::Fault::Refused(Refusal::Request(error.into()))),
         Err(_expired) => Err(request::Fault::Refused(Refusal::HeadTimeout)),
     };
-    let StreamRequest { head, length, upgrade } = match read {
+    let StreamRequest { head, length, upgrade, .. } = match read {
         Ok(read) => read,
         Err(request::Fault::Malformed(error)) => {
             record::unread(thread, client, &Refusal::Request(error));

@@ -1,6 +1,7 @@
 //! Field sections (RFC 9204 section 4.5) without a dynamic table.
 
-use super::huffman;
+pub use crate::section::{FieldLines, SectionLimits};
+use crate::section::{Line, Malformed, Reader, Text, write_integer, write_string};
 
 /// Why a field section is not read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -16,166 +17,66 @@ pub enum QpackError {
     TooLarge,
 }
 
-/// What a field costs beyond its text (RFC 9114 section 4.2.2).
-const FIELD_OVERHEAD: usize = 32;
-
-/// What a field section may cost.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct SectionLimits {
-    /// Field lines, pseudo-headers among them.
-    pub fields: usize,
-    /// Bytes of names and values, and 32 for each line.
-    pub bytes: usize,
+impl From<Malformed> for QpackError {
+    fn from(_: Malformed) -> Self {
+        Self::Malformed
+    }
 }
 
-/// The lines of a field section, unchecked.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct FieldLines {
-    text: Vec<u8>,
-    lines: Vec<Line>,
+/// Reads a field section.
+///
+/// # Errors
+///
+/// [`QpackError`]
+pub fn decode(section: &[u8], limits: SectionLimits) -> Result<FieldLines, QpackError> {
+    let mut reader = Reader { input: section };
+    // Required insert count and base: without a dynamic table both are zero.
+    if reader.integer(8)?.1 != 0 {
+        return Err(QpackError::Malformed);
+    }
+    if reader.integer(7)?.0 != 0 {
+        return Err(QpackError::Malformed);
+    }
+    let mut lines = FieldLines::with_room(section.len());
+    let mut cost = 0_usize;
+    while !reader.input.is_empty() {
+        if lines.len() == limits.fields {
+            return Err(QpackError::TooManyFields);
+        }
+        let line = line(&mut lines, &mut reader)?;
+        cost += lines.cost(line);
+        if cost > limits.bytes {
+            return Err(QpackError::TooLarge);
+        }
+        lines.push(line);
+    }
+    Ok(lines)
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Line {
-    name: Text,
-    value: Text,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Text {
-    Static(&'static str),
-    /// Of the section's own text.
-    Own {
-        start: usize,
-        end: usize,
-    },
-}
-
-impl FieldLines {
-    /// Reads a field section.
-    ///
-    /// # Errors
-    ///
-    /// [`QpackError`]
-    pub fn decode(section: &[u8], limits: SectionLimits) -> Result<Self, QpackError> {
-        let mut reader = Reader { input: section };
-        // Required insert count and base: without a dynamic table both are zero.
-        if reader.integer(8)?.1 != 0 {
-            return Err(QpackError::Malformed);
+fn line(lines: &mut FieldLines, reader: &mut Reader<'_>) -> Result<Line, QpackError> {
+    match reader.peek()? {
+        // Indexed, static.
+        0b1100_0000.. => {
+            let (name, value) = entry(reader.integer(6)?.1)?;
+            Ok(Line { name: Text::Static(name), value: Text::Static(value) })
         }
-        if reader.integer(7)?.0 != 0 {
-            return Err(QpackError::Malformed);
+        // A literal whose name is static.
+        0b0101_0000..=0b0101_1111 | 0b0111_0000..=0b0111_1111 => {
+            let (name, _) = entry(reader.integer(4)?.1)?;
+            Ok(Line { name: Text::Static(name), value: lines.string(reader, 7)? })
         }
-        let mut read =
-            Self { text: Vec::with_capacity(section.len() * 3 / 2), lines: Vec::with_capacity(16) };
-        let mut cost = 0_usize;
-        while !reader.input.is_empty() {
-            if read.lines.len() == limits.fields {
-                return Err(QpackError::TooManyFields);
-            }
-            let line = read.line(&mut reader)?;
-            cost += read.of(line.name).len() + read.of(line.value).len() + FIELD_OVERHEAD;
-            if cost > limits.bytes {
-                return Err(QpackError::TooLarge);
-            }
-            read.lines.push(line);
+        // A literal.
+        0b0010_0000..=0b0011_1111 => {
+            let name = lines.string(reader, 3)?;
+            Ok(Line { name, value: lines.string(reader, 7)? })
         }
-        Ok(read)
-    }
-
-    /// Names and values in their order.
-    pub fn iter(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
-        self.lines.iter().map(|line| (self.of(line.name), self.of(line.value)))
-    }
-
-    fn of(&self, text: Text) -> &[u8] {
-        match text {
-            Text::Static(text) => text.as_bytes(),
-            Text::Own { start, end } => self.text.get(start..end).unwrap_or_default(),
-        }
-    }
-
-    fn line(&mut self, reader: &mut Reader<'_>) -> Result<Line, QpackError> {
-        match reader.peek()? {
-            // Indexed, static.
-            0b1100_0000.. => {
-                let (name, value) = entry(reader.integer(6)?.1)?;
-                Ok(Line { name: Text::Static(name), value: Text::Static(value) })
-            }
-            // A literal whose name is static.
-            0b0101_0000..=0b0101_1111 | 0b0111_0000..=0b0111_1111 => {
-                let (name, _) = entry(reader.integer(4)?.1)?;
-                Ok(Line { name: Text::Static(name), value: self.string(reader, 7)? })
-            }
-            // A literal.
-            0b0010_0000..=0b0011_1111 => {
-                let name = self.string(reader, 3)?;
-                Ok(Line { name, value: self.string(reader, 7)? })
-            }
-            // The dynamic table, which has nothing in it.
-            _ => Err(QpackError::Malformed),
-        }
-    }
-
-    /// A string whose length has that many bits in its first byte, after the mark of Huffman's code.
-    fn string(&mut self, reader: &mut Reader<'_>, bits: u32) -> Result<Text, QpackError> {
-        let (flags, length) = reader.integer(bits)?;
-        let raw = reader.take(length)?;
-        let start = self.text.len();
-        if flags & 1 == 1 {
-            huffman::decode(raw, &mut self.text).map_err(|_| QpackError::Malformed)?;
-        } else {
-            self.text.extend_from_slice(raw);
-        }
-        Ok(Text::Own { start, end: self.text.len() })
+        // The dynamic table, which has nothing in it.
+        _ => Err(QpackError::Malformed),
     }
 }
 
 fn entry(index: u64) -> Result<(&'static str, &'static str), QpackError> {
     usize::try_from(index).ok().and_then(|index| STATIC.get(index)).copied().ok_or(QpackError::Malformed)
-}
-
-struct Reader<'s> {
-    input: &'s [u8],
-}
-
-impl<'s> Reader<'s> {
-    fn peek(&self) -> Result<u8, QpackError> {
-        self.input.first().copied().ok_or(QpackError::Malformed)
-    }
-
-    fn byte(&mut self) -> Result<u8, QpackError> {
-        let (first, rest) = self.input.split_first().ok_or(QpackError::Malformed)?;
-        self.input = rest;
-        Ok(*first)
-    }
-
-    fn take(&mut self, count: u64) -> Result<&'s [u8], QpackError> {
-        let count = usize::try_from(count).map_err(|_| QpackError::Malformed)?;
-        let (taken, rest) = self.input.split_at_checked(count).ok_or(QpackError::Malformed)?;
-        self.input = rest;
-        Ok(taken)
-    }
-
-    /// An integer with that many bits in its first byte (RFC 7541 section 5.1), and the bits before it.
-    fn integer(&mut self, bits: u32) -> Result<(u8, u64), QpackError> {
-        let first = u16::from(self.byte()?);
-        let most = (1_u16 << bits) - 1;
-        let flags = u8::try_from(first >> bits).map_err(|_| QpackError::Malformed)?;
-        if first & most < most {
-            return Ok((flags, u64::from(first & most)));
-        }
-        let mut value = u64::from(most);
-        // Five more bytes hold 35 bits, more than any length or index has.
-        for shift in (0..35).step_by(7) {
-            let byte = self.byte()?;
-            value += u64::from(byte & 0x7f) << shift;
-            if byte & 0x80 == 0 {
-                return Ok((flags, value));
-            }
-        }
-        Err(QpackError::Malformed)
-    }
 }
 
 /// Appends the beginning of a field section.
@@ -202,14 +103,13 @@ pub fn write_status(out: &mut Vec<u8>, status: u16) {
         500 => 71,
         _ => {
             write_integer(out, 0b0101_0000, 4, 24);
-            return write_string(out, 0, 7, itoa::Buffer::new().format(status).as_bytes());
+            return write_string(out, itoa::Buffer::new().format(status).as_bytes());
         }
     };
     write_integer(out, 0b1100_0000, 6, known);
 }
 
-/// Appends a field; its name in lowercase. Huffman's code is not used: it saves a third of the text at several times the
-/// price.
+/// Appends a field; its name in lowercase.
 pub fn write_field(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
     match static_name(name) {
         Some(index) => write_integer(out, 0b0101_0000, 4, index),
@@ -218,27 +118,7 @@ pub fn write_field(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
             out.extend(name.iter().map(u8::to_ascii_lowercase));
         }
     }
-    write_string(out, 0, 7, value);
-}
-
-fn write_string(out: &mut Vec<u8>, flags: u8, bits: u32, text: &[u8]) {
-    write_integer(out, flags, bits, text.len());
-    out.extend_from_slice(text);
-}
-
-#[expect(clippy::cast_possible_truncation, reason = "below the mask in each case")]
-fn write_integer(out: &mut Vec<u8>, flags: u8, bits: u32, value: usize) {
-    let most = (1_usize << bits) - 1;
-    if value < most {
-        return out.push(flags | value as u8);
-    }
-    out.push(flags | most as u8);
-    let mut rest = value - most;
-    while rest >= 0x80 {
-        out.push(rest as u8 | 0x80);
-        rest >>= 7;
-    }
-    out.push(rest as u8);
+    write_string(out, value);
 }
 
 /// The static entry that has the name of a field that responses often have.

@@ -24,7 +24,6 @@ use super::{
     pool::millis,
 };
 use crate::{
-    buffer::ReadBuffer,
     gather::Gather,
     io::UpstreamIo,
     limits::{UPSTREAM_H2_FRAME, UPSTREAM_H2_STREAMS},
@@ -195,7 +194,7 @@ pub(super) async fn begin(
     io: UpstreamIo,
 ) -> Result<Slot, ConnectError> {
     let limits = &thread.limits;
-    let gather = Gather::new(io, ReadBuffer::default());
+    let gather = Gather::new(io);
     let handshake = h2::client::Builder::new()
         .initial_window_size(limits.h2_stream_window)
         .initial_connection_window_size(limits.h2_connection_window)

@@ -8,10 +8,10 @@ use std::{
 use super::{
     Link,
     frames::{Broken, Frames, Next},
-    request,
 };
 use crate::{
     body::{ClientError, Meter, Outbox, RequestBody},
+    downstream::request,
     h1::{BodyLength, Fields, RequestHead},
     h3::Code,
 };

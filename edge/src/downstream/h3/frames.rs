@@ -12,7 +12,7 @@ use crate::{
     h1::HeadError,
     h3::{
         Code, FrameKind, frame_header,
-        qpack::{FieldLines, QpackError, SectionLimits},
+        qpack::{self, FieldLines, QpackError, SectionLimits},
     },
     limits::{BUFFER, H3_FOREIGN_FRAMES, LARGE_BUFFER, Limits},
 };
@@ -154,7 +154,7 @@ impl Frames {
                         fields: limits.head_fields + 5,
                         bytes: limits.head_bytes,
                     };
-                    let lines = FieldLines::decode(&self.input.filled()[..length], section);
+                    let lines = qpack::decode(&self.input.filled()[..length], section);
                     self.input.consume(length);
                     self.input.release();
                     self.state = State::Header;

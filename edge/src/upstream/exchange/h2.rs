@@ -17,7 +17,6 @@ use super::{ExchangeError, Sending, closed};
 use crate::{
     body::{ClientError, Outbox, RequestBody},
     clock::Timer,
-    downstream::h2::request::{copy_fields, trailers},
     h1::{
         BodyLength, Fields, HeadError, Method, Name, ParsedResponse, RequestHead, RequestTarget,
         ResponseError, ResponseFraming, ResponseHead, Scheme,
@@ -366,4 +365,29 @@ const EMPTY_FRAMES: u32 = 32;
 fn push(fields: &mut Fields, name: &HeaderName, value: &HeaderValue) -> Result<(), ResponseError> {
     let unfit = |_| ResponseError::Head(HeadError::Control);
     fields.push(name.as_str(), value.as_bytes().trim_ascii()).map_err(unfit)
+}
+
+/// Copies what is not the connection's.
+fn copy_fields(fields: &Fields, into: &mut HeaderMap) {
+    for field in fields.iter().filter(|field| !field.hop_by_hop) {
+        // Ours were checked by the same rules; a value that http refuses all the same is left out.
+        if let (Ok(name), Ok(value)) =
+            (HeaderName::from_bytes(field.name), HeaderValue::from_bytes(field.value))
+        {
+            into.append(name, value);
+        }
+    }
+}
+
+/// Trailers as ours.
+fn trailers(headers: &HeaderMap) -> Fields {
+    let mut fields = Fields::new();
+    for (name, value) in headers {
+        let framing = [header::CONTENT_LENGTH, header::TRANSFER_ENCODING, header::HOST, header::CONNECTION];
+        if !framing.contains(name) {
+            // What cannot be a field on HTTP/1 is left out.
+            let _unfit = fields.push_trimmed(name.as_str(), value.as_bytes());
+        }
+    }
+    fields
 }

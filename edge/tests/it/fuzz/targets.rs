@@ -434,7 +434,7 @@ pub(super) const FIELDS: Target = Target {
 
 fn fields(input: &[u8]) -> String {
     let limits = qpack::SectionLimits { fields: 20, bytes: 2000 };
-    let lines = match qpack::FieldLines::decode(input, limits) {
+    let lines = match qpack::decode(input, limits) {
         Ok(lines) => lines,
         Err(error) => return word(&error),
     };
@@ -449,7 +449,7 @@ fn fields(input: &[u8]) -> String {
     for (name, value) in &read {
         qpack::write_field(&mut out, name, value);
     }
-    let again = qpack::FieldLines::decode(&out, limits).unwrap();
+    let again = qpack::decode(&out, limits).unwrap();
     let again: Vec<_> = again.iter().map(|(name, value)| (name.to_vec(), value.to_vec())).collect();
     assert_eq!(again, read);
     format!("{}", read.len())

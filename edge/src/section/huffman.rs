@@ -2,12 +2,10 @@
 //!
 //! The code is canonical: codes of one length follow each other in the order of their symbols, so the lengths say all.
 
-/// The text does not end as the code says, or is longer than it may be.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Undecodable;
+use super::Malformed;
 
 /// Appends what `coded` stands for.
-pub(super) fn decode(coded: &[u8], out: &mut Vec<u8>) -> Result<(), Undecodable> {
+pub(super) fn decode(coded: &[u8], out: &mut Vec<u8>) -> Result<(), Malformed> {
     let mut input = coded.iter();
     // The next bits, from the highest on.
     let (mut bits, mut count) = (0_u64, 0_u32);
@@ -21,10 +19,10 @@ pub(super) fn decode(coded: &[u8], out: &mut Vec<u8>) -> Result<(), Undecodable>
         let Some((symbol, length)) = next(bits, count) else {
             // What is left is less than a byte of ones, or there is nothing that it could be.
             let ones = count < 8 && bits.leading_ones() >= count;
-            return if ones { Ok(()) } else { Err(Undecodable) };
+            return if ones { Ok(()) } else { Err(Malformed) };
         };
         // The end of the string is never written out.
-        out.push(u8::try_from(symbol).map_err(|_| Undecodable)?);
+        out.push(u8::try_from(symbol).map_err(|_| Malformed)?);
         bits <<= length;
         count -= length;
     }
@@ -32,7 +30,13 @@ pub(super) fn decode(coded: &[u8], out: &mut Vec<u8>) -> Result<(), Undecodable>
 
 /// The symbol that the bits begin with, and its length.
 fn next(bits: u64, count: u32) -> Option<(u16, u32)> {
-    for (index, class) in CLASSES.iter().enumerate().skip(5) {
+    // Most text is in codes of eight bits and fewer.
+    let (symbol, length) = SHORT[usize::from(bits.to_be_bytes()[0])];
+    if length > 0 {
+        let length = u32::from(length);
+        return (length <= count).then_some((u16::from(symbol), length));
+    }
+    for (index, class) in CLASSES.iter().enumerate().skip(9) {
         let length = u32::try_from(index).ok()?;
         if length > count {
             return None;
@@ -44,6 +48,31 @@ fn next(bits: u64, count: u32) -> Option<(u16, u32)> {
         }
     }
     None
+}
+
+/// By the next eight bits: the symbol whose code they begin with and its length, which is 0 where that is longer.
+static SHORT: [(u8, u8); 256] = short();
+
+#[expect(clippy::cast_possible_truncation, reason = "lengths are below 9, and their symbols below 128")]
+const fn short() -> [(u8, u8); 256] {
+    let mut short = [(0, 0); 256];
+    let (classes, symbols) = (classes(), symbols());
+    let mut length = 5;
+    while length <= 8 {
+        let class = classes[length];
+        let mut place = 0;
+        while place < class.count {
+            let (first, many) = ((class.first + place) << (8 - length), 1 << (8 - length));
+            let mut bits = first;
+            while bits < first + many {
+                short[bits as usize] = (symbols[(class.start + place) as usize] as u8, length as u8);
+                bits += 1;
+            }
+            place += 1;
+        }
+        length += 1;
+    }
+    short
 }
 
 /// The codes of one length.

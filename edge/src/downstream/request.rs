@@ -1,21 +1,24 @@
-//! HTTP/3 heads to ours (RFC 9114 sections 4.2 and 4.3).
+//! Heads of HTTP/2 and HTTP/3 to ours (RFC 9113 sections 8.2 and 8.3, RFC 9114 sections 4.2 and 4.3).
 
-use super::{Refused, VERSION};
+use super::StreamRequest;
 use crate::{
-    downstream::StreamRequest,
     h1::{
-        BodyLength, Fields, FramingError, HeadError, Name, RequestError, RequestHead, TargetError,
+        BodyLength, Fields, FramingError, HeadError, Name, RequestError, RequestHead, TargetError, Version,
         content_length,
     },
-    h3::qpack::FieldLines,
     limits::Limits,
+    section::FieldLines,
     serve::refusal::Refusal,
 };
+
+/// What a conversion may end with.
+type Refused<T> = Result<T, Fault>;
 
 /// Why a head is no request.
 #[derive(Debug)]
 pub(super) enum Fault {
-    /// It is malformed as RFC 9114 section 4.1.2 means it: the stream ends with `H3_MESSAGE_ERROR`.
+    /// It is malformed as RFC 9113 section 8.1.1 and RFC 9114 section 4.1.2 mean it: the stream is reset, with
+    /// `PROTOCOL_ERROR` or `H3_MESSAGE_ERROR`.
     Malformed(RequestError),
     /// It is well-formed and refused.
     Refused(Refusal),
@@ -38,7 +41,7 @@ struct Pseudo<'l> {
     scheme: Option<&'l [u8]>,
     authority: Option<&'l [u8]>,
     path: Option<&'l [u8]>,
-    /// Of an extended CONNECT (RFC 9220).
+    /// Of an extended CONNECT (RFC 8441, RFC 9220).
     protocol: Option<&'l [u8]>,
 }
 
@@ -64,9 +67,9 @@ impl<'l> Pseudo<'l> {
 ///
 /// # Errors
 /// The fault.
-pub(super) fn convert(lines: &FieldLines, limits: &Limits) -> Refused<StreamRequest> {
+pub(super) fn convert(lines: &FieldLines, limits: &Limits, version: Version) -> Refused<StreamRequest> {
     let mut pseudo = Pseudo::default();
-    let (mut host, mut length) = (None, None);
+    let (mut host, mut length, mut expects) = (None, None, false);
     let (mut ordinary, mut crumbs) = (0, 0);
     for (name, value) in lines.iter() {
         if name.first() == Some(&b':') {
@@ -83,7 +86,7 @@ pub(super) fn convert(lines: &FieldLines, limits: &Limits) -> Refused<StreamRequ
             Name::ContentLength if length.replace(value).is_some() => {
                 return Err(Fault::Malformed(FramingError::LengthRepeated.into()));
             }
-            // Those of the connection (section 4.2).
+            // Those of the connection.
             Name::Connection
             | Name::KeepAlive
             | Name::ProxyConnection
@@ -92,6 +95,10 @@ pub(super) fn convert(lines: &FieldLines, limits: &Limits) -> Refused<StreamRequ
             Name::Te if !value.eq_ignore_ascii_case(b"trailers") => {
                 return Err(Fault::Malformed(RequestError::Connection));
             }
+            Name::Expect if !value.eq_ignore_ascii_case(b"100-continue") => {
+                return Err(RequestError::Expectation.into());
+            }
+            Name::Expect => expects = true,
             Name::Cookie => crumbs += value.len() + 2,
             _ => {}
         }
@@ -99,7 +106,7 @@ pub(super) fn convert(lines: &FieldLines, limits: &Limits) -> Refused<StreamRequ
     if ordinary > limits.head_fields {
         return Err(RequestError::Head(HeadError::TooManyFields).into());
     }
-    let mut head = begin(&pseudo, host)?;
+    let mut head = begin(&pseudo, host, version)?;
     let mut cookie = Vec::with_capacity(crumbs);
     for (name, value) in lines.iter().filter(|(name, _)| name.first() != Some(&b':')) {
         match Name::of(name) {
@@ -121,15 +128,16 @@ pub(super) fn convert(lines: &FieldLines, limits: &Limits) -> Refused<StreamRequ
     let length = length
         .map(|text| content_length(text).ok_or(Fault::Malformed(FramingError::Length.into())))
         .transpose()?;
-    Ok(StreamRequest::new(head, length, pseudo.protocol.is_some())?)
+    Ok(StreamRequest { expects, ..StreamRequest::new(head, length, pseudo.protocol.is_some())? })
 }
 
 /// The head without its fields.
-fn begin(pseudo: &Pseudo<'_>, host: Option<&[u8]>) -> Refused<RequestHead> {
+fn begin(pseudo: &Pseudo<'_>, host: Option<&[u8]>, version: Version) -> Refused<RequestHead> {
     let method = pseudo.method.ok_or(malformed(HeadError::StartLine))?;
-    // A CONNECT that names a protocol is that protocol's upgrade.
     let method = match (method, pseudo.protocol) {
+        // A CONNECT that names a protocol is that protocol's upgrade.
         (b"CONNECT", Some(b"websocket")) => b"GET",
+        (b"CONNECT", None) if version == Version::Http2 => return connect(pseudo, host),
         (b"CONNECT", _) => return Err(RequestError::Connect.into()),
         (_, Some(_)) => return Err(malformed(HeadError::FieldName)),
         (method, None) => method,
@@ -147,6 +155,19 @@ fn begin(pseudo: &Pseudo<'_>, host: Option<&[u8]>) -> Refused<RequestHead> {
     if path.bytes().any(|byte| byte <= b' ' || byte == 0x7f) {
         return Err(RequestError::Target(TargetError::Character).into());
     }
+    Ok(RequestHead::from_parts(method, authority(pseudo, host)?, path, version)?)
+}
+
+/// The head of a CONNECT, which has no scheme and no path (RFC 9113 section 8.5).
+fn connect(pseudo: &Pseudo<'_>, host: Option<&[u8]>) -> Refused<RequestHead> {
+    if pseudo.scheme.is_some() || pseudo.path.is_some() {
+        return Err(malformed(HeadError::StartLine));
+    }
+    let authority = authority(pseudo, host)?;
+    Ok(RequestHead::from_parts("CONNECT", authority, authority, Version::Http2)?)
+}
+
+fn authority<'p>(pseudo: &Pseudo<'p>, host: Option<&'p [u8]>) -> Refused<&'p str> {
     let authority = match (pseudo.authority, host) {
         (Some(authority), Some(host)) if !host.eq_ignore_ascii_case(authority) => {
             return Err(RequestError::HostMismatch.into());
@@ -155,8 +176,7 @@ fn begin(pseudo: &Pseudo<'_>, host: Option<&[u8]>) -> Refused<RequestHead> {
         (None, Some(host)) => host,
         (None, None) => return Err(RequestError::HostMissing.into()),
     };
-    let authority = std::str::from_utf8(authority).map_err(|_| RequestError::HostMissing)?;
-    Ok(RequestHead::from_parts(method, authority, path, VERSION)?)
+    std::str::from_utf8(authority).map_err(|_| RequestError::HostMissing.into())
 }
 
 /// A field's name is a token in lowercase.
@@ -202,7 +222,7 @@ pub(super) fn trailers(lines: &FieldLines) -> Option<Fields> {
 mod tests {
     use super::*;
     use crate::{
-        h3::qpack::{SectionLimits, begin as begin_section, write_field},
+        h3::qpack::{self, SectionLimits, begin as begin_section, write_field},
         limits::LIMITS,
     };
 
@@ -222,19 +242,26 @@ mod tests {
                 write_field(&mut section, name.as_bytes(), value.as_bytes());
             }
         }
-        FieldLines::decode(&section, SectionLimits { fields: 200, bytes: 1 << 20 }).unwrap()
+        qpack::decode(&section, SectionLimits { fields: 200, bytes: 1 << 20 }).unwrap()
     }
 
     /// The label of what is wrong with a request of these fields and more; `!` before it says that the stream is reset.
-    fn verdict(fields: &[(&str, &str)]) -> String {
-        match convert(&lines(fields), &LIMITS) {
-            Ok(StreamRequest { head, length, upgrade }) => {
+    fn verdict_by(version: Version, fields: &[(&str, &str)]) -> String {
+        match convert(&lines(fields), &LIMITS, version) {
+            Ok(StreamRequest { head, length, upgrade, .. }) => {
                 let upgrade = if upgrade.is_some() { " upgrade" } else { "" };
                 format!("{} {} {length:?}{upgrade}", head.method_str(), head.path())
             }
             Err(Fault::Malformed(error)) => format!("!{}", error.kind()),
             Err(Fault::Refused(refusal)) => refusal.kind().to_owned(),
         }
+    }
+
+    /// The same by HTTP/2 and HTTP/3.
+    fn verdict(fields: &[(&str, &str)]) -> String {
+        let verdict = verdict_by(Version::Http3, fields);
+        assert_eq!(verdict_by(Version::Http2, fields), verdict, "{fields:?}");
+        verdict
     }
 
     fn check(more: &[(&str, &str)], expect: &str) {
@@ -245,10 +272,13 @@ mod tests {
     fn ordinary_requests_pass() {
         check(&[], "GET /p None");
         check(&[("host", "A.test"), ("te", "trailers"), ("content-length", "7")], "GET /p Some(7)");
-        let StreamRequest { head, .. } =
-            convert(&lines(&[GET, &[("cookie", "a=1"), ("x", "y"), ("cookie", "b=2")]].concat()), &LIMITS)
-                .ok()
-                .unwrap();
+        let StreamRequest { head, .. } = convert(
+            &lines(&[GET, &[("cookie", "a=1"), ("x", "y"), ("cookie", "b=2")]].concat()),
+            &LIMITS,
+            Version::Http2,
+        )
+        .ok()
+        .unwrap();
         assert_eq!(head.fields.known(Name::Cookie), Some(&b"a=1; b=2"[..]));
         assert_eq!((head.host(), head.query()), ("a.test", Some("q")));
     }
@@ -295,7 +325,24 @@ mod tests {
         assert_eq!(connect(&[(":protocol", "websocket")]), "GET /p None upgrade");
         assert_eq!(connect(&[(":protocol", "connect-udp")]), "connect");
         assert_eq!(connect(&[(":protocol", "websocket"), ("content-length", "3")]), "connect_body");
-        assert_eq!(connect(&[]), "connect");
+    }
+
+    #[test]
+    fn a_connect_is_for_an_authority_alone() {
+        let fields = [(":method", "CONNECT"), (":authority", "a.test:443")];
+        assert_eq!(verdict_by(Version::Http2, &fields), "CONNECT  None");
+        assert_eq!(verdict_by(Version::Http3, &fields), "connect");
+        for more in [(":path", "/"), (":scheme", "https")] {
+            assert_eq!(verdict_by(Version::Http2, &[&fields[..], &[more]].concat()), "!start_line");
+        }
+    }
+
+    #[test]
+    fn an_expectation_is_to_be_asked_for_the_body() {
+        let fields = lines(&[GET, &[("expect", "100-Continue")]].concat());
+        let request = convert(&fields, &LIMITS, Version::Http2).ok().unwrap();
+        assert!(request.expects && request.head.fields.known(Name::Expect).is_none());
+        check(&[("expect", "200-ok")], "expectation");
     }
 
     #[test]
@@ -318,7 +365,6 @@ mod tests {
             (":path", "/a\\b", "target_character"),
             (":path", "/a#b", "target_fragment"),
             (":scheme", "ftp", "target_form"),
-            (":method", "CONNECT", "connect"),
             (":method", "G T", "method"),
             (":authority", "user@a.test", "host"),
             (":authority", "a.test:x", "host"),
