@@ -11,6 +11,7 @@ mod forwarding;
 mod fuzz;
 mod grpc;
 mod h2;
+mod h2spec;
 mod h3;
 mod health;
 mod overload;
