@@ -4,6 +4,7 @@
 //! every server. Decoding trusts nothing: an error names the tenant and the object whose node is wrong.
 
 mod access_log;
+mod client_certificates;
 mod feed;
 mod from_wire;
 mod pack;

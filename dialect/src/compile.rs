@@ -5,6 +5,7 @@
 //! answered with 500, as Gateway API has it.
 
 mod backends;
+mod clients;
 mod gateways;
 mod policies;
 mod rank;

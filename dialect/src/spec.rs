@@ -2,6 +2,7 @@
 
 mod access_log;
 mod backend;
+mod client_certificates;
 mod config_map;
 mod direct_response;
 mod gateway;
@@ -16,6 +17,7 @@ mod tls;
 mod traffic;
 
 pub use backend::BackendSpec;
+pub use client_certificates::{AuthorityRef, ClientCertificatesSpec, FrontendTls, FrontendValidation};
 pub use config_map::ConfigMapSpec;
 pub use direct_response::DirectResponseSpec;
 pub use gateway::{CertificateRef, GatewayListener, GatewaySpec, RoutesFrom};

@@ -21,7 +21,7 @@ use crate::{
     proxy::Hop,
     serve::upgrade,
     stream,
-    tls::Agreed,
+    tls::{Accepted, Agreed, clients::Credentials},
     worker::Thread,
 };
 
@@ -40,6 +40,8 @@ pub(crate) struct Client {
     pub(crate) server_name: Option<String>,
     /// `TLSv1.3`
     pub(crate) tls_version: Option<&'static str>,
+    /// What it has shown in the TLS handshake, where it was asked for a certificate.
+    pub(crate) credentials: Option<Rc<Credentials>>,
     /// Whether it should learn that its address serves HTTP/3, too.
     pub(crate) advertise_h3: bool,
 }
@@ -118,6 +120,7 @@ pub(crate) async fn serve(thread: Rc<Thread>, arrival: Arrival, mut admitted: Ad
         scheme: if listen.tls { Scheme::Https } else { Scheme::Http },
         server_name: None,
         tls_version: None,
+        credentials: None,
         advertise_h3: listen.tls && thread.shared.advertises_h3(listen.bind),
     };
     if !listen.tls {
@@ -130,9 +133,10 @@ pub(crate) async fn serve(thread: Rc<Thread>, arrival: Arrival, mut admitted: Ad
         }
         return;
     }
-    let Some((io, agreed)) = handshake(&thread, stream, &seat, &client).await else { return };
+    let Some((io, agreed, credentials)) = handshake(&thread, stream, &seat, &client).await else { return };
     client.server_name = agreed.server_name;
     client.tls_version = agreed.version;
+    client.credentials = credentials.map(Rc::new);
     if agreed.h2 {
         Box::pin(h2::serve(thread, io, ReadBuffer::default(), Rc::new(client), seat)).await;
     } else {
@@ -155,7 +159,7 @@ async fn handshake(
     stream: TcpStream,
     seat: &Seat,
     client: &Client,
-) -> Option<(ClientIo, Agreed)> {
+) -> Option<(ClientIo, Agreed, Option<Credentials>)> {
     let timer = thread.clock.timer();
     let result = {
         let mut accepting = pin!(thread.shared.tls.accept(client.port, stream));
@@ -168,13 +172,13 @@ async fn handshake(
         Box::pin(accepting).await
     };
     match result {
-        Ok(Some(Ok(stream))) => {
+        Ok(Some(Ok(Accepted { stream, credentials }))) => {
             let agreed = Agreed::of(stream.get_ref().1);
             thread.counters.handshakes.add(1);
             if agreed.resumed {
                 thread.counters.resumed.add(1);
             }
-            Some((ClientIo::Tls(Box::new(stream)), agreed))
+            Some((ClientIo::Tls(Box::new(stream)), agreed, credentials))
         }
         Ok(None) => None,
         Ok(Some(Err(error))) => {

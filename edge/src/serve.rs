@@ -31,6 +31,7 @@ use crate::{
     health::Verdict,
     limits::LIMITS,
     retry::{self, Failed},
+    tls::clients::{self, ClientPolicy, Standing},
     upstream::{
         Balancer, Endpoint, Occupied,
         connect::{self, Way, Wish},
@@ -169,6 +170,8 @@ struct Place<'t> {
     found: Found<'t>,
     /// In canonical form: for the route, every policy and the upstream alike.
     path: String,
+    /// Where clients are asked for certificates: by whom, and what that thinks of this one.
+    clients: Option<(&'t ClientPolicy, Standing)>,
 }
 
 /// Finds the rule that answers a request.
@@ -190,7 +193,11 @@ fn find<'t>(
         if spoken { Ok(found) } else { Err(Refusal::Http2Off) }
     });
     let found = found.inspect_err(|_| record.of(tenant))?;
-    Ok(Place { tenant, table, found, path: path.into_owned() })
+    let clients = match found.listener.client_certificates {
+        None => None,
+        Some(_) => client.comes_in(table, head.host()).inspect_err(|_| record.of(tenant))?,
+    };
+    Ok(Place { tenant, table, found, path: path.into_owned(), clients })
 }
 
 /// What answers, before the request's body is handed over to it.
@@ -446,7 +453,11 @@ pub(crate) fn is_slow_stream(head: &ResponseHead) -> bool {
 
 /// Makes the request's fields what the upstream shall see.
 fn prepare(incoming: &mut Incoming<'_>, to: &Destination<'_>, record: &Record) {
-    edit::identify(&mut incoming.head, to.client, record);
+    let told = to
+        .place
+        .clients
+        .and_then(|(policy, standing)| policy.forwarded(to.client.credentials.as_deref(), standing));
+    edit::identify(&mut incoming.head, to.client, told.as_deref(), record);
     for filter in to.filters() {
         if let Filter::RequestHeaders(change) = filter {
             edit::apply(&mut incoming.head.fields, change);
@@ -513,5 +524,36 @@ impl Client {
             }
             _ => Ok(()),
         }
+    }
+
+    /// Whether it may ask for a host (lowercase, no port) of `table` whose listener asks for certificates; by which policy, and
+    /// what that thinks of it.
+    ///
+    /// A connection is the listener's that its handshake was for. If that asks otherwise by now, what the client has shown
+    /// is judged anew; another listener that asks for the same has the same answer, and else the client has to make another
+    /// connection (RFC 9110 section 15.5.20), which is asked.
+    fn comes_in<'t>(
+        &self,
+        table: &'t TenantTable,
+        host: &str,
+    ) -> Result<Option<(&'t ClientPolicy, Standing)>, Refusal> {
+        let of = |host: &str| table.certificates.listener(self.port, host);
+        let Some(listener) = of(host) else { return Ok(None) };
+        let Some(policy) = listener.clients.as_deref() else { return Ok(None) };
+        let asked = self.credentials.as_deref();
+        if !asked.is_some_and(|credentials| credentials.are_for(policy)) {
+            let own = of(self.server_name.as_deref().unwrap_or_default());
+            if !own.is_some_and(|own| std::ptr::eq(own, listener)) {
+                return Err(Refusal::ClientCertificate);
+            }
+        }
+        let standing = match asked {
+            Some(credentials) => credentials.stand_with(policy),
+            None => clients::standing_of_unasked(policy),
+        };
+        if standing == Standing::Refused {
+            return Err(Refusal::ClientCertificate);
+        }
+        Ok(Some((policy, standing)))
     }
 }

@@ -226,9 +226,9 @@ async fn terminate(thread: &Thread, client: &mut Opening, port: u16, seat: &Seat
         accepting.as_mut().poll(cx).map(Some)
     });
     match accepted.await {
-        Ok(Some(Ok(stream))) => {
+        Ok(Some(Ok(accepted))) => {
             thread.counters.handshakes.add(1);
-            client.io = Some(ClientIo::Tls(Box::new(stream)));
+            client.io = Some(ClientIo::Tls(Box::new(accepted.stream)));
             Ok(())
         }
         Ok(None) => Err(Refusal::Drained),

@@ -1,6 +1,7 @@
 //! TLS towards clients: rustls with aws-lc-rs, certificates by SNI from the active configuration, TLS 1.2 and 1.3.
 
 pub(crate) mod certificates;
+pub(crate) mod clients;
 pub(crate) mod tickets;
 
 use std::{
@@ -21,6 +22,7 @@ use tokio_rustls::{LazyConfigAcceptor, TlsAcceptor, server::TlsStream};
 
 use crate::{config::Config, metrics::Counters};
 use certificates::Shown;
+use clients::{ClientPolicy, Credentials};
 use tickets::{Scope, Tickets};
 
 /// What a handshake agreed upon.
@@ -84,18 +86,19 @@ impl Acceptor {
     pub(crate) fn new(config: Arc<ArcSwap<Config>>, counters: Arc<Counters>) -> Self {
         let tickets = Arc::new(Tickets::new(&config, counters));
         let resolver = Resolver { shown: Arc::default(), config: Arc::downgrade(&config) };
-        let base = base(resolver, tickets.within(Scope::nobody(0)));
+        let base = base(resolver, tickets.within(Scope::nobody(0)), None);
         Self { config, tickets, base, nobodys: ArcSwap::default() }
     }
 
     /// Does a handshake; the caller bounds its time. Dropping it closes the connection.
-    pub(crate) async fn accept(&self, port: u16, stream: TcpStream) -> io::Result<TlsStream<TcpStream>> {
+    pub(crate) async fn accept(&self, port: u16, stream: TcpStream) -> io::Result<Accepted> {
         let accepted = LazyConfigAcceptor::new(rustls::server::Acceptor::default(), stream).await?;
-        let server = {
+        let told = {
             let hello = accepted.client_hello();
             self.server(port, hello.server_name().unwrap_or_default(), Spoken::Http)
         };
-        accepted.into_stream(server).await
+        let stream = accepted.into_stream(told.server).await?;
+        Accepted::of(stream, told.clients.as_deref())
     }
 
     /// Does a handshake whose first bytes were read already, and the host in them, for bytes that are not HTTP; the caller
@@ -105,17 +108,18 @@ impl Acceptor {
         (port, host): (u16, &str),
         stream: TcpStream,
         begun: &[u8],
-    ) -> io::Result<TlsStream<TcpStream>> {
-        let acceptor = TlsAcceptor::from(self.server(port, host, Spoken::Bytes));
+    ) -> io::Result<Accepted> {
+        let told = self.server(port, host, Spoken::Bytes);
+        let acceptor = TlsAcceptor::from(told.server);
         let mut fed = Ok(());
         let accepting = acceptor.accept_with(stream, |connection| fed = feed(connection, begun));
         // A client that was refused gets its alert in the course of the handshake.
         let accepted = accepting.await;
-        fed.and(accepted)
+        Accepted::of(fed.and(accepted)?, told.clients.as_deref())
     }
 
     /// What rustls is told of a client that asks for `host` (empty without SNI) on a Gateway port.
-    pub(crate) fn server(&self, port: u16, host: &str, spoken: Spoken) -> Arc<ServerConfig> {
+    pub(crate) fn server(&self, port: u16, host: &str, spoken: Spoken) -> Server {
         let config = self.config.load();
         let offer = match spoken {
             Spoken::Http if config.speaks_http2_for(port, host) => Offer::Http,
@@ -125,8 +129,11 @@ impl Acceptor {
         };
         let table = config.hosts.owner(host).and_then(|tenant| config.tenants.get(tenant.as_str()));
         match table.and_then(|table| table.certificates.listener(port, host)) {
-            Some(listener) => listener.server(offer, || self.make(offer, &listener.shown, listener.scope)),
-            None => self.nobodys(port, offer),
+            Some(listener) => {
+                let make = || self.make(offer, &listener.shown, listener.scope, listener.clients.as_deref());
+                Server { server: listener.server(offer, make), clients: listener.clients.clone() }
+            }
+            None => Server { server: self.nobodys(port, offer), clients: None },
         }
     }
 
@@ -136,7 +143,7 @@ impl Acceptor {
         if let Some(known) = self.nobodys.load().get(&key) {
             return Arc::clone(known);
         }
-        let made = Arc::new(self.make(offer, &Arc::default(), Scope::nobody(port)));
+        let made = Arc::new(self.make(offer, &Arc::default(), Scope::nobody(port), None));
         self.nobodys.rcu(|known| {
             let mut known = HashMap::clone(known);
             known.entry(key).or_insert_with(|| Arc::clone(&made));
@@ -145,13 +152,56 @@ impl Acceptor {
         made
     }
 
-    fn make(&self, offer: Offer, shown: &Arc<Shown>, scope: Scope) -> ServerConfig {
-        let mut server = self.base.clone();
+    fn make(
+        &self,
+        offer: Offer,
+        shown: &Arc<Shown>,
+        scope: Scope,
+        clients: Option<&ClientPolicy>,
+    ) -> ServerConfig {
         let config = Arc::downgrade(&self.config);
-        server.cert_resolver = Arc::new(Resolver { shown: Arc::clone(shown), config });
-        server.ticketer = self.tickets.within(scope);
+        let resolver = Resolver { shown: Arc::clone(shown), config };
+        let ticketer = self.tickets.within(scope);
+        let mut server = match clients {
+            None => {
+                let mut server = self.base.clone();
+                (server.cert_resolver, server.ticketer) = (Arc::new(resolver), ticketer);
+                server
+            }
+            // rustls takes it at the beginning only.
+            Some(clients) => base(resolver, ticketer, Some(clients)),
+        };
         server.alpn_protocols = offer.protocols().iter().map(|protocol| protocol.to_vec()).collect();
         server
+    }
+}
+
+/// What is done with a client that has said which host it wants.
+#[derive(Debug)]
+pub(crate) struct Server {
+    /// What rustls is told.
+    pub(crate) server: Arc<ServerConfig>,
+    /// What is asked of the client's certificate. `None`: it is not asked.
+    pub(crate) clients: Option<Arc<ClientPolicy>>,
+}
+
+/// A connection whose handshake is over.
+#[derive(Debug)]
+pub(crate) struct Accepted {
+    pub(crate) stream: TlsStream<TcpStream>,
+    /// What the client has shown, where it was asked.
+    pub(crate) credentials: Option<Credentials>,
+}
+
+impl Accepted {
+    /// # Errors
+    /// A session was resumed whose client may not come in any more: its certificate is over.
+    fn of(stream: TlsStream<TcpStream>, clients: Option<&ClientPolicy>) -> io::Result<Self> {
+        let Some(clients) = clients else { return Ok(Self { stream, credentials: None }) };
+        let credentials = Credentials::new(clients, stream.get_ref().1.peer_certificates());
+        let refused =
+            || io::Error::new(io::ErrorKind::PermissionDenied, "its certificate is not good any more");
+        Ok(Self { stream, credentials: Some(credentials.ok_or_else(refused)?) })
     }
 }
 
@@ -208,13 +258,20 @@ fn provider() -> CryptoProvider {
     provider
 }
 
-fn base(resolver: Resolver, ticketer: Arc<dyn ProducesTickets>) -> ServerConfig {
+fn base(
+    resolver: Resolver,
+    ticketer: Arc<dyn ProducesTickets>,
+    clients: Option<&ClientPolicy>,
+) -> ServerConfig {
     let builder = ServerConfig::builder_with_provider(Arc::new(provider()));
-    let mut server = builder
+    let builder = builder
         .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])
-        .expect("the provider has cipher suites and groups of both versions")
-        .with_no_client_auth()
-        .with_cert_resolver(Arc::new(resolver));
+        .expect("the provider has cipher suites and groups of both versions");
+    let builder = match clients {
+        None => builder.with_no_client_auth(),
+        Some(clients) => builder.with_client_cert_verifier(clients.verifier()),
+    };
+    let mut server = builder.with_cert_resolver(Arc::new(resolver));
     server.ignore_client_order = true;
     server.ticketer = ticketer;
     // A session that only this worker knew would cost memory for each client, and the next worker could not resume it.
@@ -265,7 +322,7 @@ pub(crate) fn warm_up() -> Result<(), Unusable> {
     let mut config = Config::empty(crate::config::PoolSettings::new("warm".parse().map_err(|e| text(&e))?));
     config.default_certificate = Some(Arc::clone(&key));
     let acceptor = Acceptor::new(Arc::new(ArcSwap::from_pointee(config)), Arc::default());
-    let server = acceptor.server(443, "", Spoken::Http);
+    let server = acceptor.server(443, "", Spoken::Http).server;
     let mut roots = rustls::RootCertStore::empty();
     roots.add(made.cert.der().clone()).map_err(|e| text(&e))?;
     let client = rustls::ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))

@@ -86,6 +86,7 @@ fn config(routes: u32, hosts: u32) -> TenantConfig {
             protocol: ListenerProtocol::Http,
             hostname: None,
             certificates: vec![],
+            client_certificates: None,
             policy: ListenerPolicy::default(),
         }],
         routes: (0..routes).map(route).collect(),

@@ -52,11 +52,25 @@ pub enum LogFact {
     ConnectTime,
     /// How late the thread was with its work, microseconds.
     QueueDelay,
+    /// `SUCCESS` where the client's certificate was verified, `FAILED` where it was not and the client was let in nevertheless.
+    ClientVerify,
+    /// The subject of the client's certificate, as RFC 2253 writes it.
+    ClientSubject,
+    /// Its issuer, likewise.
+    ClientIssuer,
+    /// Its serial number, hexadecimal.
+    ClientSerial,
+    /// Its SHA-256, hexadecimal.
+    ClientFingerprint,
+    /// Its names that are URIs, joined by commas.
+    ClientUris,
+    /// Its names of hosts, likewise.
+    ClientDnsNames,
 }
 
 impl LogFact {
     /// All of them, by the names that users write.
-    pub const ALL: [(&str, Self); 7] = [
+    pub const ALL: [(&str, Self); 14] = [
         ("listener", Self::Listener),
         ("rule", Self::Rule),
         ("backend", Self::Backend),
@@ -64,6 +78,13 @@ impl LogFact {
         ("upstreamStatus", Self::UpstreamStatus),
         ("connectTime", Self::ConnectTime),
         ("queueDelay", Self::QueueDelay),
+        ("clientVerify", Self::ClientVerify),
+        ("clientSubject", Self::ClientSubject),
+        ("clientIssuer", Self::ClientIssuer),
+        ("clientSerial", Self::ClientSerial),
+        ("clientFingerprint", Self::ClientFingerprint),
+        ("clientUris", Self::ClientUris),
+        ("clientDnsNames", Self::ClientDnsNames),
     ];
 
     /// The name that users write.

@@ -7,7 +7,7 @@ use std::{collections::BTreeSet, fmt, net::SocketAddr, num::NonZeroU32, time::Du
 
 use serde::{Deserialize, Serialize};
 
-use crate::{AccessLog, PoolName, ProxyVersion, TenantId, TrafficPolicy};
+use crate::{AccessLog, ClientCertificates, PoolName, ProxyVersion, TenantId, TrafficPolicy};
 
 /// Where a node of the IR came from.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
@@ -99,11 +99,13 @@ pub enum Feature {
     ListenerPolicies,
     /// Requests that are spread in another way than by default.
     TrafficPolicy,
+    /// Clients that have to show certificates.
+    ClientCertificates,
 }
 
 impl Feature {
     /// Every feature that this version serves.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::HttpRouting,
         Self::HttpRewriting,
         Self::TlsTermination,
@@ -114,6 +116,7 @@ impl Feature {
         Self::Datagrams,
         Self::ListenerPolicies,
         Self::TrafficPolicy,
+        Self::ClientCertificates,
     ];
 
     /// The feature's name on the wire.
@@ -130,6 +133,7 @@ impl Feature {
             Self::Datagrams => "datagrams",
             Self::ListenerPolicies => "listener-policies",
             Self::TrafficPolicy => "traffic-policy",
+            Self::ClientCertificates => "client-certificates",
         }
     }
 
@@ -209,6 +213,9 @@ impl TenantConfig {
         if self.backends.iter().any(|b| b.traffic != TrafficPolicy::default()) {
             needed.insert(Feature::TrafficPolicy);
         }
+        if self.listeners.iter().any(|l| l.client_certificates.is_some()) {
+            needed.insert(Feature::ClientCertificates);
+        }
         needed
     }
 }
@@ -233,6 +240,9 @@ pub struct Listener {
     /// What it allows beside ordinary requests.
     #[serde(default, skip_serializing_if = "ListenerPolicy::is_default")]
     pub policy: ListenerPolicy,
+    /// Where TLS ends here: what is asked of clients' certificates. `None`: nobody is asked for one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client_certificates: Option<Box<ClientCertificates>>,
 }
 
 /// What a listener allows beside ordinary requests.

@@ -9,6 +9,7 @@
 #![forbid(unsafe_code)]
 
 mod access_log;
+mod client_certificates;
 mod compile;
 mod compiled;
 mod error;
@@ -25,6 +26,7 @@ mod table;
 mod traffic;
 
 pub use access_log::{AccessLog, LogFact, LogField, LogFilter, LogValue};
+pub use client_certificates::{CertificateDetail, ClientCertificateMode, ClientCertificates};
 pub use compile::{NOT_EDITABLE, check_regex};
 pub use compiled::{CompiledAction, CompiledMatch, CompiledRoute, CompiledRule, Forward, Variant};
 pub use error::CompileError;

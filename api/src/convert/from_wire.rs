@@ -89,6 +89,10 @@ impl<'t> Place<'t> {
             "" => None,
             host => Some(place.host(host)?),
         };
+        let client_certificates = listener
+            .client_certificates
+            .map(|asked| super::client_certificates::read(asked).map_err(|e| place.error(e)))
+            .transpose()?;
         Ok(model::Listener {
             id: model::ListenerId(listener.id),
             pool: listener.pool.parse().map_err(|e| place.error(e))?,
@@ -97,6 +101,7 @@ impl<'t> Place<'t> {
             hostname,
             certificates: listener.certificates.into_iter().map(model::CertificateId).collect(),
             policy: place.listener_policy(listener.policy.unwrap_or_default())?,
+            client_certificates: client_certificates.map(Box::new),
             origin: place.origin,
         })
     }

@@ -1,17 +1,19 @@
 use std::{num::NonZeroU32, time::Duration};
 
 use model::{
-    AccessLog, Action, AffinityCookie, Backend, BackendId, Balancing, Certificate, CertificateId, CheckKind,
-    ConnectTarget, Endpoint, EndpointAddress, Filter, HashKey, HeaderEdit, HealthCheck, HostPattern,
-    Listener, ListenerId, ListenerPolicy, ListenerProtocol, LogFact, LogField, LogFilter, LogValue, Match,
-    Origin, OutlierDetection, PathMatch, PathModifier, PoolPolicy, ProxyTrust, ProxyVersion, Rank, Redirect,
-    Respond, Rewrite, Route, RouteId, Rule, SessionPolicy, StreamRoute, TenantId, Timeouts, TrafficPolicy,
+    AccessLog, Action, AffinityCookie, Backend, BackendId, Balancing, Certificate, CertificateDetail,
+    CertificateId, CheckKind, ClientCertificateMode, ClientCertificates, ConnectTarget, Endpoint,
+    EndpointAddress, Filter, HashKey, HeaderEdit, HealthCheck, HostPattern, Listener, ListenerId,
+    ListenerPolicy, ListenerProtocol, LogFact, LogField, LogFilter, LogValue, Match, Origin,
+    OutlierDetection, PathMatch, PathModifier, PoolPolicy, ProxyTrust, ProxyVersion, Rank, Redirect, Respond,
+    Rewrite, Route, RouteId, Rule, SessionPolicy, StreamRoute, TenantId, Timeouts, TrafficPolicy,
     UpstreamProtocol, UpstreamRoots, UpstreamTls, ValueMatch, ValueMatcher, WeightedBackend,
 };
 use proptest::{
     collection::{btree_set, vec},
     option,
     prelude::*,
+    sample::select,
 };
 
 use super::*;
@@ -194,6 +196,24 @@ fn access_log() -> impl Strategy<Value = AccessLog> {
     (vec(field, 0..3), option::of(filter)).prop_map(|(fields, filter)| AccessLog { fields, filter })
 }
 
+fn client_certificates() -> impl Strategy<Value = ClientCertificates> {
+    let mode = select(ClientCertificateMode::ALL.map(|(_, mode)| mode).to_vec());
+    let hashes = || vec(any::<[u8; 32]>(), 0..3);
+    let detail = select(CertificateDetail::ALL.map(|(_, detail)| detail).to_vec());
+    let forward = option::of(vec(detail, 0..3));
+    (origin(), mode, text(), vec(text(), 0..3), hashes(), hashes(), forward).prop_map(
+        |(origin, mode, authorities_pem, names, certificates, public_keys, forward)| ClientCertificates {
+            origin,
+            mode,
+            authorities_pem,
+            names,
+            certificates,
+            public_keys,
+            forward,
+        },
+    )
+}
+
 fn listener() -> impl Strategy<Value = Listener> {
     let protocol = prop_oneof![
         Just(ListenerProtocol::Http),
@@ -218,8 +238,9 @@ fn listener() -> impl Strategy<Value = Listener> {
                 udp,
             });
     let hosts = (option::of(host()), vec(text(), 0..3));
-    (text(), origin(), label(), any::<u16>(), protocol, hosts, policy).prop_map(
-        |(id, origin, pool, port, protocol, (hostname, certificates), policy)| Listener {
+    let clients = option::of(client_certificates());
+    (text(), origin(), label(), any::<u16>(), protocol, hosts, policy, clients).prop_map(
+        |(id, origin, pool, port, protocol, (hostname, certificates), policy, clients)| Listener {
             id: ListenerId(id),
             origin,
             pool: pool.parse().unwrap(),
@@ -228,6 +249,7 @@ fn listener() -> impl Strategy<Value = Listener> {
             hostname,
             certificates: certificates.into_iter().map(CertificateId).collect(),
             policy,
+            client_certificates: clients.map(Box::new),
         },
     )
 }

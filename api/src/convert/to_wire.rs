@@ -18,7 +18,7 @@ fn texts<'a, T: ToString + 'a>(items: impl IntoIterator<Item = &'a T>) -> Vec<St
 }
 
 #[expect(clippy::unnecessary_wraps, reason = "prost wants every message field optional")]
-fn origin(origin: &model::Origin) -> Option<wire::Origin> {
+pub(super) fn origin(origin: &model::Origin) -> Option<wire::Origin> {
     let model::Origin { kind, namespace, name, field } = origin.clone();
     Some(wire::Origin { kind, namespace, name, field })
 }
@@ -56,6 +56,10 @@ impl From<&model::Listener> for wire::Listener {
             hostname: listener.hostname.as_ref().map(ToString::to_string).unwrap_or_default(),
             certificates: texts(&listener.certificates),
             policy: (!listener.policy.is_default()).then(|| (&listener.policy).into()),
+            client_certificates: listener
+                .client_certificates
+                .as_deref()
+                .map(super::client_certificates::to_wire),
         }
     }
 }

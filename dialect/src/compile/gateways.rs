@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use model::{Certificate, CertificateId, HostPattern, Listener, ListenerId, ListenerPolicy, PoolName};
 
 use super::{
-    Output,
+    Output, clients,
     world::{Unresolved, World, id_text},
 };
 use crate::{
@@ -97,10 +97,17 @@ fn gateway<'a>(
             out.warn(object, &format!("{field}.port"), fault.message.clone(), fault.fix.clone());
         }
         let fault = fault.or_else(|| (!owned).then(|| not_owned(listener)));
+        let asked = clients::asked(world, object, spec, listener, out);
+        let fault = fault.or_else(|| asked.nobody.then(nobody_vouches));
         accepted += usize::from(fault.is_none());
         conditions.push(condition(scope(), ACCEPTED, fault.as_ref(), ACCEPTED));
 
         let (usable, ref_fault) = secrets(world, object, &field, listener, out);
+        let ref_fault = ref_fault.or(asked.unresolved.map(|fault| Fault {
+            reason: fault.reason,
+            message: fault.message,
+            fix: fault.fix.to_owned(),
+        }));
         resolved += usize::from(ref_fault.is_none());
         conditions.push(condition(scope(), RESOLVED_REFS, ref_fault.as_ref(), RESOLVED_REFS));
 
@@ -119,6 +126,7 @@ fn gateway<'a>(
                 hostname: listener.hostname.clone(),
                 certificates: ids,
                 policy: policy(world, &object.key, listener),
+                client_certificates: asked.certificates,
             });
         }
         attachable.push(Attach { id, spec: listener, served, pool: pool_name.clone() });
@@ -127,6 +135,15 @@ fn gateway<'a>(
     conditions.insert(0, gateway_condition(ACCEPTED, accepted > 0, accepted == all, "ListenersNotValid"));
     conditions
         .insert(1, gateway_condition(RESOLVED_REFS, resolved == all, resolved == all, "ListenersNotValid"));
+    if spec.frontend.has_fallback() {
+        conditions.push(Condition {
+            scope: Scope::Object,
+            kind: "InsecureFrontendValidationMode".to_owned(),
+            status: true,
+            reason: "ConfigurationChanged".to_owned(),
+            message: "clients without a valid certificate are let in".to_owned(),
+        });
+    }
     out.statuses.push(ObjectStatus { key: object.key.clone(), conditions });
     attachable
 }
@@ -154,8 +171,7 @@ fn condition(scope: Scope, kind: &str, fault: Option<&Fault>, fine: &str) -> Con
 
 /// The listener's own policy, or else its Gateway's.
 fn policy(world: &World<'_>, gateway: &ObjectKey, listener: &GatewayListener) -> ListenerPolicy {
-    let find = |listener| world.listener_policy(&gateway.namespace, &gateway.name, listener);
-    let found = find(Some(&listener.name)).or_else(|| find(None));
+    let found = world.policy_of(gateway, &listener.name);
     found.map(|(_, spec)| spec.policy_for(listener.protocol)).unwrap_or_default()
 }
 
@@ -191,6 +207,11 @@ fn not_owned(listener: &GatewayListener) -> Fault {
     let hostname = listener.hostname.as_ref().map(ToString::to_string).unwrap_or_default();
     let message = format!("{hostname} does not belong to the tenant");
     Fault { reason: "HostnameNotOwned", message, fix: String::new() }
+}
+
+fn nobody_vouches() -> Fault {
+    let message = "there is no authority that could vouch for clients";
+    Fault { reason: "NoValidCACertificate", message: message.to_owned(), fix: String::new() }
 }
 
 /// Whether the pool has the listener's port, and speaks its protocol there.

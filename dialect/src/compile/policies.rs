@@ -82,7 +82,8 @@ fn listener_fault(
     Some((
         "Invalid",
         message,
-        "remove it, or name a listener for it: udp is for those of UDP, all else for those of HTTP and HTTPS",
+        "remove it, or name a listener for it: udp is for those of UDP, clientCertificates for those at which TLS ends, all else \
+         for those of HTTP and HTTPS",
     ))
 }
 

@@ -65,6 +65,16 @@ impl<'a> World<'a> {
         self.listener_policies.get(&(namespace, gateway, listener)).copied()
     }
 
+    /// The policy of a Gateway's listener: its own, or else its Gateway's.
+    pub(super) fn policy_of(
+        &self,
+        gateway: &ObjectKey,
+        listener: &str,
+    ) -> Option<(&'a Object, &'a ListenerPolicySpec)> {
+        let find = |listener| self.listener_policy(&gateway.namespace, &gateway.name, listener);
+        find(Some(listener)).or_else(|| find(None))
+    }
+
     /// The policy that holds for a Backend.
     pub(super) fn tls_policy(&self, backend: &ObjectKey) -> Option<(&'a Object, &'a BackendTlsPolicySpec)> {
         self.tls_policies.get(&(backend.namespace.as_str(), backend.name.as_str())).copied()

@@ -1,14 +1,15 @@
-//! `v1` ConfigMap with the certificates of authorities.
+//! `v1` ConfigMap with the certificates of authorities, and lists of those that they have revoked.
 
-use rustls::pki_types::{CertificateDer, pem::PemObject};
+use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, pem::PemObject};
+use x509_parser::{prelude::FromDer, revocation_list::CertificateRevocationList};
 
 use super::secret::MAX_PEM_BYTES;
-use crate::read::Fields;
+use crate::read::{Fields, Node};
 
-/// Certificates of authorities that vouch for upstreams.
+/// Certificates of authorities that vouch for upstreams or clients.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConfigMapSpec {
-    /// PEM, at least one certificate.
+    /// PEM, at least one certificate; then lists of revoked ones.
     pub ca_pem: String,
 }
 
@@ -18,6 +19,7 @@ impl ConfigMapSpec {
         let data = fields.required("data")?;
         let mut data = data.fields()?;
         let pem = data.required("ca.crt");
+        let revoked = data.optional("ca.crl");
         data.finish();
         let node = pem?;
         let text = node.text_of(1..=MAX_PEM_BYTES)?;
@@ -33,6 +35,27 @@ impl ConfigMapSpec {
             node.wrong(problem, "put the authorities' certificates there in PEM");
             return None;
         }
-        Some(Self { ca_pem: text.to_owned() })
+        let mut ca_pem = text.to_owned();
+        if let Some(node) = revoked {
+            ca_pem.push('\n');
+            ca_pem.push_str(read_revoked(&node)?);
+        }
+        Some(Self { ca_pem })
     }
+}
+
+/// Lists of revoked certificates, PEM.
+fn read_revoked<'a>(node: &Node<'a>) -> Option<&'a str> {
+    let text = node.text_of(1..=MAX_PEM_BYTES)?;
+    let parsed: Result<Vec<_>, _> = CertificateRevocationListDer::pem_slice_iter(text.as_bytes()).collect();
+    let lists = parsed.unwrap_or_default();
+    let fits = |list: &CertificateRevocationListDer<'_>| CertificateRevocationList::from_der(list).is_ok();
+    if lists.is_empty() || !lists.iter().all(fits) {
+        node.wrong(
+            "there is no list of revoked certificates in it, or one that cannot be read",
+            "put the authorities' lists there in PEM (X509 CRL)",
+        );
+        return None;
+    }
+    Some(text)
 }

@@ -4,7 +4,10 @@ use std::collections::HashSet;
 
 use model::{HostPattern, ListenerProtocol, PoolName};
 
-use super::hostname;
+use super::{
+    client_certificates::{self, FrontendTls},
+    hostname,
+};
 use crate::{
     Kind, name,
     read::{Fields, Node},
@@ -22,6 +25,8 @@ pub struct GatewaySpec {
     pub pool: Option<PoolName>,
     /// In the order of the object.
     pub listeners: Vec<GatewayListener>,
+    /// What clients of its listeners of HTTPS are to show.
+    pub frontend: FrontendTls,
 }
 
 /// One port and hostname.
@@ -81,7 +86,11 @@ impl GatewaySpec {
             }
             node.items(MAX_LISTENERS)
         });
-        fields.unsupported(&["addresses", "allowedListeners", "backendTLS", "tls"]);
+        let frontend = match fields.optional("tls") {
+            Some(node) => client_certificates::read_gateway(&node),
+            None => Some(FrontendTls::default()),
+        };
+        fields.unsupported(&["addresses", "allowedListeners", "backendTLS"]);
         fields.finish();
 
         let mut listeners: Vec<GatewayListener> = vec![];
@@ -104,7 +113,7 @@ impl GatewaySpec {
             }
             listeners.push(listener);
         }
-        Some(Self { pool, listeners })
+        Some(Self { pool, listeners, frontend: frontend? })
     }
 }
 
@@ -214,7 +223,10 @@ fn read_tls(node: &Node<'_>, protocol: Option<ListenerProtocol>) -> Option<Tls> 
         first.wrong("TLS that is passed on shows the backend's certificate", "remove certificateRefs");
     }
     let certificates = references.iter().map(read_certificate).collect::<Option<_>>();
-    fields.unsupported(&["frontendValidation", "options"]);
+    if let Some(node) = fields.optional("frontendValidation") {
+        node.wrong("a Gateway says it for its ports", "write it as spec.tls.frontend.default.validation");
+    }
+    fields.unsupported(&["options"]);
     fields.finish();
     Some(Tls { passthrough: passthrough?, certificates: certificates? })
 }

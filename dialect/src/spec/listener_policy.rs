@@ -4,7 +4,7 @@ use std::{num::NonZeroU32, time::Duration};
 
 use model::{ConnectTarget, ListenerPolicy, ListenerProtocol, SessionPolicy};
 
-use super::{access_log, hostname};
+use super::{ClientCertificatesSpec, access_log, hostname};
 use crate::{Kind, name, read::Node};
 
 /// Gateway API's bound.
@@ -22,6 +22,8 @@ pub struct ListenerPolicySpec {
     pub targets: Vec<ListenerRef>,
     /// What they allow.
     pub policy: ListenerPolicy,
+    /// What they ask of clients' certificates, where TLS ends.
+    pub client_certificates: Option<ClientCertificatesSpec>,
     /// Which of its parts it has.
     pub says: Vec<PolicyPart>,
 }
@@ -39,6 +41,8 @@ pub enum PolicyPart {
     Tracing,
     /// `udp`
     Udp,
+    /// `clientCertificates`
+    ClientCertificates,
 }
 
 impl PolicyPart {
@@ -51,6 +55,7 @@ impl PolicyPart {
             Self::AccessLog => "accessLog",
             Self::Tracing => "tracing",
             Self::Udp => "udp",
+            Self::ClientCertificates => "clientCertificates",
         }
     }
 
@@ -60,6 +65,7 @@ impl PolicyPart {
         match self {
             Self::Http2 | Self::Connect | Self::AccessLog | Self::Tracing => protocol.is_http(),
             Self::Udp => protocol.is_udp(),
+            Self::ClientCertificates => protocol.ends_tls(),
         }
     }
 }
@@ -109,6 +115,10 @@ impl ListenerPolicySpec {
             Some(node) => read_udp(&node),
             None => Some(default.udp),
         };
+        let client_certificates = match part(PolicyPart::ClientCertificates) {
+            Some(node) => ClientCertificatesSpec::read(&node).map(Some),
+            None => Some(None),
+        };
         fields.finish();
         let policy = ListenerPolicy {
             http2: http2?,
@@ -117,7 +127,7 @@ impl ListenerPolicySpec {
             trace_sampled_ppm: trace_sampled_ppm?,
             udp: udp?,
         };
-        Some(Self { targets: targets??, policy, says })
+        Some(Self { targets: targets??, policy, client_certificates: client_certificates?, says })
     }
 
     /// What of it a listener that speaks this has.

@@ -67,9 +67,15 @@ fn several_teams_compile() {
 #[test]
 fn static_examples_compile_without_a_warning() {
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/static");
-    for name in
-        ["proxy.yaml", "upstreams.yaml", "grpc.yaml", "proxy-protocol.yaml", "streams.yaml", "observe.yaml"]
-    {
+    for name in [
+        "clients.yaml",
+        "proxy.yaml",
+        "upstreams.yaml",
+        "grpc.yaml",
+        "proxy-protocol.yaml",
+        "streams.yaml",
+        "observe.yaml",
+    ] {
         let objects = dialect::parse(&[read(&directory.join(name))]).unwrap();
         let compiled = dialect::compile(&objects, &Environment::standalone("static".parse().unwrap()));
         assert_eq!((compiled.mistakes, compiled.warnings), (vec![], vec![]), "{name}");

@@ -5,7 +5,7 @@ use model::{Feature, UpstreamProtocol, UpstreamRoots};
 
 use crate::set::{HTTP, TO_SITE, compile, condition, file, gateway, route};
 
-const CA: &str = "
+pub(crate) const CA: &str = "
 ---
 apiVersion: v1
 kind: ConfigMap

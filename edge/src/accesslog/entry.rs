@@ -2,11 +2,12 @@
 
 use std::{
     net::{IpAddr, SocketAddr},
+    rc::Rc,
     time::{Duration, SystemTime},
 };
 
 use super::{json::Object, policy::Custom, stamp::Stamp};
-use crate::{h1::Version, journal::Gathered, trace::TraceId};
+use crate::{h1::Version, journal::Gathered, tls::clients::Credentials, trace::TraceId};
 
 /// One request or stream. What is `None` is not in the line.
 #[derive(Debug, Clone)]
@@ -188,13 +189,16 @@ pub(crate) struct Line {
     host: String,
     path: String,
     pub(super) values: super::policy::Values,
+    /// What the client has shown of itself; until the line is written.
+    pub(crate) credentials: Option<Rc<Credentials>>,
 }
 
 impl Line {
     /// What the client asks for cannot be read.
     pub(crate) fn asks_nothing(&mut self) {
-        let Self { method, host, path, values } = self;
+        let Self { method, host, path, values, credentials } = self;
         values.clear();
+        *credentials = None;
         for text in [method, host, path] {
             text.clear();
         }
@@ -202,7 +206,7 @@ impl Line {
 
     /// What the client asks for.
     pub(crate) fn asks(&mut self, head: &crate::h1::RequestHead) {
-        let Self { method, host, path, values } = self;
+        let Self { method, host, path, values, .. } = self;
         values.clear();
         for (text, most, said) in
             [(method, METHOD, head.method_str()), (host, HOST, head.host()), (path, PATH, head.path())]

@@ -7,7 +7,7 @@ use std::{borrow::Cow, ops::Range, time::Duration};
 use model::{AccessLog, LogFact, LogFilter, LogValue};
 
 use super::{entry::Line, json::Object};
-use crate::{h1::Fields, journal::Facts};
+use crate::{h1::Fields, journal::Facts, tls::clients::hexadecimal};
 
 /// Bytes of a value in a line.
 const VALUE: usize = 256;
@@ -215,10 +215,36 @@ impl Custom<'_> {
                 tried.and_then(|tried| Some(tried.connected_us?.saturating_sub(tried.began_us).into()))
             }
             LogFact::QueueDelay => Some(crate::worker::micros(facts.queue_delay)),
+            LogFact::ClientVerify
+            | LogFact::ClientSubject
+            | LogFact::ClientIssuer
+            | LogFact::ClientSerial
+            | LogFact::ClientFingerprint
+            | LogFact::ClientUris
+            | LogFact::ClientDnsNames => return self.write_client(fact, name, line),
         };
         if let Some(number) = number {
             line.number(name, number);
         }
+    }
+
+    /// What is known of the client's certificate.
+    fn write_client(&self, fact: LogFact, name: &str, line: &mut Object<'_>) {
+        let Some(credentials) = self.line.credentials.as_deref().filter(|shown| shown.are_some()) else {
+            return;
+        };
+        let told = credentials.told();
+        let text = match fact {
+            LogFact::ClientVerify => Some(credentials.verify().to_owned()),
+            LogFact::ClientSubject => told.map(|told| told.subject.clone()),
+            LogFact::ClientIssuer => told.map(|told| told.issuer.clone()),
+            LogFact::ClientSerial => told.map(|told| told.serial.clone()),
+            LogFact::ClientFingerprint => told.map(|told| hexadecimal(&told.fingerprint)),
+            LogFact::ClientUris => told.map(|told| told.uris.join(",")),
+            LogFact::ClientDnsNames => told.map(|told| told.dns.join(",")),
+            _ => None,
+        };
+        line.some_text(name, text.as_deref().filter(|text| !text.is_empty()), VALUE);
     }
 }
 

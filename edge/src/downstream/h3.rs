@@ -21,6 +21,7 @@ use std::{
 };
 
 use quinn::{Connecting, RecvStream, SendStream, crypto::rustls::HandshakeData};
+use rustls::pki_types::CertificateDer;
 use tokio::{sync::watch, task::spawn_local};
 use tracing::debug;
 
@@ -40,6 +41,10 @@ use crate::{
     metrics::Outcome,
     quic::Unproved,
     serve::{Incoming, Reply, ReplyBody, local, record, refusal::Refusal, serve_request},
+    tls::{
+        Spoken,
+        clients::{ClientPolicy, Credentials},
+    },
     worker::Thread,
 };
 
@@ -138,6 +143,19 @@ pub(crate) async fn serve(
     thread.counters.handshakes.add(1);
     thread.counters.quic_connections.add(1);
     let agreed = quic.handshake_data().and_then(|data| data.downcast::<HandshakeData>().ok());
+    let server_name = agreed.and_then(|data| data.server_name);
+    // The policy that the handshake went by, or the one that has come since.
+    let asked =
+        thread.shared.tls.server(port, server_name.as_deref().unwrap_or_default(), Spoken::Http3).clients;
+    let credentials = match asked.as_deref().map(|policy| quic_credentials(&quic, policy)) {
+        None => None,
+        Some(Some(credentials)) => Some(Rc::new(credentials)),
+        Some(None) => {
+            thread.counters.handshake_errors.add(1);
+            debug!(%peer, "a client may not come in by its certificate");
+            return quic.close(Code::GeneralProtocolError.value().into(), b"");
+        }
+    };
     let bind = admitted.point.listen.bind;
     let client = Client {
         peer,
@@ -145,8 +163,9 @@ pub(crate) async fn serve(
         address: peer.ip().to_canonical().to_string(),
         port,
         scheme: Scheme::Https,
-        server_name: agreed.and_then(|data| data.server_name),
+        server_name,
         tls_version: Some("TLSv1.3"),
+        credentials,
         advertise_h3: false,
     };
     let link = Rc::new(Link {
@@ -161,6 +180,12 @@ pub(crate) async fn serve(
     let connection =
         Connection { link, seat, timer, leaving, client: Rc::new(client), next_id: 0, uni_streams: 0 };
     connection.run().await;
+}
+
+/// What a client has shown in its handshake; `None`: `policy` does not let it in.
+fn quic_credentials(quic: &quinn::Connection, policy: &ClientPolicy) -> Option<Credentials> {
+    let shown = quic.peer_identity().and_then(|shown| shown.downcast::<Vec<CertificateDer<'static>>>().ok());
+    Credentials::new(policy, shown.as_ref().map(|chain| chain.as_slice()))
 }
 
 /// A connection whose handshake is over.

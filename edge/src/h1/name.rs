@@ -49,6 +49,7 @@ names! {
     XForwardedHost = "x-forwarded-host";
     XForwardedPort = "x-forwarded-port";
     XRealIp = "x-real-ip";
+    XForwardedClientCert = "x-forwarded-client-cert";
     XRequestId = "x-request-id";
     Via = "via";
     Traceparent = "traceparent";
@@ -119,6 +120,7 @@ impl Name {
             (17, b'x') => Self::XForwardedProto,
             (18, b'p') => Self::ProxyAuthenticate,
             (19, b'p') => Self::ProxyAuthorization,
+            (23, b'x') => Self::XForwardedClientCert,
             (25, b'p') => Self::ProxyAuthenticationInfo,
             _ => return Self::Other,
         };

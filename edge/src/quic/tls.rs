@@ -31,7 +31,7 @@ impl ByHello {
     /// # Errors
     /// When the cryptography lacks what QUIC begins with.
     pub(super) fn new(acceptor: Arc<Acceptor>, port: u16) -> std::io::Result<Self> {
-        let first = QuicServerConfig::try_from(acceptor.server(port, "", Spoken::Http3));
+        let first = QuicServerConfig::try_from(acceptor.server(port, "", Spoken::Http3).server);
         let first = Arc::new(first.map_err(std::io::Error::other)?);
         Ok(Self { acceptor, port, first })
     }
@@ -41,7 +41,8 @@ impl ByHello {
         // Malformed or too long: rustls finds that, too, and says it to the client.
         let host = hello::in_message(hello).ok().flatten().and_then(|hello| hello.server_name);
         let server = self.acceptor.server(self.port, host.as_deref().unwrap_or_default(), Spoken::Http3);
-        let chosen = QuicServerConfig::try_from(server).map_or_else(|_| Arc::clone(&self.first), Arc::new);
+        let chosen =
+            QuicServerConfig::try_from(server.server).map_or_else(|_| Arc::clone(&self.first), Arc::new);
         chosen.start_session(version, params)
     }
 }

@@ -40,6 +40,7 @@ pub(super) async fn open(
     let tenant = config.hosts.owner(asked).ok_or_else(off)?;
     let table = config.tenants.get(tenant.as_str()).ok_or_else(off)?;
     let policy = table.policy(client.port, asked).filter(|policy| !policy.connect.is_empty());
+    client.comes_in(table, asked)?;
     if !policy.ok_or_else(off)?.allows_connect(host, port) {
         return Err(Refusal::Destination);
     }

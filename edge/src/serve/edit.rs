@@ -47,10 +47,10 @@ pub(super) fn advertise_h3(head: &mut ResponseHead, port: Option<u16>) {
 }
 
 /// Says who the client is, in place of whatever the client said of itself.
-pub(super) fn identify(head: &mut RequestHead, client: &Client, record: &Record) {
+pub(super) fn identify(head: &mut RequestHead, client: &Client, certificate: Option<&str>, record: &Record) {
     let host = authority(head).into_owned();
     let fields = &mut head.fields;
-    for name in [Name::Forwarded, Name::XForwardedPort, Name::XRealIp] {
+    for name in [Name::Forwarded, Name::XForwardedPort, Name::XRealIp, Name::XForwardedClientCert] {
         fields.remove_known(name);
     }
     let ours: [(Name, &[u8]); 3] = [
@@ -62,6 +62,10 @@ pub(super) fn identify(head: &mut RequestHead, client: &Client, record: &Record)
         // An address, a scheme and a checked host are valid values; an HTTP/1.0 request
         // without a host is the only one with an empty one.
         let _valid = fields.set_known(name, value);
+    }
+    if let Some(certificate) = certificate {
+        // Of printable ASCII.
+        let _valid = fields.set_known(Name::XForwardedClientCert, certificate.as_bytes());
     }
     record.name(fields);
 }

@@ -89,6 +89,7 @@ impl Record {
         let mut gathered = thread.journal.begin(facts, client, Some(head));
         if thread.logger.is_on() {
             gathered.line.asks(head);
+            gathered.line.credentials.clone_from(&client.credentials);
         }
         Self {
             gathered: Some(gathered),
@@ -275,6 +276,7 @@ impl Drop for Record {
         if thread.logger.is_on() && is_logged(thread, &gathered) {
             thread.logger.log(&Entry::of(&gathered));
         }
+        gathered.line.credentials = None;
         if let Some(trace) = self.trace.take().filter(|trace| trace.sampled) {
             let dropped = thread.tracer.push(Traced { trace: *trace, request: gathered.trail.tell() });
             thread.counters.spans_dropped.add(dropped);

@@ -30,6 +30,10 @@ pub(crate) enum Refusal {
     /// Its host belongs to another tenant than the TLS session.
     #[error("this connection was made for another host")]
     Misdirected,
+    /// Its host's listener asks clients for certificates, and this connection's client was not asked by it or has none that is
+    /// good there.
+    #[error("this host asks for another client certificate than the connection was made with")]
+    ClientCertificate,
     /// The listener does not speak HTTP/2.
     #[error("this host is served by HTTP/1.1 only")]
     Http2Off,
@@ -100,7 +104,7 @@ impl Refusal {
             Self::HeadTimeout | Self::Client(ClientError::TooSlow) => 408,
             Self::Path(_) | Self::Unsayable | Self::Client(ClientError::Gone | ClientError::Malformed) => 400,
             Self::UnknownHost | Self::NoRoute(_) => 404,
-            Self::Misdirected | Self::Http2Off => 421,
+            Self::Misdirected | Self::ClientCertificate | Self::Http2Off => 421,
             Self::Destination => 403,
             Self::NoBackend | Self::BadLocation => 500,
             Self::Connect(_)
@@ -123,6 +127,7 @@ impl Refusal {
             Self::Path(_) => "path",
             Self::UnknownHost => "unknown_host",
             Self::Misdirected => "misdirected",
+            Self::ClientCertificate => "client_certificate",
             Self::Http2Off => "http2_off",
             Self::Destination => "destination",
             Self::NoRoute(_) => "no_route",
@@ -183,7 +188,8 @@ impl Refusal {
 
     /// Whether the client's connection can serve another request: its framing is still known.
     pub(crate) fn keeps_connection(&self) -> bool {
-        !matches!(self, Self::Request(_) | Self::HeadTimeout | Self::Client(_))
+        // Without the client's certificate it is of no use to it.
+        !matches!(self, Self::Request(_) | Self::HeadTimeout | Self::Client(_) | Self::ClientCertificate)
     }
 }
 

@@ -14,7 +14,7 @@ use rustls::{
     sign::CertifiedKey,
 };
 
-use super::{Offer, tickets::Scope};
+use super::{Offer, clients::ClientPolicy, tickets::Scope};
 use crate::config::Rejected;
 
 /// Loads a chain and its key.
@@ -57,6 +57,8 @@ pub(crate) struct TlsListener {
     port: u16,
     hostname: Option<HostPattern>,
     pub(crate) shown: Arc<Shown>,
+    /// What it asks of its clients' certificates, if anything.
+    pub(crate) clients: Option<Arc<ClientPolicy>>,
     /// Where the tickets that it gives are good.
     pub(crate) scope: Scope,
     /// What rustls is told, made when it is first asked for: by the number of what is offered. Of one worker.
@@ -64,11 +66,11 @@ pub(crate) struct TlsListener {
 }
 
 impl TlsListener {
-    fn new(tenant: &TenantId, listener: &Listener, shown: Shown) -> Self {
+    fn new(tenant: &TenantId, listener: &Listener, shown: Shown, clients: Option<Arc<ClientPolicy>>) -> Self {
         let (port, hostname) = (listener.port, listener.hostname.clone());
         let chains = shown.0.iter().map(|(key, _)| key.cert.as_slice());
-        let scope = Scope::listener(tenant, port, hostname.as_ref(), chains);
-        Self { port, hostname, shown: Arc::new(shown), scope, servers: Default::default() }
+        let scope = Scope::listener(tenant, port, hostname.as_ref(), chains, clients.as_deref());
+        Self { port, hostname, shown: Arc::new(shown), clients, scope, servers: Default::default() }
     }
 
     /// What rustls is told where that is offered.
@@ -99,11 +101,22 @@ impl TenantCertificates {
             return Err(rejected);
         }
         let served = config.listeners.iter().filter(|l| pool.is_none_or(|pool| l.pool == *pool));
-        let listeners = served.filter(|l| l.protocol.ends_tls()).map(|listener| {
+        let mut listeners = Vec::new();
+        for listener in served.filter(|l| l.protocol.ends_tls()) {
             let shown = listener.certificates.iter().filter_map(|id| loaded.get(id).cloned()).collect();
-            TlsListener::new(&config.tenant, listener, Shown(shown))
-        });
-        Ok(Self { listeners: listeners.collect() })
+            let clients = match listener.client_certificates.as_deref() {
+                None => None,
+                Some(asked) => match ClientPolicy::load(asked) {
+                    Ok(policy) => Some(Arc::new(policy)),
+                    Err(problem) => {
+                        rejected.push(Rejected { origin: asked.origin.clone(), problem });
+                        continue;
+                    }
+                },
+            };
+            listeners.push(TlsListener::new(&config.tenant, listener, Shown(shown), clients));
+        }
+        if rejected.is_empty() { Ok(Self { listeners }) } else { Err(rejected) }
     }
 
     /// The listener that ends TLS for `host` (empty without SNI) on a Gateway port: the most specific one.

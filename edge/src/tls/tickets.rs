@@ -24,6 +24,7 @@ use model::{HostPattern, TenantId};
 use rustls::{pki_types::CertificateDer, server::ProducesTickets};
 use sha2::{Digest as _, Sha256};
 
+use super::clients::ClientPolicy;
 use crate::{config::Config, limits::TICKET, metrics::Counters};
 
 const NAME_LEN: usize = 16;
@@ -130,12 +131,13 @@ impl fmt::Debug for Scope {
 }
 
 impl Scope {
-    /// A listener that ends TLS, with the certificates that it shows.
+    /// A listener that ends TLS, with the certificates that it shows and what it asks of its clients'.
     pub(crate) fn listener<'c>(
         tenant: &TenantId,
         port: u16,
         hostname: Option<&HostPattern>,
         chains: impl Iterator<Item = &'c [CertificateDer<'static>]>,
+        clients: Option<&ClientPolicy>,
     ) -> Self {
         let hostname = hostname.map(ToString::to_string).unwrap_or_default();
         let mut hash = Sha256::new_with_prefix("weir ticket: listener");
@@ -149,6 +151,9 @@ impl Scope {
         for chain in chains {
             part(&(chain.len() as u64).to_be_bytes());
             chain.iter().for_each(|certificate| part(certificate));
+        }
+        if let Some(clients) = clients {
+            part(clients.digest());
         }
         Self(hash.finalize().into())
     }

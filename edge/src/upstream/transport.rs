@@ -6,9 +6,9 @@ use std::sync::{Arc, OnceLock};
 use model::{Backend, Certificate, ProxyVersion, UpstreamProtocol, UpstreamRoots, UpstreamTls};
 use rustls::{
     ClientConfig, RootCertStore,
-    client::Resumption,
+    client::{Resumption, WebPkiServerVerifier},
     crypto::aws_lc_rs,
-    pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject},
+    pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer, ServerName, pem::PemObject},
 };
 use sha2::{Digest, Sha256};
 
@@ -39,10 +39,17 @@ impl ClientTls {
     ) -> Result<Self, String> {
         let server_name = ServerName::try_from(tls.server_name.clone())
             .map_err(|_| format!("{:?} is no name that a certificate can have", tls.server_name))?;
-        let roots = match &tls.roots {
-            UpstreamRoots::System => system_roots()?,
-            UpstreamRoots::Pem(pem) => Arc::new(read_roots(pem.as_bytes())?),
+        let (roots, revoked) = match &tls.roots {
+            UpstreamRoots::System => (system_roots()?, vec![]),
+            UpstreamRoots::Pem(pem) => (Arc::new(read_roots(pem.as_bytes())?), read_revoked(pem.as_bytes())?),
         };
+        let verifier =
+            WebPkiServerVerifier::builder_with_provider(roots, Arc::new(aws_lc_rs::default_provider()))
+                .with_crls(revoked)
+                // An authority without a list revokes nothing.
+                .allow_unknown_revocation_status()
+                .build()
+                .map_err(|error| format!("the upstream's certificates cannot be verified: {error}"))?;
         let client = match &tls.client_certificate {
             None => None,
             Some(id) => {
@@ -50,7 +57,7 @@ impl ClientTls {
                 Some(found.ok_or_else(|| format!("there is no certificate {id}"))?)
             }
         };
-        let build = |alpn: &[&[u8]]| client_config(Arc::clone(&roots), client, alpn).map(Arc::new);
+        let build = |alpn: &[&[u8]]| client_config(Arc::clone(&verifier), client, alpn).map(Arc::new);
         let any = build(offers(protocol))?;
         let http1 = build(&[HTTP1])?;
         let raw = build(&[])?;
@@ -70,14 +77,14 @@ fn offers(protocol: UpstreamProtocol) -> &'static [&'static [u8]] {
 }
 
 fn client_config(
-    roots: Arc<RootCertStore>,
+    verifier: Arc<WebPkiServerVerifier>,
     client: Option<&Certificate>,
     alpn: &[&[u8]],
 ) -> Result<ClientConfig, String> {
     let builder = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
         .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])
         .map_err(|error| error.to_string())?
-        .with_root_certificates(roots);
+        .with_webpki_verifier(verifier);
     let mut config = match client {
         None => builder.with_no_client_auth(),
         Some(Certificate { chain_pem, key_pem, .. }) => {
@@ -126,6 +133,11 @@ fn read_roots(pem: &[u8]) -> Result<RootCertStore, String> {
         return Err("there is no authority that could vouch for the upstream".to_owned());
     }
     Ok(roots)
+}
+
+fn read_revoked(pem: &[u8]) -> Result<Vec<CertificateRevocationListDer<'static>>, String> {
+    let lists = CertificateRevocationListDer::pem_slice_iter(pem).collect::<Result<_, _>>();
+    lists.map_err(|error| format!("a list of revoked certificates is not PEM: {error}"))
 }
 
 /// Where systems keep the authorities that they trust: Debian and Alpine, Fedora, openSUSE, BSD.

@@ -5,6 +5,7 @@ mod addresses;
 mod attacks;
 mod balancing;
 mod bodies;
+mod clients;
 mod drain;
 mod endpoints;
 mod forwarding;

@@ -6,7 +6,10 @@ use std::{
 };
 
 use super::{Backends, Errors, Positions, position};
-use crate::{CompileLimits, HostPattern, Origin, TenantConfig, UpstreamProtocol};
+use crate::{
+    ClientCertificates, CompileLimits, HostPattern, Listener, Origin, PoolName, TenantConfig,
+    UpstreamProtocol,
+};
 
 /// The tenant is within its limits.
 pub(super) fn sizes(config: &TenantConfig, limits: &CompileLimits, errors: &mut Errors) {
@@ -81,6 +84,7 @@ pub(super) fn listeners<'c>(config: &'c TenantConfig, errors: &mut Errors) -> Po
     let certificates: HashSet<_> = config.certificates.iter().map(|c| &c.id).collect();
     let mut known = HashMap::with_capacity(config.listeners.len());
     let mut protocols = HashMap::new();
+    let mut asking = HashMap::new();
     for (index, listener) in config.listeners.iter().enumerate() {
         let origin = &listener.origin;
         if known.insert(listener.id.0.as_str(), position(index)).is_some() {
@@ -101,6 +105,7 @@ pub(super) fn listeners<'c>(config: &'c TenantConfig, errors: &mut Errors) -> Po
         if !listener.protocol.ends_tls() && !listener.certificates.is_empty() {
             errors.push_in(origin, "tls", "a listener at which no TLS ends has no certificates");
         }
+        client_certificates(listener, &mut asking, errors);
         if !listener.protocol.names_hosts() && listener.hostname.is_some() {
             errors.push_in(origin, "hostname", "clients of TCP and UDP do not say which host they mean");
         }
@@ -109,6 +114,40 @@ pub(super) fn listeners<'c>(config: &'c TenantConfig, errors: &mut Errors) -> Po
         }
     }
     known
+}
+
+/// The listeners that came first on their ports with their hosts.
+type Asking<'c> = HashMap<(&'c PoolName, u16, Option<&'c HostPattern>), &'c Listener>;
+
+/// Clients are asked for certificates where TLS ends, and for one port and hostname in one way: whose routes a request finds is
+/// known when its client has been let in.
+fn client_certificates<'c>(listener: &'c Listener, asking: &mut Asking<'c>, errors: &mut Errors) {
+    let Listener { origin, pool, port, hostname, client_certificates, .. } = listener;
+    if !listener.protocol.ends_tls() {
+        if client_certificates.is_some() {
+            errors.push(origin, "a listener at which no TLS ends cannot ask clients for certificates");
+        }
+        return;
+    }
+    let first = asking.entry((pool, *port, hostname.as_ref())).or_insert(listener);
+    let what = |listener: &'c Listener| {
+        listener
+            .client_certificates
+            .as_deref()
+            .map(|asked| ClientCertificates { origin: Origin::default(), ..asked.clone() })
+    };
+    if what(first) != what(listener) {
+        let problem = format!(
+            "listener {} asks clients of the same port and hostname for other certificates",
+            first.id
+        );
+        errors.push(origin, problem);
+    }
+    if let Some(asked) = client_certificates
+        && asked.authorities_pem.is_empty()
+    {
+        errors.push(&asked.origin, "there is no authority that could vouch for clients");
+    }
 }
 
 /// A pattern is as [`HostPattern::parse`] would make it.

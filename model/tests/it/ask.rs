@@ -95,6 +95,7 @@ pub(crate) fn listener(name: &str, port: u16, hostname: Option<&str>) -> Listene
         protocol: ListenerProtocol::Http,
         hostname: hostname.map(|h| HostPattern::parse(h).unwrap()),
         certificates: vec![],
+        client_certificates: None,
         policy: ListenerPolicy::default(),
     }
 }

@@ -15,7 +15,7 @@ fn keys(first: u8) -> TicketKeys {
 }
 
 fn scope(tenant: &str) -> Scope {
-    Scope::listener(&tenant.parse().unwrap(), 443, None, [].into_iter())
+    Scope::listener(&tenant.parse().unwrap(), 443, None, [].into_iter(), None)
 }
 
 #[test]
@@ -38,12 +38,12 @@ fn a_ticket_opens_only_where_it_was_given() {
     let host: HostPattern = HostPattern::parse("a.test").unwrap();
     let acme: TenantId = "acme".parse().unwrap();
     let listener = |port, host, chains: &[&[CertificateDer<'static>]]| {
-        Scope::listener(&acme, port, host, chains.iter().copied())
+        Scope::listener(&acme, port, host, chains.iter().copied(), None)
     };
     let scopes = [
         Scope::nobody(443),
         Scope::nobody(8443),
-        Scope::listener(&"globex".parse().unwrap(), 443, Some(&host), [one.as_slice()].into_iter()),
+        Scope::listener(&"globex".parse().unwrap(), 443, Some(&host), [one.as_slice()].into_iter(), None),
         listener(443, Some(&host), &[&one]),
         listener(8443, Some(&host), &[&one]),
         listener(443, None, &[&one]),
