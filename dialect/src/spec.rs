@@ -10,7 +10,7 @@ mod grant;
 mod health;
 mod listener_policy;
 mod pool;
-mod route;
+pub(crate) mod route;
 mod secret;
 mod tenant;
 mod tls;
@@ -25,7 +25,8 @@ pub use grant::{GrantFrom, GrantTo, ReferenceGrantSpec};
 pub use listener_policy::{ListenerPolicySpec, ListenerRef, PolicyPart};
 pub use pool::{Http3, Listen, PoolSpec};
 pub use route::{
-    BackendRef, BackendTarget, HttpRouteSpec, ParentRef, RouteMatch, RouteRule, RuleAction, StreamRouteSpec,
+    BackendRef, BackendTarget, HttpRouteSpec, ParentRef, RouteMatch, RouteRule, RuleAction, SessionSpec,
+    StreamRouteSpec,
 };
 pub use secret::TlsSecretSpec;
 pub use tenant::{TenantQuotas, TenantSpec};

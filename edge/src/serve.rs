@@ -10,6 +10,7 @@ mod edit;
 pub(crate) mod local;
 pub(crate) mod record;
 pub(crate) mod refusal;
+mod session;
 pub(crate) mod upgrade;
 
 use std::{borrow::Cow, rc::Rc, time::Duration};
@@ -43,6 +44,7 @@ use crate::{
 use affinity::Affinity;
 use record::Record;
 use refusal::Refusal;
+use session::Session;
 
 /// A request that is to be answered.
 pub(crate) struct Incoming<'c> {
@@ -241,12 +243,19 @@ async fn answer(
             Ok((head, Answer::Local(body)))
         }
         CompiledAction::Forward(variants) => {
-            let variant = pick_variant(variants, thread)?;
+            let rule = place.found.rule;
+            let session = rule
+                .persistence()
+                .map(|policy| Session::of(thread, policy, place.tenant, client, &mut incoming.head));
+            let variant = match session.as_ref().and_then(|session| session.variant(variants)) {
+                Some(variant) => variant,
+                None => pick_variant(variants, thread)?,
+            };
             let grpc = grpc::is_grpc(&incoming.head.fields);
             let patience = if grpc { grpc::timeout(&incoming.head.fields) } else { None };
             let limit = [place.found.rule.timeouts().request, patience].into_iter().flatten().min();
             let deadline = limit.and_then(|limit| Instant::now().checked_add(limit));
-            let to = Destination { place, client, variant, deadline, grpc };
+            let to = Destination { place, client, variant, deadline, grpc, session };
             let (mut head, answer) = forward(thread, incoming, &to, record).await?;
             record.name(&mut head.fields);
             edit::response(&mut head, &variant.filters);
@@ -310,6 +319,8 @@ struct Destination<'t> {
     deadline: Option<Instant>,
     /// It is a gRPC request.
     grpc: bool,
+    /// Its client's session, where the rule has such.
+    session: Option<Session<'t>>,
 }
 
 impl Destination<'_> {
@@ -339,12 +350,19 @@ async fn forward(
     let mut failed_on = None;
     loop {
         tries += 1;
-        let endpoint = balancer.pick(thread, affinity.key, failed_on.as_ref())?;
+        let kept = to.session.as_ref().filter(|_| tries == 1).and_then(|session| session.endpoint());
+        let endpoint = match kept.and_then(|kept| balancer.find(thread, kept)) {
+            Some(kept) => kept,
+            None => balancer.pick(thread, affinity.key, failed_on.as_ref())?,
+        };
         let failure = match attempt(thread, &balancer, &endpoint, incoming, to, record).await {
             Ok((mut head, answer)) => {
                 balancer.note(thread, &endpoint, Verdict::of_status(head.status()));
                 // Its parts were checked when they were compiled.
                 let _checked = affinity.issue(&mut head);
+                if let Some(session) = &to.session {
+                    let _checked = session.issue(thread, &mut head, &backend.id, endpoint.address);
+                }
                 return Ok((head, answer));
             }
             Err(failure) => failure,

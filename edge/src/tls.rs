@@ -90,6 +90,11 @@ impl Acceptor {
         Self { config, tickets, base, nobodys: ArcSwap::default() }
     }
 
+    /// What seals session tickets, and what else clients carry between workers.
+    pub(crate) fn tickets(&self) -> &Tickets {
+        &self.tickets
+    }
+
     /// Does a handshake; the caller bounds its time. Dropping it closes the connection.
     pub(crate) async fn accept(&self, port: u16, stream: TcpStream) -> io::Result<Accepted> {
         let accepted = LazyConfigAcceptor::new(rustls::server::Acceptor::default(), stream).await?;

@@ -73,6 +73,7 @@ fn config(routes: u32, hosts: u32) -> TenantConfig {
                     filters: vec![],
                 }]),
                 timeouts: Timeouts::default(),
+                persistence: None,
             }],
         }
     };

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use regex::bytes::Regex;
 
-use crate::{Backend, Filter, Rank, Redirect, Respond, Timeouts, span::Span};
+use crate::{Backend, Filter, Rank, Redirect, Respond, SessionPersistence, Timeouts, span::Span};
 
 /// A route object.
 #[derive(Debug)]
@@ -28,8 +28,8 @@ pub struct CompiledRule {
     pub filters: Box<[Filter]>,
     /// How the request is answered.
     pub action: CompiledAction,
-    /// `None` where there are none.
-    pub(crate) timeouts: Option<Box<Timeouts>>,
+    /// `None` where there is none of it.
+    pub(crate) extras: Option<Box<Extras>>,
     /// Position of its route in the table.
     pub(crate) route: u32,
 }
@@ -38,8 +38,21 @@ impl CompiledRule {
     /// Bounds on the answer.
     #[must_use]
     pub fn timeouts(&self) -> Timeouts {
-        self.timeouts.as_deref().copied().unwrap_or_default()
+        self.extras.as_deref().map(|extras| extras.timeouts).unwrap_or_default()
     }
+
+    /// How clients stay with an endpoint.
+    #[must_use]
+    pub fn persistence(&self) -> Option<&SessionPersistence> {
+        self.extras.as_deref()?.persistence.as_ref()
+    }
+}
+
+/// What most rules lack.
+#[derive(Debug)]
+pub(crate) struct Extras {
+    pub(crate) timeouts: Timeouts,
+    pub(crate) persistence: Option<SessionPersistence>,
 }
 
 /// How a request is answered.

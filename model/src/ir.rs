@@ -7,7 +7,9 @@ use std::{collections::BTreeSet, fmt, net::SocketAddr, num::NonZeroU32, time::Du
 
 use serde::{Deserialize, Serialize};
 
-use crate::{AccessLog, ClientCertificates, PoolName, ProxyVersion, TenantId, TrafficPolicy};
+use crate::{
+    AccessLog, ClientCertificates, PoolName, ProxyVersion, SessionPersistence, TenantId, TrafficPolicy,
+};
 
 /// Where a node of the IR came from.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
@@ -101,11 +103,13 @@ pub enum Feature {
     TrafficPolicy,
     /// Clients that have to show certificates.
     ClientCertificates,
+    /// Clients that stay with an endpoint by what they carry.
+    SessionPersistence,
 }
 
 impl Feature {
     /// Every feature that this version serves.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::HttpRouting,
         Self::HttpRewriting,
         Self::TlsTermination,
@@ -117,6 +121,7 @@ impl Feature {
         Self::ListenerPolicies,
         Self::TrafficPolicy,
         Self::ClientCertificates,
+        Self::SessionPersistence,
     ];
 
     /// The feature's name on the wire.
@@ -134,6 +139,7 @@ impl Feature {
             Self::ListenerPolicies => "listener-policies",
             Self::TrafficPolicy => "traffic-policy",
             Self::ClientCertificates => "client-certificates",
+            Self::SessionPersistence => "session-persistence",
         }
     }
 
@@ -215,6 +221,9 @@ impl TenantConfig {
         }
         if self.listeners.iter().any(|l| l.client_certificates.is_some()) {
             needed.insert(Feature::ClientCertificates);
+        }
+        if rules().any(|rule| rule.persistence.is_some()) {
+            needed.insert(Feature::SessionPersistence);
         }
         needed
     }
@@ -444,6 +453,9 @@ pub struct Rule {
     pub action: Action,
     /// Bounds on the answer.
     pub timeouts: Timeouts,
+    /// How clients stay with an endpoint. `None`: each request is for itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub persistence: Option<SessionPersistence>,
 }
 
 /// The place of a match in its tenant's total order: of all that hold for a request, on the most specific

@@ -20,6 +20,7 @@ mod limits;
 pub mod path;
 mod proxy;
 mod request;
+mod session;
 mod span;
 mod streams;
 mod table;
@@ -42,6 +43,7 @@ pub use ir::{
 pub use limits::{CompileLimits, is_denied, is_public};
 pub use proxy::{ProxyTrust, ProxyVersion};
 pub use request::{Found, NotFound, Request, Written};
+pub use session::{SessionCarrier, SessionPersistence};
 pub use streams::{CompiledStream, FoundStream, StreamTable, attached_hosts};
 pub use table::RouteTable;
 pub use traffic::{

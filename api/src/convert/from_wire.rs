@@ -180,7 +180,24 @@ impl<'t> Place<'t> {
                 request: rule.request_timeout_ms.map(Duration::from_millis),
                 backend_request: rule.backend_request_timeout_ms.map(Duration::from_millis),
             },
+            persistence: rule.persistence.map(|policy| place.persistence(policy)).transpose()?,
             origin: place.origin,
+        })
+    }
+
+    fn persistence(&self, policy: wire::SessionPersistence) -> Result<model::SessionPersistence> {
+        use wire::session_persistence::Carrier;
+        let carrier = match self.some(policy.carrier, "carrier")? {
+            Carrier::Header(wire::SessionHeader {}) => model::SessionCarrier::Header,
+            Carrier::Cookie(wire::SessionCookie { permanent, path }) => {
+                model::SessionCarrier::Cookie { permanent, path }
+            }
+        };
+        Ok(model::SessionPersistence {
+            name: policy.name,
+            carrier,
+            absolute: policy.absolute_ms.map(Duration::from_millis),
+            idle: policy.idle_ms.map(Duration::from_millis),
         })
     }
 

@@ -6,8 +6,9 @@ use model::{
     EndpointAddress, Filter, HashKey, HeaderEdit, HealthCheck, HostPattern, Listener, ListenerId,
     ListenerPolicy, ListenerProtocol, LogFact, LogField, LogFilter, LogValue, Match, Origin,
     OutlierDetection, PathMatch, PathModifier, PoolPolicy, ProxyTrust, ProxyVersion, Rank, Redirect, Respond,
-    Rewrite, Route, RouteId, Rule, SessionPolicy, StreamRoute, TenantId, Timeouts, TrafficPolicy,
-    UpstreamProtocol, UpstreamRoots, UpstreamTls, ValueMatch, ValueMatcher, WeightedBackend,
+    Rewrite, Route, RouteId, Rule, SessionCarrier, SessionPersistence, SessionPolicy, StreamRoute, TenantId,
+    Timeouts, TrafficPolicy, UpstreamProtocol, UpstreamRoots, UpstreamTls, ValueMatch, ValueMatcher,
+    WeightedBackend,
 };
 use proptest::{
     collection::{btree_set, vec},
@@ -131,6 +132,15 @@ fn action() -> impl Strategy<Value = Action> {
     ]
 }
 
+fn persistence() -> impl Strategy<Value = SessionPersistence> {
+    let carrier = prop_oneof![
+        Just(SessionCarrier::Header),
+        (any::<bool>(), text()).prop_map(|(permanent, path)| SessionCarrier::Cookie { permanent, path }),
+    ];
+    (text(), carrier, option::of(millis()), option::of(millis()))
+        .prop_map(|(name, carrier, absolute, idle)| SessionPersistence { name, carrier, absolute, idle })
+}
+
 fn rule() -> impl Strategy<Value = Rule> {
     (
         origin(),
@@ -139,13 +149,15 @@ fn rule() -> impl Strategy<Value = Rule> {
         action(),
         option::of(millis()),
         option::of(millis()),
+        option::of(persistence()),
     )
-        .prop_map(|(origin, matches, filters, action, request, backend_request)| Rule {
+        .prop_map(|(origin, matches, filters, action, request, backend_request, persistence)| Rule {
             origin,
             matches,
             filters,
             action,
             timeouts: Timeouts { request, backend_request },
+            persistence,
         })
 }
 

@@ -128,6 +128,23 @@ fn rule(rule: &model::Rule, route: &model::Origin) -> wire::Rule {
         action: Some(action),
         request_timeout_ms: rule.timeouts.request.map(millis),
         backend_request_timeout_ms: rule.timeouts.backend_request.map(millis),
+        persistence: rule.persistence.as_ref().map(persistence),
+    }
+}
+
+fn persistence(policy: &model::SessionPersistence) -> wire::SessionPersistence {
+    use wire::session_persistence::Carrier;
+    let carrier = match &policy.carrier {
+        model::SessionCarrier::Header => Carrier::Header(wire::SessionHeader {}),
+        model::SessionCarrier::Cookie { permanent, path } => {
+            Carrier::Cookie(wire::SessionCookie { permanent: *permanent, path: path.clone() })
+        }
+    };
+    wire::SessionPersistence {
+        name: policy.name.clone(),
+        carrier: Some(carrier),
+        absolute_ms: policy.absolute.map(millis),
+        idle_ms: policy.idle.map(millis),
     }
 }
 

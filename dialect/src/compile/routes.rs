@@ -1,6 +1,8 @@
 //! HTTPRoutes and GRPCRoutes to routes.
 
-use model::{Action, HostPattern, ListenerId, Match, Rank, Route, RouteId, Rule, WeightedBackend};
+use model::{
+    Action, HostPattern, ListenerId, Match, Rank, Route, RouteId, Rule, SessionPersistence, WeightedBackend,
+};
 
 use super::{
     Output, backends,
@@ -9,7 +11,10 @@ use super::{
 };
 use crate::{
     Condition, Kind, Object, ObjectKey, ObjectStatus, Scope, Spec,
-    spec::{BackendRef, BackendTarget, HttpRouteSpec, ParentRef, RouteRule, RuleAction},
+    spec::{
+        BackendRef, BackendTarget, HttpRouteSpec, ParentRef, RouteRule, RuleAction, SessionSpec,
+        route::session::default_name,
+    },
     status::{ACCEPTED, RESOLVED_REFS},
 };
 
@@ -239,7 +244,16 @@ fn rule(
         filters: spec.filters.clone(),
         action,
         timeouts: spec.timeouts,
+        persistence: spec.session.as_ref().map(|session| persistence(object, index, session)),
     }
+}
+
+fn persistence(object: &Object, rule: usize, spec: &SessionSpec) -> SessionPersistence {
+    let mut persistence = spec.persistence.clone();
+    if persistence.name.is_empty() {
+        persistence.name = default_name(&format!("{} {rule}", object.key), &persistence.carrier);
+    }
+    persistence
 }
 
 fn respond(

@@ -3,6 +3,7 @@
 mod filters;
 mod grpc;
 mod matches;
+pub(crate) mod session;
 mod stream;
 
 use std::{collections::HashSet, time::Duration};
@@ -16,6 +17,7 @@ use crate::{
 };
 
 pub use matches::RouteMatch;
+pub use session::SessionSpec;
 pub use stream::StreamRouteSpec;
 
 /// Gateway API's bounds.
@@ -61,6 +63,8 @@ pub struct RouteRule {
     pub action: RuleAction,
     /// Bounds on the answer.
     pub timeouts: Timeouts,
+    /// How clients stay with an endpoint.
+    pub session: Option<SessionSpec>,
 }
 
 /// How a request is answered.
@@ -188,7 +192,8 @@ fn read_rule(node: &Node<'_>, names: &mut HashSet<String>) -> Option<RouteRule> 
     let filter_nodes = fields.list("filters", 16);
     let backend_nodes = fields.list("backendRefs", MAX_BACKENDS);
     let timeouts = fields.optional("timeouts").map_or(Some(Timeouts::default()), |node| read_timeouts(&node));
-    fields.unsupported(&["retry", "sessionPersistence"]);
+    let session = read_session(&mut fields, &matches);
+    fields.unsupported(&["retry"]);
     fields.finish();
 
     let filters = filters::read_filters(&filter_nodes, Some(&matches));
@@ -203,7 +208,19 @@ fn read_rule(node: &Node<'_>, names: &mut HashSet<String>) -> Option<RouteRule> 
         Some(filters::Reply::Respond { name, field }) => RuleAction::Respond { name, field },
         None => RuleAction::Forward(backends),
     };
-    Some(RouteRule { matches, filters: plain, action, timeouts: timeouts? })
+    let session = session?;
+    if session.is_some() && !matches!(action, RuleAction::Forward(_)) {
+        fields_node(node, "sessionPersistence").wrong("the rule answers by itself", "remove it");
+    }
+    Some(RouteRule { matches, filters: plain, action, timeouts: timeouts?, session })
+}
+
+/// `sessionPersistence`. `None` where something is wrong.
+fn read_session(fields: &mut Fields<'_>, matches: &[RouteMatch]) -> Option<Option<SessionSpec>> {
+    match fields.optional("sessionPersistence") {
+        Some(node) => session::read(&node, matches).map(Some),
+        None => Some(None),
+    }
 }
 
 /// The node of a field that is known to be there, to note something about it.

@@ -73,6 +73,7 @@ fn static_examples_compile_without_a_warning() {
         "upstreams.yaml",
         "grpc.yaml",
         "proxy-protocol.yaml",
+        "sessions.yaml",
         "streams.yaml",
         "observe.yaml",
     ] {

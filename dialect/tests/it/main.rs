@@ -9,6 +9,7 @@ mod listener_policy;
 mod malformed;
 mod property;
 mod secrets;
+mod sessions;
 mod set;
 mod streams;
 mod traffic;

@@ -59,7 +59,7 @@ fn parameter<'q>(query: &'q str, name: &str) -> Option<&'q str> {
 }
 
 /// The cookie of that name in a `Cookie` field (RFC 6265 section 4.2.1).
-fn crumb<'f>(field: &'f [u8], name: &str) -> Option<&'f [u8]> {
+pub(super) fn crumb<'f>(field: &'f [u8], name: &str) -> Option<&'f [u8]> {
     let mut pairs = field.split(|byte| *byte == b';').map(<[u8]>::trim_ascii);
     pairs.find_map(|pair| pair.strip_prefix(name.as_bytes())?.strip_prefix(b"="))
 }

@@ -158,6 +158,16 @@ impl Scope {
         Self(hash.finalize().into())
     }
 
+    /// Sessions of a name that stay with endpoints of a tenant's: no TLS sessions.
+    pub(crate) fn session(tenant: &TenantId, name: &str) -> Self {
+        let mut hash = Sha256::new_with_prefix("weir session persistence");
+        for part in [tenant.as_str(), name] {
+            hash.update((part.len() as u64).to_be_bytes());
+            hash.update(part);
+        }
+        Self(hash.finalize().into())
+    }
+
     /// What no listener serves, on a port: nobody's.
     pub(crate) fn nobody(port: u16) -> Self {
         let hash = Sha256::new_with_prefix("weir ticket: nobody").chain_update(port.to_be_bytes());
@@ -197,6 +207,16 @@ impl Tickets {
     /// What rustls is to make tickets with.
     pub(crate) fn within(self: &Arc<Self>, scope: Scope) -> Arc<dyn ProducesTickets> {
         Arc::new(Scoped { tickets: Arc::clone(self), scope })
+    }
+
+    /// Seals something that a client is to carry; the same keys open it on every worker, for [`LIFETIME`] at least.
+    pub(crate) fn seal(&self, scope: &Scope, content: &[u8], now_s: u64) -> Option<Vec<u8>> {
+        self.with_keys(now_s, |keys| keys.seal(scope, content, now_s))
+    }
+
+    /// What was sealed in that scope; `None`: nothing that can be opened.
+    pub(crate) fn open(&self, scope: &Scope, sealed: &[u8], now_s: u64) -> Option<Vec<u8>> {
+        self.with_keys(now_s, |keys| keys.open(scope, sealed, now_s)).ok()
     }
 
     fn with_keys<T>(&self, now_s: u64, work: impl FnOnce(&Keyring) -> T) -> T {
@@ -252,6 +272,6 @@ impl ProducesTickets for Scoped {
 }
 
 /// Seconds since 1970.
-fn now_s() -> u64 {
+pub(crate) fn now_s() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
 }

@@ -165,6 +165,15 @@ impl Balancer {
         Ok(Rc::clone(&self.members[chosen].endpoint))
     }
 
+    /// The endpoint of that address, if it may be chosen.
+    pub(crate) fn find(&self, thread: &Thread, address: SocketAddr) -> Option<Rc<Endpoint>> {
+        let place = self.members.iter().position(|member| member.endpoint.address == address)?;
+        self.refresh(thread);
+        let endpoint = &self.members.get(place)?.endpoint;
+        let has_room = self.backend.traffic.pool.max_requests.is_none_or(|most| endpoint.load() < most);
+        (has_room && self.shares.borrow().contains(place)).then(|| Rc::clone(endpoint))
+    }
+
     /// Whether whoever has chosen `endpoint` before may go on with it.
     pub(crate) fn allows(&self, thread: &Thread, endpoint: &Rc<Endpoint>) -> bool {
         let place = self.members.iter().position(|member| Rc::ptr_eq(&member.endpoint, endpoint));

@@ -21,6 +21,7 @@ mod proxy;
 mod recall;
 mod reload;
 mod routing;
+mod sessions;
 mod smuggling;
 mod streams;
 mod support;

@@ -11,7 +11,7 @@ use crate::{
     Origin, PathMatch, Route, Rule, TenantConfig, Timeouts, ValueMatch, ValueMatcher, Variant,
     WeightedBackend,
     compile::position,
-    compiled::{CompiledMatcher, CompiledPath, CompiledValue, Conditions},
+    compiled::{CompiledMatcher, CompiledPath, CompiledValue, Conditions, Extras},
     path::canonical,
     span::Span,
     table::whole_segments,
@@ -120,9 +120,11 @@ impl<'c> Lowering<'_, 'c> {
         }
         action::check_filters(&rule.filters, rule, self.limits, &rule.origin, "filters", self.errors);
         let action = self.action(rule);
-        let timeouts = (rule.timeouts != Timeouts::default()).then(|| rule.timeouts.into());
+        let persistence = rule.persistence.clone();
+        let has_extras = rule.timeouts != Timeouts::default() || persistence.is_some();
+        let extras = has_extras.then(|| Extras { timeouts: rule.timeouts, persistence }.into());
         let filters = rule.filters.clone().into();
-        self.parts.rules.push(CompiledRule { filters, action, timeouts, route });
+        self.parts.rules.push(CompiledRule { filters, action, extras, route });
     }
 
     fn action(&mut self, rule: &Rule) -> CompiledAction {

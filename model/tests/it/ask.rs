@@ -124,6 +124,7 @@ pub(crate) fn route(name: &str, listeners: &[&str], hostnames: &[&str], matches:
             filters: vec![],
         }]),
         timeouts: Timeouts::default(),
+        persistence: None,
     };
     Route {
         id: RouteId(name.into()),

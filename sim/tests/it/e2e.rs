@@ -1,6 +1,7 @@
 //! The whole system over real processes, as a user runs it. One test at a time: they measure, and share two cores.
 
 mod balancing;
+mod clients;
 mod cluster;
 mod config;
 mod confined;

@@ -39,14 +39,15 @@ fn read_rule(node: &Node<'_>, names: &mut HashSet<String>) -> Option<RouteRule> 
     }
     let filter_nodes = fields.list("filters", 16);
     let backend_nodes = fields.list("backendRefs", MAX_BACKENDS);
-    fields.unsupported(&["sessionPersistence"]);
+    let session = super::read_session(&mut fields, &matches);
     fields.finish();
     let filters = read_filters(&filter_nodes, &matches);
     let backends: Vec<_> =
         backend_nodes.iter().filter_map(|node| super::read_backend(node, &matches)).collect();
     // The client's own deadline (`grpc-timeout`) holds.
     let timeouts = Timeouts::default();
-    Some(RouteRule { matches, filters: filters?, action: RuleAction::Forward(backends), timeouts })
+    let action = RuleAction::Forward(backends);
+    Some(RouteRule { matches, filters: filters?, action, timeouts, session: session? })
 }
 
 /// GRPCRoute has the filters of HTTPRoute but those that change paths or answer.
