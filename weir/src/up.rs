@@ -84,7 +84,7 @@ async fn up(args: Args) -> Result<()> {
     let _lock = held.map_or_else(|| preflight::lock(&layout), Ok)?;
     preflight::identities(&layout, &args)?;
 
-    let mut children = supervise::Children::new(&layout);
+    let mut children = supervise::Children::new(&layout)?;
     let outcome = serve(&args, &layout, &mut children, shutdown).await;
     if outcome.is_ok() {
         output::note("draining: idle connections have 20 s, requests 30 s");

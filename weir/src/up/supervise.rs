@@ -5,6 +5,7 @@
 //! terminal reaches the supervisor alone, which stops them in the right order.
 
 use std::{
+    path::{Path, PathBuf},
     process::{ExitStatus, Stdio},
     time::Duration,
 };
@@ -29,6 +30,9 @@ const STOP_DEADLINE: Duration = Duration::from_secs(35);
 /// The children of one `up`.
 #[derive(Debug)]
 pub(super) struct Children {
+    /// This program's file, by the name that it had at the start: whatever has that name by then is what is restarted,
+    /// so that a new version takes over where the file was replaced.
+    program: PathBuf,
     layout: Layout,
     server: Option<Supervised>,
     node: Option<Supervised>,
@@ -37,6 +41,7 @@ pub(super) struct Children {
 #[derive(Debug)]
 struct Supervised {
     name: &'static str,
+    program: PathBuf,
     args: Vec<String>,
     child: Child,
     /// The writing end of the child's standard input, held open for the child's life. Not left in `child`: waiting
@@ -47,8 +52,9 @@ struct Supervised {
 }
 
 impl Children {
-    pub(super) fn new(layout: &Layout) -> Self {
-        Self { layout: layout.clone(), server: None, node: None }
+    pub(super) fn new(layout: &Layout) -> Result<Self> {
+        let program = std::env::current_exe().context("find this program's own file")?;
+        Ok(Self { program, layout: layout.clone(), server: None, node: None })
     }
 
     pub(super) fn start_server(&mut self, args: &Args) -> Result<()> {
@@ -68,7 +74,7 @@ impl Children {
             format!("--https={}", args.https),
             format!("--domain={}", args.domain),
         ];
-        self.server = Some(Supervised::start("server", arguments)?);
+        self.server = Some(Supervised::start("server", &self.program, arguments)?);
         Ok(())
     }
 
@@ -85,7 +91,7 @@ impl Children {
             format!("--server={}", args.feed),
             format!("--metrics={}", args.worker_metrics),
         ];
-        self.node = Some(Supervised::start("node", arguments)?);
+        self.node = Some(Supervised::start("node", &self.program, arguments)?);
         Ok(())
     }
 
@@ -130,9 +136,17 @@ impl Children {
 }
 
 impl Supervised {
-    fn start(name: &'static str, args: Vec<String>) -> Result<Self> {
-        let (child, leash) = spawn(name, &args)?;
-        Ok(Self { name, args, child, leash, started: Instant::now(), backoff: BACKOFF })
+    fn start(name: &'static str, program: &Path, args: Vec<String>) -> Result<Self> {
+        let (child, leash) = spawn(name, program, &args)?;
+        Ok(Self {
+            name,
+            program: program.to_owned(),
+            args,
+            child,
+            leash,
+            started: Instant::now(),
+            backoff: BACKOFF,
+        })
     }
 
     /// Cancel-safe: between two awaits the child is always one that can be waited for.
@@ -148,7 +162,7 @@ impl Supervised {
             } else {
                 self.backoff = BACKOFF;
             }
-            match spawn(self.name, &self.args) {
+            match spawn(self.name, &self.program, &self.args) {
                 Ok((child, leash)) => (self.child, self.leash) = (child, leash),
                 Err(error) => error!(process = self.name, %error, "cannot restart"),
             }
@@ -177,8 +191,7 @@ fn finished(name: &'static str, status: ExitStatus) -> Result<()> {
     Err(anyhow!("the {name} process ended with {status}"))
 }
 
-fn spawn(name: &str, args: &[String]) -> Result<(Child, Option<ChildStdin>)> {
-    let program = std::env::current_exe().context("find this program's own file")?;
+fn spawn(name: &str, program: &Path, args: &[String]) -> Result<(Child, Option<ChildStdin>)> {
     let mut child = Command::new(program)
         .args(args)
         .stdin(Stdio::piped())
