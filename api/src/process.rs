@@ -81,6 +81,18 @@ pub fn shutdown_signal() -> std::io::Result<watch::Receiver<bool>> {
     Ok(receiver)
 }
 
+/// Makes SIGHUP mean nothing, for the life of a process that others start and end: it has no terminal whose end could be
+/// its own. The system sends it, too, to a process that stands still while its parent ends (an orphaned process group,
+/// POSIX `_exit`), and a worker is to outlive its agent then as well. Must be called on a runtime.
+///
+/// # Errors
+///
+/// The signal handler could not be installed.
+pub fn ignore_hangup() -> std::io::Result<()> {
+    // The handler stays installed when nobody listens to it.
+    signal(SignalKind::hangup()).map(drop)
+}
+
 /// Waits until `shutdown` is `true` or its sender is gone.
 pub async fn shut_down(shutdown: &mut watch::Receiver<bool>) {
     // An error means that nobody can ask any more; to end is the safe reading.

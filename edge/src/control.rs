@@ -70,6 +70,7 @@ pub fn run_worker(args: WorkerArgs) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         let shutdown = api::process::shutdown_signal().context("install signal handlers")?;
+        api::process::ignore_hangup().context("install signal handlers")?;
         let (session, welcome) = welcome(&args).await?;
         let pool = PoolSettings {
             drain_deadline: Duration::from_millis(welcome.drain_deadline_ms),

@@ -15,6 +15,7 @@ pub(crate) fn shutdown(supervised: bool) -> Result<watch::Receiver<bool>> {
     if !supervised {
         return Ok(signal);
     }
+    process::ignore_hangup().context("install signal handlers")?;
     let (sender, receiver) = watch::channel(false);
     let ended = sender.clone();
     // A thread of its own: a blocked read cannot be cancelled, and must not hold up the runtime's end.

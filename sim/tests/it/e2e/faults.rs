@@ -59,8 +59,11 @@ fn workers_go_on_without_their_agent_and_the_next_one_takes_over() -> Result<()>
     let url = format!("http://{}/", host(&weir));
     let load = Load::start(&[&url, "--rate", "100", "--duration", "10s", "--new-connections"])?;
     let agent = weir.child("node")?;
+    // One of them stands still meanwhile: to such an orphan the kernel sends SIGHUP.
+    freeze(before[0])?;
     kill(agent, Signal::KILL)?;
     weir.wait(PATIENCE, "a new agent", || Ok(weir.child("node").is_ok_and(|pid| pid != agent)))?;
+    kill(before[0], Signal::CONT)?;
     weir.settle(2, PATIENCE)?;
     let after: Vec<u32> = weir.ready_workers()?.iter().map(pid).collect();
     assert_eq!(sorted(before), sorted(after.clone()), "the workers were replaced");
