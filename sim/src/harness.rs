@@ -143,7 +143,21 @@ impl Installation {
         flags: &[&str],
         environment: &[(&str, &str)],
     ) -> Result<Self> {
-        let mut child = Command::new(weir_binary())
+        Self::up_as(weir_binary(), directory, ports, flags, environment)
+    }
+
+    /// The same of another file than [`weir_binary`].
+    ///
+    /// # Errors
+    /// As [`Installation::up`].
+    pub fn up_as(
+        program: &Path,
+        directory: Arc<TempDir>,
+        ports: Ports,
+        flags: &[&str],
+        environment: &[(&str, &str)],
+    ) -> Result<Self> {
+        let mut child = Command::new(program)
             .arg("up")
             .args(ports.flags())
             .args(flags)
@@ -424,6 +438,14 @@ impl Load {
     /// When the process cannot be asked.
     pub fn running(&mut self) -> Result<bool> {
         Ok(self.0.try_wait()?.is_none())
+    }
+
+    /// Asks it to end early. Its report says so; what fell due and was not sent by then is in `not_sent`.
+    ///
+    /// # Errors
+    /// When it has ended already.
+    pub fn interrupt(&self) -> Result<()> {
+        kill(self.0.id(), Signal::INT)
     }
 
     /// Waits for its end and gives its report.

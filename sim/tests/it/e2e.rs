@@ -12,6 +12,7 @@ mod faults;
 mod history;
 mod http3;
 mod interop;
+mod lossless;
 mod scale;
 mod secrets;
 mod streams;

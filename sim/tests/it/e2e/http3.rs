@@ -47,19 +47,30 @@ struct Client {
     tally: Arc<Tally>,
 }
 
-type Sender = SendRequest<h3_quinn::OpenStreams, Bytes>;
+/// What sends requests on a connection.
+pub(super) type Sender = SendRequest<h3_quinn::OpenStreams, Bytes>;
+
+/// A connection from a port of its own.
+pub(super) async fn connect(
+    server: SocketAddr,
+    host: &str,
+    tls: &Arc<rustls::ClientConfig>,
+) -> Result<(Sender, Endpoint)> {
+    let mut endpoint = Endpoint::client(([127, 0, 0, 1], 0).into())?;
+    let crypto = QuicClientConfig::try_from(Arc::clone(tls))?;
+    endpoint.set_default_client_config(quinn::ClientConfig::new(Arc::new(crypto)));
+    let connection =
+        timeout(PATIENCE, endpoint.connect(server, host)?).await.context("no handshake in time")??;
+    let (mut driver, sender) = h3::client::new(h3_quinn::Connection::new(connection)).await?;
+    tokio::spawn(async move { drop(poll_fn(|cx| driver.poll_close(cx)).await) });
+    Ok((sender, endpoint))
+}
 
 impl Client {
     async fn connect(&self) -> Result<(Sender, Endpoint)> {
-        let mut endpoint = Endpoint::client(([127, 0, 0, 1], 0).into())?;
-        let crypto = QuicClientConfig::try_from(Arc::clone(&self.tls))?;
-        endpoint.set_default_client_config(quinn::ClientConfig::new(Arc::new(crypto)));
-        let connecting = endpoint.connect(self.server, "demo.localhost")?;
-        let connection = timeout(PATIENCE, connecting).await.context("no handshake")??;
-        let (mut driver, sender) = h3::client::new(h3_quinn::Connection::new(connection)).await?;
-        tokio::spawn(async move { drop(poll_fn(|cx| driver.poll_close(cx)).await) });
+        let connected = connect(self.server, "demo.localhost", &self.tls).await?;
         Tally::add(&self.tally.connections);
-        Ok((sender, endpoint))
+        Ok(connected)
     }
 
     /// Asks again and again, on one connection as long as the server lets it.
