@@ -15,6 +15,7 @@ pub(crate) use meter::{Meter, Pace};
 use crate::{
     downstream::{h1::H1Body, h2::H2Body, h3::H3Body},
     h1::{BodyLength, Fields, write_chunk, write_last_chunk},
+    io::ClientIo,
     limits::BUFFER,
 };
 
@@ -244,6 +245,26 @@ impl Outbox {
             self.bytes.drain(..self.written);
             self.written = 0;
         }
+    }
+
+    /// As [`poll_write`](Self::poll_write), of what is the connection's last.
+    pub(crate) fn poll_write_last(
+        &mut self,
+        cx: &mut Context<'_>,
+        io: &mut ClientIo,
+    ) -> Poll<io::Result<()>> {
+        loop {
+            let count = ready!(io.poll_write_last(cx, self.waiting()))?;
+            self.sent(count);
+            match (self.waiting().is_empty(), count) {
+                (true, _) => break,
+                (false, 0) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                (false, _) => {}
+            }
+        }
+        ready!(Pin::new(io).poll_flush(cx))?;
+        self.unflushed = false;
+        Poll::Ready(Ok(()))
     }
 
     /// Gives the memory back if nothing is in it and it is large: small boxes are kept for the next message.

@@ -55,6 +55,11 @@ impl ReadBuffer {
         &self.data[self.start..self.end]
     }
 
+    /// The same, to be changed in place.
+    pub(crate) fn filled_mut(&mut self) -> &mut [u8] {
+        &mut self.data[self.start..self.end]
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.start == self.end
     }

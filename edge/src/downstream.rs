@@ -21,7 +21,7 @@ use crate::{
     proxy::Hop,
     serve::upgrade,
     stream,
-    tls::{Accepted, Agreed, clients::Credentials},
+    tls::{Accepted, Agreed, Spoken, clients::Credentials},
     worker::Thread,
 };
 
@@ -162,7 +162,8 @@ async fn handshake(
 ) -> Option<(ClientIo, Agreed, Option<Credentials>)> {
     let timer = thread.clock.timer();
     let result = {
-        let mut accepting = pin!(thread.shared.tls.accept(client.port, stream));
+        let tls = &thread.shared.tls;
+        let mut accepting = pin!(tls.accept(client.port, Spoken::Http, stream, ReadBuffer::default()));
         let accepting = timer.within(thread.limits.handshake, |cx| {
             if seat.poll(cx) == Verdict::Abort {
                 return Poll::Ready(None);
@@ -172,8 +173,7 @@ async fn handshake(
         Box::pin(accepting).await
     };
     match result {
-        Ok(Some(Ok(Accepted { stream, credentials }))) => {
-            let agreed = Agreed::of(stream.get_ref().1);
+        Ok(Some(Ok(Accepted { stream, agreed, credentials }))) => {
             thread.counters.handshakes.add(1);
             if agreed.resumed {
                 thread.counters.resumed.add(1);

@@ -30,6 +30,7 @@ use crate::{
     limits::STREAM_TRIES,
     listen::Point,
     proxy::Hop,
+    tls::Spoken,
     upstream::{
         NoEndpoint, Occupied,
         connect::{self, Wish},
@@ -217,8 +218,7 @@ async fn terminate(thread: &Thread, client: &mut Opening, port: u16, seat: &Seat
     let Some(ClientIo::Plain(stream)) = client.io.take() else { return Err(Refusal::Handshake) };
     let begun = std::mem::take(&mut client.input);
     let timer = thread.clock.timer();
-    let asked = (port, client.host.as_str());
-    let mut accepting = pin!(thread.shared.tls.accept_begun(asked, stream, begun.filled()));
+    let mut accepting = pin!(thread.shared.tls.accept(port, Spoken::Bytes, stream, begun));
     let accepted = timer.within(thread.limits.handshake, |cx| {
         if seat.poll(cx) == Verdict::Abort {
             return Poll::Ready(None);

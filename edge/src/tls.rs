@@ -2,6 +2,8 @@
 
 pub(crate) mod certificates;
 pub(crate) mod clients;
+mod records;
+mod stream;
 pub(crate) mod tickets;
 
 use std::{
@@ -12,17 +14,17 @@ use std::{
 
 use arc_swap::ArcSwap;
 use rustls::{
-    CipherSuite, ServerConfig, ServerConnection,
+    CipherSuite, CommonState, ServerConfig, ServerConnection,
     crypto::{CryptoProvider, aws_lc_rs},
     server::{ClientHello, NoServerSessionStorage, ProducesTickets, ResolvesServerCert},
     sign::CertifiedKey,
 };
 use tokio::net::TcpStream;
-use tokio_rustls::{LazyConfigAcceptor, TlsAcceptor, server::TlsStream};
 
-use crate::{config::Config, metrics::Counters};
+use crate::{buffer::ReadBuffer, config::Config, metrics::Counters};
 use certificates::Shown;
 use clients::{ClientPolicy, Credentials};
+pub(crate) use stream::TlsStream;
 use tickets::{Scope, Tickets};
 
 /// What a handshake agreed upon.
@@ -39,9 +41,9 @@ pub(crate) struct Agreed {
 }
 
 impl Agreed {
-    pub(crate) fn of(connection: &ServerConnection) -> Self {
+    fn of(connection: &CommonState, server_name: Option<String>) -> Self {
         Self {
-            server_name: connection.server_name().map(str::to_owned),
+            server_name,
             version: connection.protocol_version().and_then(|version| match version {
                 rustls::ProtocolVersion::TLSv1_2 => Some("TLSv1.2"),
                 rustls::ProtocolVersion::TLSv1_3 => Some("TLSv1.3"),
@@ -95,32 +97,23 @@ impl Acceptor {
         &self.tickets
     }
 
-    /// Does a handshake; the caller bounds its time. Dropping it closes the connection.
-    pub(crate) async fn accept(&self, port: u16, stream: TcpStream) -> io::Result<Accepted> {
-        let accepted = LazyConfigAcceptor::new(rustls::server::Acceptor::default(), stream).await?;
-        let told = {
-            let hello = accepted.client_hello();
-            self.server(port, hello.server_name().unwrap_or_default(), Spoken::Http)
-        };
-        let stream = accepted.into_stream(told.server).await?;
-        Accepted::of(stream, told.clients.as_deref())
-    }
-
-    /// Does a handshake whose first bytes were read already, and the host in them, for bytes that are not HTTP; the caller
-    /// bounds its time.
-    pub(crate) async fn accept_begun(
+    /// Does a handshake with a client of a Gateway port; the caller bounds its time. `begun` is what was read of it already.
+    /// Dropping it closes the connection.
+    pub(crate) async fn accept(
         &self,
-        (port, host): (u16, &str),
+        port: u16,
+        spoken: Spoken,
         stream: TcpStream,
-        begun: &[u8],
+        begun: ReadBuffer,
     ) -> io::Result<Accepted> {
-        let told = self.server(port, host, Spoken::Bytes);
-        let acceptor = TlsAcceptor::from(told.server);
-        let mut fed = Ok(());
-        let accepting = acceptor.accept_with(stream, |connection| fed = feed(connection, begun));
-        // A client that was refused gets its alert in the course of the handshake.
-        let accepted = accepting.await;
-        Accepted::of(fed.and(accepted)?, told.clients.as_deref())
+        let mut clients = None;
+        let (stream, agreed) = TlsStream::accept(stream, begun, |host| {
+            let told = self.server(port, host, spoken);
+            clients = told.clients;
+            told.server
+        })
+        .await?;
+        Accepted::of(stream, agreed, clients.as_deref())
     }
 
     /// What rustls is told of a client that asks for `host` (empty without SNI) on a Gateway port.
@@ -191,9 +184,9 @@ pub(crate) struct Server {
 }
 
 /// A connection whose handshake is over.
-#[derive(Debug)]
 pub(crate) struct Accepted {
-    pub(crate) stream: TlsStream<TcpStream>,
+    pub(crate) stream: TlsStream,
+    pub(crate) agreed: Agreed,
     /// What the client has shown, where it was asked.
     pub(crate) credentials: Option<Credentials>,
 }
@@ -201,12 +194,12 @@ pub(crate) struct Accepted {
 impl Accepted {
     /// # Errors
     /// A session was resumed whose client may not come in any more: its certificate is over.
-    fn of(stream: TlsStream<TcpStream>, clients: Option<&ClientPolicy>) -> io::Result<Self> {
-        let Some(clients) = clients else { return Ok(Self { stream, credentials: None }) };
-        let credentials = Credentials::new(clients, stream.get_ref().1.peer_certificates());
+    fn of(stream: TlsStream, agreed: Agreed, clients: Option<&ClientPolicy>) -> io::Result<Self> {
+        let Some(clients) = clients else { return Ok(Self { stream, agreed, credentials: None }) };
+        let credentials = Credentials::new(clients, stream.peer_certificates());
         let refused =
             || io::Error::new(io::ErrorKind::PermissionDenied, "its certificate is not good any more");
-        Ok(Self { stream, credentials: Some(credentials.ok_or_else(refused)?) })
+        Ok(Self { stream, agreed, credentials: Some(credentials.ok_or_else(refused)?) })
     }
 }
 
@@ -236,15 +229,6 @@ impl Offer {
             Self::Nothing => &[],
         }
     }
-}
-
-/// Gives a connection what was read of it.
-fn feed(connection: &mut ServerConnection, mut bytes: &[u8]) -> io::Result<()> {
-    while !bytes.is_empty() {
-        connection.read_tls(&mut bytes)?;
-        connection.process_new_packets().map_err(io::Error::other)?;
-    }
-    Ok(())
 }
 
 /// What we can, the best for us first: of two suites that are both safe, the one with AES-128, whose SHA-256 processors know
@@ -278,6 +262,8 @@ fn base(
     };
     let mut server = builder.with_cert_resolver(Arc::new(resolver));
     server.ignore_client_order = true;
+    // For `records`, which takes over after the handshake.
+    server.enable_secret_extraction = true;
     server.ticketer = ticketer;
     // A session that only this worker knew would cost memory for each client, and the next worker could not resume it.
     server.session_storage = Arc::new(NoServerSessionStorage {});

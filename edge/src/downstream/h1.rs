@@ -250,23 +250,11 @@ impl Wire {
                 After::Stay
             }
             // The client said that it would send no more: there is nothing to wait for.
-            reply::Written::Whole { .. } if !framing.keep_alive && self.is_drained() => {
-                if self.io.borrow().is_tls() {
-                    self.shut_down().await;
-                }
-                After::Close
-            }
+            reply::Written::Whole { .. } if !framing.keep_alive && self.is_drained() => After::Close,
             reply::Written::Whole { .. } => After::Linger,
             reply::Written::Tunnel(tunnel) => After::Tunnel(tunnel),
             reply::Written::Broken => After::Close,
         }
-    }
-
-    /// Tells the client that nothing was cut off (TLS `close_notify`).
-    async fn shut_down(&self) {
-        let shutting =
-            self.writing.within(LINGER, |cx| Pin::new(&mut *self.io.borrow_mut()).poll_shutdown(cx));
-        let _either = shutting.await;
     }
 
     /// Whether all that the client has sent was read and used.
@@ -296,21 +284,30 @@ impl Wire {
         write_response(&mut outbox.bytes, &head, Outgoing { body: length, persistence: Persistence::Close });
         outbox.frame(length);
         outbox.data(&body);
-        match self.flush(outbox).await {
+        match self.flush(outbox, true).await {
             Ok(()) => After::Linger,
             Err(_) => After::Close,
         }
     }
 
-    /// Writes all that waits, within the time for a response that does not move.
-    async fn flush(&self, outbox: &mut Outbox) -> Result<(), reply::Stuck> {
-        poll_fn(|cx| self.poll_flush(cx, outbox)).await
+    /// Writes all that waits, within the time for a response that does not move. After the `last` the connection is closed:
+    /// the client gets that packet with the close.
+    async fn flush(&self, outbox: &mut Outbox, last: bool) -> Result<(), reply::Stuck> {
+        poll_fn(|cx| self.poll_flush(cx, outbox, last)).await
     }
 
-    fn poll_flush(&self, cx: &mut Context<'_>, outbox: &mut Outbox) -> Poll<Result<(), reply::Stuck>> {
+    fn poll_flush(
+        &self,
+        cx: &mut Context<'_>,
+        outbox: &mut Outbox,
+        last: bool,
+    ) -> Poll<Result<(), reply::Stuck>> {
         let before = outbox.len();
         let mut io = self.io.borrow_mut();
-        let result = outbox.poll_write(cx, Pin::new(&mut *io));
+        let result = match last {
+            true => outbox.poll_write_last(cx, &mut io),
+            false => outbox.poll_write(cx, Pin::new(&mut *io)),
+        };
         let progress = before - outbox.len();
         self.thread.counters.bytes_out.add(progress as u64);
         match result {

@@ -65,7 +65,7 @@ impl Wire {
                     outbox.data(&bytes);
                     record.moved(0, bytes.len() as u64);
                 }
-                match self.flush(outbox).await {
+                match self.flush(outbox, !stay).await {
                     Ok(()) => {
                         record.finished(Outcome::Answered);
                         Written::Whole { stay }
@@ -83,7 +83,7 @@ impl Wire {
                     (BodyLength::Chunked | BodyLength::UntilClose, _) => open_ended(last.version),
                 };
                 let stay = self.begin(&head, length, last, outbox);
-                let relayed = poll_fn(|cx| self.poll_relay(cx, seat, &mut relay, outbox)).await;
+                let relayed = poll_fn(|cx| self.poll_relay(cx, seat, &mut relay, outbox, stay)).await;
                 record.moved(relay.request.received(), relay.sent);
                 match relayed {
                     Ok(()) => {
@@ -108,7 +108,7 @@ impl Wire {
                     if head.status() == 101 { Persistence::Upgrade } else { Persistence::Default };
                 let outgoing = Outgoing { body: BodyLength::None, persistence };
                 write_response(&mut outbox.bytes, &head, outgoing);
-                match self.flush(outbox).await {
+                match self.flush(outbox, false).await {
                     Ok(()) => {
                         record.finished(Outcome::Forwarded);
                         Written::Tunnel(tunnel)
@@ -142,7 +142,7 @@ impl Wire {
         data: &[u8],
     ) -> Poll<Result<usize, Stuck>> {
         if !outbox.is_empty() {
-            ready!(self.poll_flush(cx, outbox))?;
+            ready!(self.poll_flush(cx, outbox, false))?;
         }
         let mut io = self.io.borrow_mut();
         match Pin::new(&mut *io).poll_write(cx, data) {
@@ -170,6 +170,7 @@ impl Wire {
         seat: &Seat,
         relay: &mut Relay<'_>,
         outbox: &mut Outbox,
+        stay: bool,
     ) -> Poll<Result<(), Broken>> {
         if seat.poll(cx) == Verdict::Abort {
             return Poll::Ready(Err(Broken::Client));
@@ -198,7 +199,7 @@ impl Wire {
                     Poll::Pending => starved = true,
                 }
             }
-            match self.poll_flush(cx, outbox) {
+            match self.poll_flush(cx, outbox, relay.ended && !stay) {
                 Poll::Ready(Err(Stuck)) => return Poll::Ready(Err(Broken::Client)),
                 // The client gets what there was, then sees the connection break.
                 _ if failed => return Poll::Ready(Err(Broken::Upstream)),
