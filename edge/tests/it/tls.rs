@@ -5,7 +5,7 @@ use std::sync::Arc;
 use edge::{Config, PoolSettings, TenantTable};
 use model::{HostIndex, HostPattern, Revision, TenantId};
 use rustls::{
-    CipherSuite,
+    CipherSuite, ProtocolVersion, SupportedProtocolVersion,
     crypto::CryptoProvider,
     pki_types::{CertificateDer, ServerName, pem::PemObject},
 };
@@ -57,11 +57,19 @@ spec:
 }
 
 pub(crate) fn client_config(roots: &[CertificateDer<'static>], alpn: &[&[u8]]) -> Arc<rustls::ClientConfig> {
+    client_of(rustls::DEFAULT_VERSIONS, roots, alpn)
+}
+
+fn client_of(
+    versions: &[&'static SupportedProtocolVersion],
+    roots: &[CertificateDer<'static>],
+    alpn: &[&[u8]],
+) -> Arc<rustls::ClientConfig> {
     let mut store = rustls::RootCertStore::empty();
     roots.iter().for_each(|root| store.add(root.clone()).unwrap());
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let mut config = rustls::ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
+        .with_protocol_versions(versions)
         .unwrap()
         .with_root_certificates(store)
         .with_no_client_auth();
@@ -107,6 +115,49 @@ fn the_certificate_is_the_hosts() {
     assert_eq!(upstream.last().header("x-forwarded-proto"), Some("https"));
     let metrics = edge.control.metrics();
     assert!(metrics.contains("weir_edge_tls_handshakes_total "), "{metrics}");
+}
+
+#[test]
+fn a_connection_lives_through_much_data_and_new_keys() {
+    // Each body goes there and back.
+    let upstream = Upstream::start(|exchange, request| {
+        let body = String::from_utf8(request.body.clone()).unwrap();
+        exchange.reply(&body);
+    });
+    let secured = secured(&upstream, &["a.test"]);
+    let edge = Edge::start(&secured.yaml);
+    for version in [&rustls::version::TLS12, &rustls::version::TLS13] {
+        let config = client_of(&[version], &secured.roots, &[b"http/1.1"]);
+        edge.runtime.block_on(async {
+            let mut stream = connect(&edge, &config, "a.test").await.unwrap();
+            for size in [1, 400_000, 5, 16_384, 70_000] {
+                if version.version == ProtocolVersion::TLSv1_3 {
+                    stream.get_mut().1.refresh_traffic_keys().unwrap();
+                }
+                let body: String = ('a'..='w').cycle().take(size).collect();
+                let head = format!("POST / HTTP/1.1\r\nHost: a.test\r\nContent-Length: {size}\r\n\r\n");
+                let (mut reading, mut writing) = tokio::io::split(&mut stream);
+                let asking = async {
+                    writing.write_all(head.as_bytes()).await.unwrap();
+                    writing.write_all(body.as_bytes()).await.unwrap();
+                    writing.flush().await.unwrap();
+                };
+                let answered = async {
+                    let mut answer = Vec::new();
+                    while !answer.ends_with(b"\r\n\r\n") {
+                        answer.push(reading.read_u8().await.unwrap());
+                    }
+                    let mut echo = vec![0; size];
+                    reading.read_exact(&mut echo).await.unwrap();
+                    echo
+                };
+                let ((), echo) = tokio::join!(asking, answered);
+                assert!(echo == body.as_bytes(), "{size} bytes by {version:?}");
+            }
+            let response = ask(&mut stream, "a.test").await;
+            assert!(response.starts_with("HTTP/1.1 200"), "{response}");
+        });
+    }
 }
 
 #[test]
