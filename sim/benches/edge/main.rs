@@ -27,6 +27,7 @@ mod websocket;
 
 use anyhow::{Context, Result, bail};
 use rustix::thread::{CpuSet, sched_setaffinity};
+use tokio::signal::unix::{SignalKind, signal};
 
 use crate::{configs::Identity, upstreams::Upstreams};
 
@@ -66,22 +67,32 @@ fn main() -> Result<()> {
     // One thread: clients and upstreams take what one CPU gives.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
-        let identity = Identity::new()?;
-        let upstreams = Upstreams::start(&identity).await?;
-        let bench = Bench { plan, identity, upstreams };
-        for row in &bench.plan.rows {
-            println!();
-            match row.as_str() {
-                "h3" | "grpc" | "websocket" | "routes" => costs::row(&bench, row).await,
-                "idle" => idle::row(&bench).await,
-                "calls" => calls::row(&bench).await,
-                "latency" => latency::row(&bench).await,
-                _ => instructions::row(&bench).await,
-            }
-            .with_context(|| format!("row {row}"))?;
+        let mut ended = signal(SignalKind::terminate())?;
+        // Whoever ends it early ends its proxies, too: they end when they are dropped.
+        tokio::select! {
+            measured = measure(plan) => measured,
+            _ = ended.recv() => bail!("ended early"),
+            _ = tokio::signal::ctrl_c() => bail!("ended early"),
         }
-        Ok(())
     })
+}
+
+async fn measure(plan: Plan) -> Result<()> {
+    let identity = Identity::new()?;
+    let upstreams = Upstreams::start(&identity).await?;
+    let bench = Bench { plan, identity, upstreams };
+    for row in &bench.plan.rows {
+        println!();
+        match row.as_str() {
+            "h3" | "grpc" | "websocket" | "routes" => costs::row(&bench, row).await,
+            "idle" => idle::row(&bench).await,
+            "calls" => calls::row(&bench).await,
+            "latency" => latency::row(&bench).await,
+            _ => instructions::row(&bench).await,
+        }
+        .with_context(|| format!("row {row}"))?;
+    }
+    Ok(())
 }
 
 fn plan(arguments: impl Iterator<Item = String>) -> Result<Plan> {
