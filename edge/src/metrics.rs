@@ -4,7 +4,7 @@
 //! Names and help texts of all metrics are in this file.
 
 mod backends;
-mod histogram;
+pub(crate) mod histogram;
 mod render;
 
 use std::{
@@ -146,6 +146,10 @@ counters! {
     retries: Counter = "weir_edge_retries_total",
     /// Retries that the budget did not allow.
     retries_denied: Counter = "weir_edge_denied_retries_total",
+    /// Requests that were sent to a second endpoint because the first was late.
+    hedges: Counter = "weir_edge_hedges_total",
+    /// Of these, those that the second endpoint answered first.
+    hedges_won: Counter = "weir_edge_won_hedges_total",
     /// Endpoints that were left out because of how they answered.
     ejections: Counter = "weir_edge_endpoint_ejections_total",
     /// Times that all endpoints of a backend were used because too few were well.

@@ -7,13 +7,14 @@
 mod affinity;
 mod dial;
 mod edit;
+mod hedge;
 pub(crate) mod local;
 pub(crate) mod record;
 pub(crate) mod refusal;
 mod session;
 pub(crate) mod upgrade;
 
-use std::{borrow::Cow, rc::Rc, time::Duration};
+use std::{borrow::Cow, cell::RefCell, rc::Rc, time::Duration};
 
 use model::{CompiledAction, Filter, Forward, Found, TenantId, Variant, path};
 use tokio::time::{Instant, timeout_at};
@@ -30,6 +31,7 @@ use crate::{
         Upgrade, Version, write_request,
     },
     health::Verdict,
+    journal::TryPlace,
     limits::LIMITS,
     retry::{self, Failed},
     tls::clients::{self, ClientPolicy, Standing},
@@ -42,6 +44,7 @@ use crate::{
     worker::Thread,
 };
 use affinity::Affinity;
+use hedge::Raced;
 use record::Record;
 use refusal::Refusal;
 use session::Session;
@@ -346,16 +349,29 @@ async fn forward(
     balancer.group.retries.borrow_mut().earn();
     record.forwards(&balancer.group.name);
 
+    let record = RefCell::new(record);
     let mut tries = 0;
     let mut failed_on = None;
     loop {
         tries += 1;
         let kept = to.session.as_ref().filter(|_| tries == 1).and_then(|session| session.endpoint());
-        let endpoint = match kept.and_then(|kept| balancer.find(thread, kept)) {
+        let kept = kept.and_then(|kept| balancer.find(thread, kept));
+        // Who stays with an endpoint does not race with it.
+        let races = tries == 1 && kept.is_none() && hedge::is_wanted(&balancer, incoming);
+        let endpoint = match kept {
             Some(kept) => kept,
             None => balancer.pick(thread, affinity.key, failed_on.as_ref())?,
         };
-        let failure = match attempt(thread, &balancer, &endpoint, incoming, to, record).await {
+        let Raced { endpoint, result, hedged } = if races {
+            // Boxed: few requests need the room for two.
+            Box::pin(hedge::race(thread, &balancer, endpoint, incoming, to, &record)).await
+        } else {
+            let aim = Aim { endpoint: &endpoint, fresh: tries > 1 };
+            let result = attempt(thread, &balancer, aim, incoming, to, &record).await;
+            Raced { endpoint, result, hedged: false }
+        };
+        tries += u32::from(hedged);
+        let failure = match result {
             Ok((mut head, answer)) => {
                 balancer.note(thread, &endpoint, Verdict::of_status(head.status()));
                 // Its parts were checked when they were compiled.
@@ -367,7 +383,7 @@ async fn forward(
             }
             Err(failure) => failure,
         };
-        record.failed(&failure.refusal);
+        record.borrow_mut().failed(failure.place, &failure.refusal);
         if let Some(verdict) = failure.refusal.verdict() {
             balancer.note(thread, &endpoint, verdict);
         }
@@ -383,11 +399,11 @@ async fn forward(
         }
         if !balancer.group.retries.borrow_mut().spend() {
             thread.counters.retries_denied.add(1);
-            record.denied_retry();
+            record.borrow_mut().denied_retry();
             return Err(failure.refusal);
         }
         thread.counters.retries.add(1);
-        record.retried();
+        record.borrow_mut().retried();
         failed_on = Some(endpoint);
     }
 }
@@ -397,30 +413,40 @@ struct Failure {
     refusal: Refusal,
     /// The upstream has seen nothing of the request.
     unsent: bool,
+    /// Which try it was.
+    place: TryPlace,
+}
+
+/// Where a try goes.
+struct Aim<'e> {
+    endpoint: &'e Rc<Endpoint>,
+    /// By a connection that nobody has used.
+    fresh: bool,
 }
 
 /// Sends the request once and waits for the head of the response.
 async fn attempt(
     thread: &Rc<Thread>,
     balancer: &Balancer,
-    endpoint: &Rc<Endpoint>,
+    Aim { endpoint, fresh }: Aim<'_>,
     incoming: &mut Incoming<'_>,
     to: &Destination<'_>,
-    record: &mut Record,
+    record: &RefCell<&mut Record>,
 ) -> Result<(ResponseHead, Answer), Failure> {
-    let unsent = |refusal| Failure { refusal, unsent: true };
     let occupied = endpoint.occupy();
-    record.tries(endpoint.address);
+    let place = record.borrow_mut().tries(endpoint.address);
+    let unsent = |refusal| Failure { refusal, unsent: true, place };
+    let sent = |refusal| Failure { refusal, unsent: false, place };
 
     let wish = Wish {
-        fresh: record.retries() > 0,
+        fresh,
         upgrade: incoming.upgrade.is_some(),
         limit: until(to.deadline, balancer.backend.connect_timeout),
         hop: to.client.hop(),
     };
     let way = connect::connect(thread, endpoint, wish).await.map_err(|error| unsent(error.into()))?;
-    record.connected(way.is_reused());
-    record.propagate(&mut incoming.head.fields);
+    record.borrow_mut().connected(place, way.is_reused());
+    record.borrow().propagate(place, &mut incoming.head.fields);
     let mut exchange = match way {
         Way::H1(connection) => {
             let outbox = outgoing(incoming, to);
@@ -441,16 +467,16 @@ async fn attempt(
             timeout_at(Instant::now() + limit, waiting).await.unwrap_or(Err(ExchangeError::TimedOut))
         }
     };
-    let parsed = result.map_err(|error| Failure { refusal: error.into(), unsent: exchange.is_unsent() })?;
+    let parsed = result.map_err(|error| Failure { unsent: exchange.is_unsent(), ..sent(error.into()) })?;
 
     let (mut head, framing) = (parsed.head, parsed.framing);
-    record.upstream_answered(head.status());
+    record.borrow_mut().upstream_answered(place, head.status());
     if head.status() == 101 {
         let tunnel = upgrade::switch(exchange, &mut head, incoming, to.place);
-        let tunnel = tunnel.map_err(|refusal| Failure { refusal, unsent: false })?;
+        let tunnel = tunnel.map_err(sent)?;
         return Ok((head, Answer::Tunnel(Box::new(tunnel))));
     }
-    upgrade::allow(incoming, head.status()).map_err(|refusal| Failure { refusal, unsent: false })?;
+    upgrade::allow(incoming, head.status()).map_err(sent)?;
     head.fields.remove_known(Name::Server);
     if is_slow_stream(&head) {
         exchange.set_patience(LIMITS.tunnel_idle);

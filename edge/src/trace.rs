@@ -20,7 +20,7 @@ pub use context::TraceId;
 use context::{Parent, TRACEPARENT, TRACESTATE, is_valid_state, traceparent};
 pub use export::{Collector, InvalidCollector};
 
-use crate::{h1::Fields, shared::Control, worker::Thread};
+use crate::{h1::Fields, journal::TryPlace, shared::Control, worker::Thread};
 
 /// Traced requests that a thread hands over together: the exporter is woken once for as many.
 const HAND_OVER: usize = 64;
@@ -140,16 +140,23 @@ impl Trace {
     }
 
     /// The request is tried once more.
-    pub(crate) fn tries(&mut self, thread: &Thread) {
+    pub(crate) fn tries(&mut self, place: TryPlace, thread: &Thread) {
         if self.sampled {
-            let place = if self.first_try.is_none() { &mut self.first_try } else { &mut self.last_try };
-            *place = Some(SpanId::new(thread.random()));
+            let span = match place {
+                TryPlace::First => &mut self.first_try,
+                TryPlace::Last => &mut self.last_try,
+            };
+            *span = Some(SpanId::new(thread.random()));
         }
     }
 
-    /// Makes the fields of the current try name this trace.
-    pub(crate) fn propagate(&self, fields: &mut Fields) {
-        let span = self.last_try.or(self.first_try).unwrap_or(self.span);
+    /// Makes the fields of a try name this trace.
+    pub(crate) fn propagate(&self, place: TryPlace, fields: &mut Fields) {
+        let span = match place {
+            TryPlace::First => self.first_try,
+            TryPlace::Last => self.last_try,
+        };
+        let span = span.unwrap_or(self.span);
         // Digits and hyphens are a valid value.
         let _valid = fields.set(TRACEPARENT, &traceparent(self.id, span, self.sampled));
         if self.forget_state {

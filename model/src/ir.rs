@@ -105,11 +105,13 @@ pub enum Feature {
     ClientCertificates,
     /// Clients that stay with an endpoint by what they carry.
     SessionPersistence,
+    /// Requests that are sent to a second endpoint when the first is late.
+    Hedging,
 }
 
 impl Feature {
     /// Every feature that this version serves.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::HttpRouting,
         Self::HttpRewriting,
         Self::TlsTermination,
@@ -122,6 +124,7 @@ impl Feature {
         Self::TrafficPolicy,
         Self::ClientCertificates,
         Self::SessionPersistence,
+        Self::Hedging,
     ];
 
     /// The feature's name on the wire.
@@ -140,6 +143,7 @@ impl Feature {
             Self::TrafficPolicy => "traffic-policy",
             Self::ClientCertificates => "client-certificates",
             Self::SessionPersistence => "session-persistence",
+            Self::Hedging => "hedging",
         }
     }
 
@@ -224,6 +228,9 @@ impl TenantConfig {
         }
         if rules().any(|rule| rule.persistence.is_some()) {
             needed.insert(Feature::SessionPersistence);
+        }
+        if self.backends.iter().any(|b| b.traffic.hedging.is_some()) {
+            needed.insert(Feature::Hedging);
         }
         needed
     }

@@ -47,5 +47,6 @@ pub use session::{SessionCarrier, SessionPersistence};
 pub use streams::{CompiledStream, FoundStream, StreamTable, attached_hosts};
 pub use table::RouteTable;
 pub use traffic::{
-    AffinityCookie, Balancing, CheckKind, HashKey, HealthCheck, OutlierDetection, PoolPolicy, TrafficPolicy,
+    AffinityCookie, Balancing, CheckKind, HashKey, HealthCheck, HedgeDelay, OutlierDetection, PoolPolicy,
+    TrafficPolicy,
 };

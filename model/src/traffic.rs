@@ -20,6 +20,23 @@ pub struct TrafficPolicy {
     pub slow_start: Option<Duration>,
     /// Bounds on connections.
     pub pool: PoolPolicy,
+    /// When a request that has no answer yet is sent to a second endpoint. `None`: never.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hedging: Option<HedgeDelay>,
+}
+
+/// When a request is sent to a second endpoint, whichever answers first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum HedgeDelay {
+    /// After so long.
+    Fixed(Duration),
+    /// When so many per hundred of the backend's requests had an answer by then.
+    Percentile {
+        /// 50 to 99.
+        percent: u8,
+        /// Not before.
+        at_least: Duration,
+    },
 }
 
 /// Bounds on the connections to each endpoint, on each request thread.
@@ -60,6 +77,7 @@ impl Default for TrafficPolicy {
             panic_percent: Self::PANIC_PERCENT,
             slow_start: None,
             pool: PoolPolicy::default(),
+            hedging: None,
         }
     }
 }

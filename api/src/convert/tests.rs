@@ -3,7 +3,7 @@ use std::{num::NonZeroU32, time::Duration};
 use model::{
     AccessLog, Action, AffinityCookie, Backend, BackendId, Balancing, Certificate, CertificateDetail,
     CertificateId, CheckKind, ClientCertificateMode, ClientCertificates, ConnectTarget, Endpoint,
-    EndpointAddress, Filter, HashKey, HeaderEdit, HealthCheck, HostPattern, Listener, ListenerId,
+    EndpointAddress, Filter, HashKey, HeaderEdit, HealthCheck, HedgeDelay, HostPattern, Listener, ListenerId,
     ListenerPolicy, ListenerProtocol, LogFact, LogField, LogFilter, LogValue, Match, Origin,
     OutlierDetection, PathMatch, PathModifier, PoolPolicy, ProxyTrust, ProxyVersion, Rank, Redirect, Respond,
     Rewrite, Route, RouteId, Rule, SessionCarrier, SessionPersistence, SessionPolicy, StreamRoute, TenantId,
@@ -311,10 +311,16 @@ fn traffic() -> impl Strategy<Value = TrafficPolicy> {
     let pool = (option::of(any::<u32>()), millis(), millis())
         .prop_map(|(max_requests, idle, max_age)| PoolPolicy { max_requests, idle, max_age });
     let health = (option::of(outliers()), option::of(check()), any::<u8>());
-    (balancing, health, option::of(millis()), pool).prop_map(|(balancing, health, slow_start, pool)| {
-        let (outliers, health_check, panic_percent) = health;
-        TrafficPolicy { balancing, outliers, health_check, panic_percent, slow_start, pool }
-    })
+    let hedging = prop_oneof![
+        millis().prop_map(HedgeDelay::Fixed),
+        (1..=u8::MAX, millis()).prop_map(|(percent, at_least)| HedgeDelay::Percentile { percent, at_least }),
+    ];
+    (balancing, health, option::of(millis()), pool, option::of(hedging)).prop_map(
+        |(balancing, health, slow_start, pool, hedging)| {
+            let (outliers, health_check, panic_percent) = health;
+            TrafficPolicy { balancing, outliers, health_check, panic_percent, slow_start, pool, hedging }
+        },
+    )
 }
 
 fn outliers() -> impl Strategy<Value = OutlierDetection> {

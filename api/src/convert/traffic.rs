@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use model::{
-    AffinityCookie, Balancing, CheckKind, HashKey, HealthCheck, OutlierDetection, PoolPolicy, TrafficPolicy,
+    AffinityCookie, Balancing, CheckKind, HashKey, HealthCheck, HedgeDelay, OutlierDetection, PoolPolicy,
+    TrafficPolicy,
 };
 
 use super::to_wire::millis;
@@ -31,8 +32,18 @@ pub(super) fn to_wire(policy: &TrafficPolicy) -> Option<wire::TrafficPolicy> {
                 idle_ms: millis(policy.pool.idle),
                 max_age_ms: millis(policy.pool.max_age),
             }),
+            hedging: policy.hedging.map(hedging_to_wire),
         }
     })
+}
+
+fn hedging_to_wire(delay: HedgeDelay) -> wire::HedgeDelay {
+    match delay {
+        HedgeDelay::Fixed(delay) => wire::HedgeDelay { percent: 0, delay_ms: millis(delay) },
+        HedgeDelay::Percentile { percent, at_least } => {
+            wire::HedgeDelay { percent: percent.into(), delay_ms: millis(at_least) }
+        }
+    }
 }
 
 fn outliers_to_wire(outliers: &OutlierDetection) -> wire::OutlierDetection {
@@ -112,6 +123,15 @@ pub(super) fn from_wire(policy: wire::TrafficPolicy) -> Result<TrafficPolicy, St
             idle: Duration::from_millis(pool.idle_ms),
             max_age: Duration::from_millis(pool.max_age_ms),
         }),
+        hedging: policy.hedging.map(hedging).transpose()?,
+    })
+}
+
+fn hedging(delay: wire::HedgeDelay) -> Result<HedgeDelay, String> {
+    let after = Duration::from_millis(delay.delay_ms);
+    Ok(match delay.percent {
+        0 => HedgeDelay::Fixed(after),
+        percent => HedgeDelay::Percentile { percent: self::percent(percent)?, at_least: after },
     })
 }
 

@@ -59,6 +59,10 @@ impl BackendSpec {
             Some(node) => Health::read(&node),
             None => Some(Health::default()),
         };
+        let hedging = match fields.optional("hedging") {
+            Some(node) => traffic::read_hedging(&node).map(Some),
+            None => Some(None),
+        };
         let tls_node = fields.optional("tls");
         let protocol_node = fields.optional("appProtocol");
         let proxy_node = fields.optional("proxyProtocol");
@@ -99,6 +103,7 @@ impl BackendSpec {
                 panic_percent: health.panic_percent,
                 slow_start,
                 pool: pool?,
+                hedging: hedging?,
             }),
         })
     }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use model::{AffinityCookie, Balancing, HashKey, PoolPolicy};
+use model::{AffinityCookie, Balancing, HashKey, HedgeDelay, PoolPolicy};
 
 use crate::{name, read::Node};
 
@@ -76,6 +76,51 @@ pub(super) fn read_pool(node: &Node<'_>) -> Option<PoolPolicy> {
     let max_age = time("maxAge", default.max_age);
     fields.finish();
     Some(PoolPolicy { max_requests: max_requests?, idle: idle?, max_age: max_age? })
+}
+
+/// Whoever waits for longer has given up.
+const MOST_HEDGE_DELAY: Duration = Duration::from_secs(60);
+
+/// `hedging`: a fixed time, or one that follows what is observed.
+pub(super) fn read_hedging(node: &Node<'_>) -> Option<HedgeDelay> {
+    let mut fields = node.fields()?;
+    let delay = fields.optional("delay");
+    let percentile = fields.optional("percentile");
+    let at_least = fields.optional("minDelay");
+    fields.finish();
+    match (delay, percentile) {
+        (Some(delay), None) => {
+            if let Some(node) = at_least {
+                node.wrong("a fixed delay has no least", "remove it, or write percentile");
+                return None;
+            }
+            read_hedge_delay(&delay).map(HedgeDelay::Fixed)
+        }
+        (None, Some(percentile)) => {
+            let at_least = match at_least {
+                Some(node) => read_hedge_delay(&node)?,
+                None => Duration::from_millis(1),
+            };
+            Some(HedgeDelay::Percentile { percent: percentile.number(50..=99)?, at_least })
+        }
+        _ => {
+            node.wrong(
+                "when the second request is sent is said in one way",
+                "write either delay or percentile",
+            );
+            None
+        }
+    }
+}
+
+fn read_hedge_delay(node: &Node<'_>) -> Option<Duration> {
+    name::positive_duration(node).filter(|delay| {
+        let fits = *delay <= MOST_HEDGE_DELAY;
+        if !fits {
+            node.wrong("nobody waits for so long", "use at most 1m");
+        }
+        fits
+    })
 }
 
 fn read_key(node: &Node<'_>) -> Option<HashKey> {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use model::{AffinityCookie, Balancing, Feature, HashKey};
+use model::{AffinityCookie, Balancing, Feature, HashKey, HedgeDelay};
 
 use crate::set::{HTTP, TO_SITE, compile, file, gateway, route};
 
@@ -64,5 +64,34 @@ fn what_cannot_be_balanced_is_said() {
             mistakes.iter().any(|line| expect.iter().all(|part| line.contains(part))),
             "{spec}: no line with all of {expect:?} in {mistakes:#?}"
         );
+    }
+}
+
+#[test]
+fn a_backend_says_when_a_second_endpoint_is_asked() {
+    let percentile = |percent, ms| HedgeDelay::Percentile { percent, at_least: Duration::from_millis(ms) };
+    for (spec, expect) in [
+        ("delay: 50ms", HedgeDelay::Fixed(Duration::from_millis(50))),
+        ("percentile: 95", percentile(95, 1)),
+        ("percentile: 50, minDelay: 5ms", percentile(50, 5)),
+    ] {
+        let compiled = compile(&site(&format!("hedging: {{{spec}}}")));
+        assert_eq!(compiled.config.backends[0].traffic.hedging, Some(expect), "{spec}");
+        assert!(compiled.config.features().contains(&Feature::Hedging));
+    }
+    assert!(!compile(&site("connectTimeout: 1s")).config.features().contains(&Feature::Hedging));
+    for (spec, expect) in [
+        ("", "hedging: when the second request is sent is said in one way; write either delay or percentile"),
+        ("delay: 1s, percentile: 95", "said in one way"),
+        ("delay: 0s", "hedging.delay"),
+        ("delay: 2m", "hedging.delay: nobody waits for so long; use at most 1m"),
+        ("delay: 1s, minDelay: 1ms", "hedging.minDelay: a fixed delay has no least"),
+        ("percentile: 49", "hedging.percentile: 49 is not allowed"),
+        ("percentile: 100", "hedging.percentile: 100 is not allowed"),
+    ] {
+        let mistakes =
+            dialect::parse(&[file(&site(&format!("hedging: {{{spec}}}")))]).map(|_| ()).expect_err(spec);
+        let text: String = mistakes.iter().map(|mistake| format!("{mistake}\n")).collect();
+        assert!(text.contains(expect), "{spec}: {text}");
     }
 }

@@ -145,7 +145,7 @@ impl Facts {
     }
 
     /// An endpoint is tried.
-    pub(crate) fn tries(&mut self, endpoint: SocketAddr, began: Duration) {
+    pub(crate) fn tries(&mut self, endpoint: SocketAddr, began: Duration) -> TryPlace {
         let began = Try {
             endpoint,
             began_us: brief_micros(began),
@@ -156,21 +156,46 @@ impl Facts {
             failure: None,
         };
         match &mut self.first_try {
-            None => self.first_try = Some(began),
+            None => {
+                self.first_try = Some(began);
+                TryPlace::First
+            }
             // Seldom.
-            Some(_) => self.last_try = Some(Box::new(began)),
+            Some(_) => {
+                self.last_try = Some(Box::new(began));
+                TryPlace::Last
+            }
         }
     }
 
-    /// The try that was made last.
-    pub(crate) fn current_try(&mut self) -> Option<&mut Try> {
-        self.last_try.as_deref_mut().or(self.first_try.as_mut())
+    /// A try.
+    pub(crate) fn try_at(&mut self, place: TryPlace) -> Option<&mut Try> {
+        match place {
+            TryPlace::First => self.first_try.as_mut(),
+            TryPlace::Last => self.last_try.as_deref_mut(),
+        }
     }
 
+    /// The try that was made last; of two at once, the one that was not outrun.
     pub(crate) fn tried(&self) -> Option<&Try> {
+        if self.last_try.as_ref().is_some_and(|last| last.failure == Some(OUTRUN)) {
+            return self.first_try.as_ref();
+        }
         self.last_try.as_deref().or(self.first_try.as_ref())
     }
 }
+
+/// Which of the tries that are known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum TryPlace {
+    /// The first.
+    First,
+    /// The last, if there were several.
+    Last,
+}
+
+/// The failure of a try that another one was faster than.
+pub(crate) const OUTRUN: &str = "outrun";
 
 /// One try at an endpoint. Times are since the end of the request's head; what takes over an hour takes an hour.
 #[derive(Debug, Clone, Copy)]
@@ -255,11 +280,14 @@ mod tests {
     #[test]
     fn the_first_and_the_last_try_are_known() {
         let mut facts = Facts::new(RequestId::new(0, 1), SystemTime::UNIX_EPOCH);
-        assert!(facts.current_try().is_none());
+        assert!(facts.tried().is_none());
         for port in 1..=3 {
-            facts.tries(SocketAddr::from(([127, 0, 0, 1], port)), Duration::ZERO);
-            assert_eq!(facts.current_try().map(|t| t.endpoint.port()), Some(port));
+            let place = facts.tries(SocketAddr::from(([127, 0, 0, 1], port)), Duration::ZERO);
+            assert_eq!(facts.try_at(place).map(|t| t.endpoint.port()), Some(port));
+            assert_eq!(facts.tried().map(|t| t.endpoint.port()), Some(port));
         }
+        facts.try_at(TryPlace::Last).unwrap().failure = Some(OUTRUN);
+        assert_eq!(facts.tried().map(|t| t.endpoint.port()), Some(1), "the one that was heard");
         assert_eq!(facts.first_try.map(|t| t.endpoint.port()), Some(1));
     }
 }

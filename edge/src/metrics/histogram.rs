@@ -23,7 +23,8 @@ impl Default for Histogram {
     }
 }
 
-fn bucket(us: u64) -> usize {
+/// The bucket of a value.
+pub(crate) fn bucket(us: u64) -> usize {
     if us < u64::from(STEPS) {
         return usize::try_from(us).unwrap_or(0);
     }
@@ -34,7 +35,7 @@ fn bucket(us: u64) -> usize {
 }
 
 /// The first value above a bucket.
-fn upper_us(bucket: usize) -> u64 {
+pub(crate) fn upper_us(bucket: usize) -> u64 {
     let bucket = u32::try_from(bucket + 1).unwrap_or(u32::MAX);
     if bucket <= STEPS {
         return u64::from(bucket);

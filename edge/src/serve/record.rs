@@ -18,7 +18,7 @@ use crate::{
     config::Config,
     downstream::Client,
     h1::{Fields, Name, RequestHead},
-    journal::{BackendName, Facts, Gathered, Place, RequestId, brief_micros},
+    journal::{BackendName, Facts, Gathered, OUTRUN, Place, RequestId, TryPlace, brief_micros},
     metrics::{Outcome, RouteCounters, RouteKey},
     trace::{Trace, Traced},
     worker::{Thread, micros},
@@ -150,9 +150,9 @@ impl Record {
     }
 
     /// Makes the fields of a try name the request's trace.
-    pub(crate) fn propagate(&self, fields: &mut Fields) {
+    pub(crate) fn propagate(&self, place: TryPlace, fields: &mut Fields) {
         if let Some(trace) = &self.trace {
-            trace.propagate(fields);
+            trace.propagate(place, fields);
         }
     }
 
@@ -173,37 +173,45 @@ impl Record {
     }
 
     /// An endpoint is tried.
-    pub(crate) fn tries(&mut self, endpoint: SocketAddr) {
+    pub(crate) fn tries(&mut self, endpoint: SocketAddr) -> TryPlace {
         // To find the first one takes microseconds, less than is worth a look at the clock.
         let began = if self.retries() == 0 { Duration::ZERO } else { self.began.elapsed() };
-        self.facts_mut().tries(endpoint, began);
+        let place = self.facts_mut().tries(endpoint, began);
         if let Some(trace) = &mut self.trace {
-            trace.tries(&self.thread);
+            trace.tries(place, &self.thread);
         }
+        place
     }
 
     /// There is a connection to it: one that was there already, or a new one.
-    pub(crate) fn connected(&mut self, reused: bool) {
+    pub(crate) fn connected(&mut self, place: TryPlace, reused: bool) {
         let elapsed = (!reused).then(|| brief_micros(self.began.elapsed()));
-        if let Some(current) = self.facts_mut().current_try() {
+        if let Some(current) = self.facts_mut().try_at(place) {
             current.reused = reused;
             current.connected_us = Some(elapsed.unwrap_or(current.began_us));
         }
     }
 
     /// The endpoint's response has begun.
-    pub(crate) fn upstream_answered(&mut self, status: u16) {
+    pub(crate) fn upstream_answered(&mut self, place: TryPlace, status: u16) {
         let answered = brief_micros(self.began.elapsed());
-        if let Some(current) = self.facts_mut().current_try() {
+        if let Some(current) = self.facts_mut().try_at(place) {
             current.answered_us = Some(answered);
             current.status = status;
         }
     }
 
     /// The try came to nothing.
-    pub(crate) fn failed(&mut self, refusal: &Refusal) {
-        if let Some(current) = self.facts_mut().current_try() {
-            current.failure = Some(refusal.kind());
+    pub(crate) fn failed(&mut self, place: TryPlace, refusal: &Refusal) {
+        if let Some(failed) = self.facts_mut().try_at(place) {
+            failed.failure = Some(refusal.kind());
+        }
+    }
+
+    /// Another try was faster.
+    pub(crate) fn outrun(&mut self, place: TryPlace) {
+        if let Some(late) = self.facts_mut().try_at(place) {
+            late.failure = Some(OUTRUN);
         }
     }
 

@@ -12,6 +12,7 @@ use super::{
         Status,
     },
 };
+use crate::{journal::OUTRUN, metrics::Outcome};
 
 /// A batch as it is sent. `worker` is the instance that the spans are of.
 pub(super) fn request(batch: &[Traced], worker: &str) -> ExportRequest {
@@ -43,18 +44,21 @@ fn spans(traced: &Traced) -> Vec<Span> {
     spans
 }
 
+/// What carries a connection that is passed on as it is; `None`: it is a request.
+fn transport(request: &Request) -> Option<&'static str> {
+    match request.protocol.as_str() {
+        "TCP" | "TLS" => Some("tcp"),
+        "UDP" => Some("udp"),
+        _ => None,
+    }
+}
+
 fn of_request(traced: &Traced) -> Span {
     let Traced { trace, request } = traced;
-    let mut attributes = vec![
-        KeyValue::text("http.request.method", &request.method),
-        KeyValue::text("url.path", &request.path),
-        KeyValue::text("url.scheme", if request.tls.is_empty() { "http" } else { "https" }),
-        KeyValue::text("server.address", &request.host),
-        KeyValue::text("client.address", &request.client),
-        KeyValue::text("network.protocol.version", request.protocol.trim_start_matches("HTTP/")),
-        KeyValue::text("weir.request_id", &request.id),
-        KeyValue::text("weir.outcome", &request.outcome),
-    ];
+    let mut attributes = match transport(request) {
+        Some(transport) => of_stream(request, transport),
+        None => of_http(request),
+    };
     for (key, value) in [
         ("weir.tenant", &request.tenant),
         ("weir.listener", &request.listener),
@@ -67,7 +71,9 @@ fn of_request(traced: &Traced) -> Span {
         }
     }
     // A server's span fails by its own fault only.
+    let is_stream = transport(request).is_some();
     let failure = match (request.refusal.as_str(), request.status) {
+        ("", 0) if is_stream && request.outcome == Outcome::Forwarded.as_str() => None,
         (_, 100..500) => None,
         ("", 0) => Some(request.outcome.clone()),
         ("", status) => Some(status.to_string()),
@@ -79,7 +85,7 @@ fn of_request(traced: &Traced) -> Span {
         span_id: trace.span.0.to_vec(),
         parent_span_id: trace.parent.map(|parent| parent.0.to_vec()).unwrap_or_default(),
         // The route would name a class of requests; its object's name does.
-        name: named(&request.method, &request.route),
+        name: named(if is_stream { &request.protocol } else { &request.method }, &request.route),
         kind: SERVER,
         start_time_unix_nano: at(request, 0),
         end_time_unix_nano: at(request, request.duration_us),
@@ -88,9 +94,41 @@ fn of_request(traced: &Traced) -> Span {
     }
 }
 
+fn of_http(request: &Request) -> Vec<KeyValue> {
+    vec![
+        KeyValue::text("http.request.method", &request.method),
+        KeyValue::text("url.path", &request.path),
+        KeyValue::text("url.scheme", if request.tls.is_empty() { "http" } else { "https" }),
+        KeyValue::text("server.address", &request.host),
+        KeyValue::text("client.address", &request.client),
+        KeyValue::text("network.protocol.version", request.protocol.trim_start_matches("HTTP/")),
+        KeyValue::text("weir.request_id", &request.id),
+        KeyValue::text("weir.outcome", &request.outcome),
+    ]
+}
+
+/// By the conventions for networks; bytes are those of the client and to it.
+fn of_stream(request: &Request, transport: &str) -> Vec<KeyValue> {
+    let mut attributes = vec![
+        KeyValue::text("network.transport", transport),
+        KeyValue::text("client.address", &request.client),
+        KeyValue::text("weir.outcome", &request.outcome),
+        KeyValue::number("weir.bytes_in", request.bytes_in),
+        KeyValue::number("weir.bytes_out", request.bytes_out),
+    ];
+    if !request.host.is_empty() {
+        attributes.push(KeyValue::text("server.address", &request.host));
+    }
+    attributes
+}
+
 fn of_try(traced: &Traced, tried: &Try, id: SpanId, index: usize) -> Span {
     let Traced { trace, request } = traced;
-    let mut attributes = vec![KeyValue::text("http.request.method", &request.method)];
+    let transport = transport(request);
+    let mut attributes = vec![match transport {
+        Some(transport) => KeyValue::text("network.transport", transport),
+        None => KeyValue::text("http.request.method", &request.method),
+    }];
     if let Ok(endpoint) = tried.endpoint.parse::<SocketAddr>() {
         attributes.push(KeyValue::text("server.address", endpoint.ip().to_string()));
         attributes.push(KeyValue::number("server.port", endpoint.port()));
@@ -103,19 +141,25 @@ fn of_try(traced: &Traced, tried: &Try, id: SpanId, index: usize) -> Span {
     }
     // A client's span fails by 4xx as well.
     let failure = match (tried.failure.as_str(), tried.status) {
+        ("", 0) if transport.is_some() => None,
         ("", 400..) => Some(tried.status.to_string()),
         ("", 0) => Some(request.outcome.clone()),
         ("", _) => None,
         (failure, _) => Some(failure.to_owned()),
     };
     finish(&mut attributes, tried.status, failure.as_deref());
-    // Of the last try, the response goes on to the end of the request; an earlier one failed before the next began.
-    let next = request.tries.get(index + 1).map(|next| next.began_us);
+    // Of the last try, the response goes on to the end of the request; an earlier one failed before the next began, but for two
+    // at once.
+    let hedged = request.tries.iter().any(|tried| tried.failure == OUTRUN);
+    let next = request.tries.get(index + 1).map(|next| next.began_us).filter(|_| !hedged);
     Span {
         trace_id: trace.id.0.to_vec(),
         span_id: id.0.to_vec(),
         parent_span_id: trace.span.0.to_vec(),
-        name: named(&request.method, &request.backend),
+        name: match transport {
+            Some(_) => request.protocol.clone(),
+            None => named(&request.method, &request.backend),
+        },
         kind: CLIENT,
         start_time_unix_nano: at(request, tried.began_us),
         end_time_unix_nano: at(request, next.unwrap_or(request.duration_us).max(tried.began_us)),

@@ -6,9 +6,10 @@ use std::{
     net::SocketAddr,
     rc::Rc,
     sync::Arc,
+    time::Duration,
 };
 
-use model::{Backend, Balancing, EndpointAddress};
+use model::{Backend, Balancing, EndpointAddress, HedgeDelay};
 use tracing::info;
 
 use super::{Endpoint, Group, check::Vital, resolve::Resolved, transport::Transport};
@@ -34,6 +35,8 @@ pub(crate) struct Balancer {
     is_plain: bool,
     /// The group's changes that `shares` know of.
     seen: Cell<Option<u64>>,
+    /// When an answer is late, where it is known.
+    hedge_after: Cell<Option<Duration>>,
 }
 
 /// Why there is no endpoint for a try.
@@ -102,6 +105,7 @@ impl Balancer {
         }
         let traffic = &backend.traffic;
         let policy = Policy::new(&traffic.balancing, &members);
+        let hedge_after = late(traffic.hedging, &members);
         Self {
             backend: Arc::clone(backend),
             group,
@@ -113,6 +117,7 @@ impl Balancer {
                 && traffic.pool.max_requests.is_none(),
             policy,
             seen: Cell::new(None),
+            hedge_after: Cell::new(hedge_after),
         }
     }
 
@@ -163,6 +168,17 @@ impl Balancer {
             chosen = shares.places().find(|place| load(*place) < most).ok_or(NoEndpoint::Full)?;
         }
         Ok(Rc::clone(&self.members[chosen].endpoint))
+    }
+
+    /// When an answer is late, so that another endpoint is asked; `None`: never, or it is not known yet.
+    pub(crate) fn hedge_after(&self) -> Option<Duration> {
+        self.hedge_after.get()
+    }
+
+    /// Another endpoint than `first`, if one may be chosen.
+    pub(crate) fn other(&self, thread: &Thread, first: &Rc<Endpoint>) -> Option<Rc<Endpoint>> {
+        let other = self.pick(thread, None, Some(first)).ok()?;
+        (!Rc::ptr_eq(&other, first)).then_some(other)
     }
 
     /// The endpoint of that address, if it may be chosen.
@@ -257,6 +273,7 @@ impl Balancer {
         {
             self.group.changed();
         }
+        self.hedge_after.set(late(self.backend.traffic.hedging, &self.members));
         let count =
             |is: &dyn Fn(&Member) -> bool| self.members.iter().filter(|member| is(member)).count() as u64;
         let gauges = &self.group.gauges;
@@ -264,6 +281,20 @@ impl Balancer {
         gauges.resting.set(count(&|member| member.endpoint.is_resting()));
         gauges.ejected.set(count(&|member| member.endpoint.is_ejected()));
         gauges.down.set(count(&|member| member.down.get()));
+    }
+}
+
+/// When an answer is late. Where that follows what is observed, it is the median of the endpoints': one that is slow does
+/// not say what is late, and neither does one that is quick.
+fn late(hedging: Option<HedgeDelay>, members: &[Member]) -> Option<Duration> {
+    match hedging? {
+        HedgeDelay::Fixed(delay) => Some(delay),
+        HedgeDelay::Percentile { percent, at_least } => {
+            let mut known: Vec<_> =
+                members.iter().filter_map(|member| member.endpoint.latency(percent)).collect();
+            known.sort_unstable();
+            known.get(known.len().saturating_sub(1) / 2).map(|late| at_least.max(*late))
+        }
     }
 }
 

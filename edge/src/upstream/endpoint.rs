@@ -12,6 +12,7 @@ use model::{OutlierDetection, PoolPolicy};
 use super::{
     Group,
     connect::Spoken,
+    latency::Latency,
     links::Links,
     pool::{Idle, millis},
     transport::Transport,
@@ -20,6 +21,7 @@ use crate::{
     h1::Scheme,
     health::{Record, Verdict},
     limits::ENDPOINT_REST,
+    worker::micros,
 };
 
 /// One address that answers requests, its connections and what is known of it.
@@ -38,6 +40,8 @@ pub(crate) struct Endpoint {
     resting_until_ms: Cell<u64>,
     /// What is held against it.
     record: Cell<Record>,
+    /// How long it takes to answer, where somebody wants to know.
+    latency: RefCell<Option<Box<Latency>>>,
     group: Weak<Group>,
 }
 
@@ -54,6 +58,7 @@ impl Endpoint {
             since_ms: Cell::new(since_ms),
             resting_until_ms: Cell::new(0),
             record: Cell::default(),
+            latency: RefCell::default(),
             group,
         }
     }
@@ -120,6 +125,19 @@ impl Endpoint {
             self.begin(now_ms);
             self.changed();
         }
+    }
+
+    /// It took so long to answer, or longer.
+    pub(crate) fn observe(&self, elapsed: Duration) {
+        self.latency.borrow_mut().get_or_insert_default().record(micros(elapsed));
+    }
+
+    /// The time within which it has answered so many of a hundred requests, if that is known; as of now, older ones count less.
+    pub(super) fn latency(&self, percent: u8) -> Option<Duration> {
+        let mut latency = self.latency.borrow_mut();
+        let latency = latency.as_deref_mut()?;
+        latency.age();
+        latency.percentile_us(percent).map(Duration::from_micros)
     }
 
     /// Counts a request on it until the guard is dropped.

@@ -15,6 +15,7 @@ mod h2;
 mod h2spec;
 mod h3;
 mod health;
+mod hedging;
 mod overload;
 mod policies;
 mod proxy;
