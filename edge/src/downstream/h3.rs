@@ -34,7 +34,7 @@ use crate::{
     body::RequestBody,
     clock::Timer,
     drain::{Seat, Verdict},
-    h1::{Scheme, Version},
+    h1::{Method, Scheme, Version},
     h3::{Code, FrameKind, VARINT_MAX, write_frame_header, write_settings, write_varint},
     limits::{H3_UNI_STREAMS_EVER, QUIC_QUIET},
     listen::Admitted,
@@ -430,7 +430,7 @@ async fn serve_request_stream(
         }
     };
     let method = head.method();
-    if upgrade.is_none() {
+    if upgrade.is_none() && method != Method::Connect {
         let body = H3Body::request(link, frames, &head, length);
         let reply = serve_request(thread, client, Incoming { head, body, upgrade }).await;
         return answer.reply(link, &timer, reply, method).await;
@@ -442,6 +442,10 @@ async fn serve_request_stream(
             record.finished(Outcome::Forwarded);
             drop(record);
             tunnel::run(link, *tunnel, answer, frames).await;
+            if method == Method::Connect {
+                // Not where it has ended as it should.
+                answer.reset(Code::ConnectError);
+            }
             Ok(())
         }
         reply => answer.reply(link, &timer, reply, method).await,

@@ -137,7 +137,7 @@ fn begin(pseudo: &Pseudo<'_>, host: Option<&[u8]>, version: Version) -> Refused<
     let method = match (method, pseudo.protocol) {
         // A CONNECT that names a protocol is that protocol's upgrade.
         (b"CONNECT", Some(b"websocket")) => b"GET",
-        (b"CONNECT", None) if version == Version::Http2 => return connect(pseudo, host),
+        (b"CONNECT", None) => return connect(pseudo, host, version),
         (b"CONNECT", _) => return Err(RequestError::Connect.into()),
         (_, Some(_)) => return Err(malformed(HeadError::FieldName)),
         (method, None) => method,
@@ -158,13 +158,13 @@ fn begin(pseudo: &Pseudo<'_>, host: Option<&[u8]>, version: Version) -> Refused<
     Ok(RequestHead::from_parts(method, authority(pseudo, host)?, path, version)?)
 }
 
-/// The head of a CONNECT, which has no scheme and no path (RFC 9113 section 8.5).
-fn connect(pseudo: &Pseudo<'_>, host: Option<&[u8]>) -> Refused<RequestHead> {
+/// The head of a CONNECT, which has no scheme and no path (RFC 9113 section 8.5, RFC 9114 section 4.4).
+fn connect(pseudo: &Pseudo<'_>, host: Option<&[u8]>, version: Version) -> Refused<RequestHead> {
     if pseudo.scheme.is_some() || pseudo.path.is_some() {
         return Err(malformed(HeadError::StartLine));
     }
     let authority = authority(pseudo, host)?;
-    Ok(RequestHead::from_parts("CONNECT", authority, authority, Version::Http2)?)
+    Ok(RequestHead::from_parts("CONNECT", authority, authority, version)?)
 }
 
 fn authority<'p>(pseudo: &Pseudo<'p>, host: Option<&'p [u8]>) -> Refused<&'p str> {
@@ -330,10 +330,11 @@ mod tests {
     #[test]
     fn a_connect_is_for_an_authority_alone() {
         let fields = [(":method", "CONNECT"), (":authority", "a.test:443")];
-        assert_eq!(verdict_by(Version::Http2, &fields), "CONNECT  None");
-        assert_eq!(verdict_by(Version::Http3, &fields), "connect");
-        for more in [(":path", "/"), (":scheme", "https")] {
-            assert_eq!(verdict_by(Version::Http2, &[&fields[..], &[more]].concat()), "!start_line");
+        for version in [Version::Http2, Version::Http3] {
+            assert_eq!(verdict_by(version, &fields), "CONNECT  None");
+            for more in [(":path", "/"), (":scheme", "https")] {
+                assert_eq!(verdict_by(version, &[&fields[..], &[more]].concat()), "!start_line");
+            }
         }
     }
 

@@ -34,6 +34,8 @@ pub enum Code {
     RequestIncomplete,
     #[error("H3_MESSAGE_ERROR")]
     MessageError,
+    #[error("H3_CONNECT_ERROR")]
+    ConnectError,
     #[error("QPACK_DECOMPRESSION_FAILED")]
     DecompressionFailed,
     #[error("QPACK_ENCODER_STREAM_ERROR")]
@@ -62,6 +64,7 @@ impl Code {
             Self::RequestCancelled => 0x10c,
             Self::RequestIncomplete => 0x10d,
             Self::MessageError => 0x10e,
+            Self::ConnectError => 0x10f,
             Self::DecompressionFailed => 0x200,
             Self::EncoderStreamError => 0x201,
             Self::DecoderStreamError => 0x202,

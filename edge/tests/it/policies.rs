@@ -11,8 +11,10 @@ use tokio::{
 
 use crate::{
     h2::{Sender, ask, empty, get, over, prior_knowledge},
+    h3,
     support::{Client, Edge, PATIENCE, Upstream, compile, dead_address, proxy},
     tls,
+    websocket::streams::{data, hear_by_h3, open_stream, read_frame},
 };
 
 fn policy(listener: Option<&str>, spec: &str) -> String {
@@ -151,6 +153,62 @@ fn http2_connects_too() {
         stream.shutdown().await.unwrap();
         assert_eq!(timeout(PATIENCE, stream.read(&mut [0])).await.unwrap().unwrap(), 0);
         assert_eq!(tunnel(&mut sender, "localhost:1").await.0, StatusCode::FORBIDDEN);
+    });
+}
+
+#[test]
+fn http3_connects_too() {
+    let (destination, site) = (echo(), Upstream::saying("x"));
+    let broken = Upstream::raw(|exchange| {
+        exchange.exactly(1);
+        exchange.reset();
+    });
+    let secured = tls::secured(&site, &["a.test"]);
+    let ports = format!("[{}, {}]", destination.address.port(), broken.address.port());
+    let allowed = policy(None, &format!("connect: {{allow: [{{host: localhost, ports: {ports}}}]}}"));
+    let yaml = secured.yaml.clone() + &allowed;
+    let edge = Edge::start(&yaml);
+    edge.runtime.block_on(async {
+        let endpoint = h3::client_endpoint(&secured);
+        let connecting = endpoint.connect(edge.udp_at(443), "a.test").unwrap();
+        let connection = timeout(PATIENCE, connecting).await.unwrap().unwrap();
+        let open = async |authority: String| {
+            let fields = [(":method", "CONNECT"), (":authority", authority.as_str())];
+            open_stream(&connection, &fields).await.unwrap()
+        };
+        let (mut send, mut recv, head) = open(format!("localhost:{}", destination.address.port())).await;
+        // `:status: 200` is entry 25 of the static table.
+        assert!(head.contains(&(0xc0 | 25)), "{head:x?}");
+        let sent = vec![7; 100_000];
+        send.write_all(&data(&sent)).await.unwrap();
+        assert_eq!(hear_by_h3(&mut recv, sent.len()).await, sent);
+        send.finish().unwrap();
+        assert_eq!(read_frame(&mut recv).await, None, "an end on either side is one on the other");
+
+        let (mut send, mut recv, _) = open(format!("localhost:{}", broken.address.port())).await;
+        send.write_all(&data(b"x")).await.unwrap();
+        let ended = timeout(PATIENCE, recv.read(&mut [0])).await.unwrap();
+        // H3_CONNECT_ERROR (RFC 9114 section 4.4).
+        assert_eq!(ended, Err(quinn::ReadError::Reset(0x10f_u32.into())));
+
+        let (.., head) = open("localhost:1".to_owned()).await;
+        // `:status: 403` is entry 68.
+        assert!(head.starts_with(&[0, 0, 0xff, 68 - 63]), "{head:x?}");
+        // Neither a path nor a scheme belongs to it.
+        let fields =
+            [(":method", "CONNECT"), (":authority", "localhost:1"), (":path", "/"), (":scheme", "https")];
+        let (mut send, mut recv) = connection.open_bi().await.unwrap();
+        let mut section = vec![];
+        edge::h3::qpack::begin(&mut section);
+        for (name, value) in fields {
+            edge::h3::qpack::write_field(&mut section, name.as_bytes(), value.as_bytes());
+        }
+        let mut frame = vec![];
+        edge::h3::write_frame_header(&mut frame, edge::h3::FrameKind::Headers, section.len());
+        frame.extend(section);
+        send.write_all(&frame).await.unwrap();
+        let ended = timeout(PATIENCE, recv.read(&mut [0])).await.unwrap();
+        assert_eq!(ended, Err(quinn::ReadError::Reset(0x10e_u32.into())), "H3_MESSAGE_ERROR");
     });
 }
 

@@ -2,7 +2,7 @@
 
 mod autobahn;
 mod frames;
-mod streams;
+pub(crate) mod streams;
 
 use std::time::Duration;
 

@@ -155,30 +155,40 @@ fn an_answer_to_another_key_is_no_websocket() {
 
 /// An extended CONNECT by HTTP/3, and the status of the answer.
 async fn open_by_h3(served: &Served, connection: &quinn::Connection) -> (SendStream, RecvStream, Vec<u8>) {
-    let (mut send, mut recv) = connection.open_bi().await.unwrap();
-    let mut section = Vec::new();
-    qpack::begin(&mut section);
-    for (name, value) in [
+    let fields = [
         (":method", "CONNECT"),
         (":protocol", "websocket"),
         (":scheme", "https"),
         (":authority", "a.test"),
         (":path", "/chat"),
         ("sec-websocket-version", "13"),
-    ] {
+    ];
+    let opened = open_stream(connection, &fields).await;
+    opened.unwrap_or_else(|| panic!("{}", served.edge.control.metrics()))
+}
+
+/// A request by HTTP/3 whose stream goes on, and the head of the answer. `None`: the stream has ended without one.
+pub(crate) async fn open_stream(
+    connection: &quinn::Connection,
+    fields: &[(&str, &str)],
+) -> Option<(SendStream, RecvStream, Vec<u8>)> {
+    let (mut send, mut recv) = connection.open_bi().await.unwrap();
+    let mut section = Vec::new();
+    qpack::begin(&mut section);
+    for (name, value) in fields {
         qpack::write_field(&mut section, name.as_bytes(), value.as_bytes());
     }
     let mut frame = Vec::new();
     write_frame_header(&mut frame, FrameKind::Headers, section.len());
     frame.extend(section);
     send.write_all(&frame).await.unwrap();
-    let (kind, head) = read_frame(&mut recv).await.unwrap();
-    assert_eq!(kind, FrameKind::Headers, "{}", served.edge.control.metrics());
-    (send, recv, head)
+    let (kind, head) = read_frame(&mut recv).await?;
+    assert_eq!(kind, FrameKind::Headers);
+    Some((send, recv, head))
 }
 
 /// The next frame; `None` at the stream's end.
-async fn read_frame(recv: &mut RecvStream) -> Option<(FrameKind, Vec<u8>)> {
+pub(crate) async fn read_frame(recv: &mut RecvStream) -> Option<(FrameKind, Vec<u8>)> {
     let mut bytes = Vec::new();
     let header = loop {
         let mut byte = [0];
@@ -194,7 +204,7 @@ async fn read_frame(recv: &mut RecvStream) -> Option<(FrameKind, Vec<u8>)> {
 }
 
 /// The bytes of one DATA frame.
-fn data(bytes: &[u8]) -> Vec<u8> {
+pub(crate) fn data(bytes: &[u8]) -> Vec<u8> {
     let mut frame = Vec::new();
     write_frame_header(&mut frame, FrameKind::Data, bytes.len());
     frame.extend(bytes);
@@ -202,7 +212,7 @@ fn data(bytes: &[u8]) -> Vec<u8> {
 }
 
 /// What comes in DATA frames until there are `count` bytes.
-async fn hear_by_h3(recv: &mut RecvStream, count: usize) -> Vec<u8> {
+pub(crate) async fn hear_by_h3(recv: &mut RecvStream, count: usize) -> Vec<u8> {
     let mut all = Vec::new();
     while all.len() < count {
         let (kind, payload) = read_frame(recv).await.expect("the stream ended");
