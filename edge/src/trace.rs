@@ -139,6 +139,20 @@ impl Trace {
         })
     }
 
+    /// Of a connection on which nobody says what it is part of, if it is to be sampled.
+    pub(crate) fn of_stream(thread: &Thread) -> Option<Self> {
+        let ppm = thread.tracer.sampled_ppm(None)?;
+        (thread.random_below(MILLION) < u64::from(ppm)).then(|| Self {
+            id: TraceId::new(thread.random(), thread.random()),
+            parent: None,
+            span: SpanId::new(thread.random()),
+            sampled: true,
+            first_try: None,
+            last_try: None,
+            forget_state: true,
+        })
+    }
+
     /// The request is tried once more.
     pub(crate) fn tries(&mut self, place: TryPlace, thread: &Thread) {
         if self.sampled {

@@ -9,7 +9,13 @@ use std::{
 use model::{RouteId, TenantId};
 
 use super::splice::{Ended, Moved};
-use crate::{accesslog::Entry, metrics::Outcome, worker::Thread};
+use crate::{
+    accesslog::Entry,
+    journal::TryPlace,
+    metrics::Outcome,
+    trace::{Trace, Traced},
+    worker::{Thread, micros},
+};
 
 /// What carries a stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,12 +42,13 @@ pub(crate) struct Record {
     carried: Carried,
     began: Instant,
     outcome: Outcome,
-    /// Only when there is an access log.
+    /// Only when there is an access log, or it is traced.
     line: Option<Box<Line>>,
 }
 
-/// What only the access log wants to know.
+/// What only the access log and traces want to know.
 struct Line {
+    trace: Option<Trace>,
     time: SystemTime,
     client: SocketAddr,
     host: String,
@@ -49,10 +56,42 @@ struct Line {
     route: Option<RouteId>,
     upstream: Option<SocketAddr>,
     tried: Instant,
+    /// Since the begin.
+    tried_after_us: u64,
     upstream_time: Option<Duration>,
     retries: u32,
     refusal: Option<&'static str>,
     moved: (u64, u64),
+}
+
+impl Line {
+    /// As spans are made of it.
+    fn tell(&self, carried: Carried, outcome: Outcome, duration: Duration) -> api::request::Request {
+        let began = self.time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let tried = |endpoint: SocketAddr| api::request::Try {
+            endpoint: endpoint.to_string(),
+            began_us: self.tried_after_us,
+            connected_us: self.upstream_time.map(|time| self.tried_after_us + micros(time)),
+            failure: if self.upstream_time.is_none() { "connect" } else { "" }.to_owned(),
+            ..api::request::Try::default()
+        };
+        api::request::Request {
+            began_at_us: micros(began),
+            tenant: self.tenant.as_ref().map(ToString::to_string).unwrap_or_default(),
+            route: self.route.as_ref().map(ToString::to_string).unwrap_or_default(),
+            host: self.host.clone(),
+            protocol: carried.as_str().to_owned(),
+            client: self.client.ip().to_canonical().to_string(),
+            outcome: outcome.as_str().to_owned(),
+            refusal: self.refusal.unwrap_or_default().to_owned(),
+            duration_us: micros(duration),
+            tries: self.upstream.map(tried).into_iter().collect(),
+            retries: self.retries,
+            bytes_in: self.moved.0,
+            bytes_out: self.moved.1,
+            ..api::request::Request::default()
+        }
+    }
 }
 
 impl Record {
@@ -60,8 +99,11 @@ impl Record {
         // A pool with streams is not idle, whatever is said on them.
         thread.counters.in_flight.add(1);
         let began = Instant::now();
+        let trace = Trace::of_stream(thread);
+        let wanted = thread.logger.is_on() || trace.is_some();
         let line = || {
             Box::new(Line {
+                trace,
                 time: thread.clock.wall(began),
                 client,
                 host: String::new(),
@@ -69,6 +111,7 @@ impl Record {
                 route: None,
                 upstream: None,
                 tried: began,
+                tried_after_us: 0,
                 upstream_time: None,
                 retries: 0,
                 refusal: None,
@@ -80,7 +123,7 @@ impl Record {
             carried,
             began,
             outcome: Outcome::Abandoned,
-            line: thread.logger.is_on().then(line),
+            line: wanted.then(line),
         }
     }
 
@@ -107,10 +150,13 @@ impl Record {
 
     /// An endpoint is tried.
     pub(crate) fn tries(&mut self, endpoint: SocketAddr) {
-        self.note(|line| {
-            line.upstream = Some(endpoint);
-            line.tried = Instant::now();
-        });
+        let Self { thread, began, line: Some(line), .. } = self else { return };
+        line.upstream = Some(endpoint);
+        line.tried = Instant::now();
+        line.tried_after_us = micros(line.tried.duration_since(*began));
+        if let Some(trace) = &mut line.trace {
+            trace.tries(TryPlace::First, thread);
+        }
     }
 
     /// Another is to be tried.
@@ -159,7 +205,16 @@ impl Record {
 impl Drop for Record {
     fn drop(&mut self) {
         self.thread.counters.in_flight.sub(1);
-        let Some(line) = self.line.take() else { return };
+        let Some(mut line) = self.line.take() else { return };
+        let duration = self.began.elapsed();
+        if let Some(trace) = line.trace.take() {
+            let request = line.tell(self.carried, self.outcome, duration);
+            let dropped = self.thread.tracer.push(Traced { trace, request });
+            self.thread.counters.spans_dropped.add(dropped);
+        }
+        if !self.thread.logger.is_on() {
+            return;
+        }
         self.thread.logger.log(&Entry {
             client: Some(line.client.ip()),
             host: &line.host,
@@ -172,7 +227,7 @@ impl Drop for Record {
             bytes_in: line.moved.0,
             bytes_out: line.moved.1,
             outcome: self.outcome.as_str(),
-            duration: self.began.elapsed(),
+            duration,
             ..Entry::of_stream(self.carried.as_str(), line.time)
         });
     }

@@ -184,3 +184,60 @@ fn a_collector_that_is_busy_is_asked_again_and_one_that_is_gone_costs_spans_only
     let dropped = metrics.lines().find_map(|line| line.strip_prefix("weir_edge_spans_dropped_total "));
     assert!(dropped.is_some_and(|count| count != "0"), "the queue is bounded: {dropped:?}");
 }
+
+#[test]
+fn what_is_passed_on_as_it_is_has_spans_as_well() {
+    let echo = Upstream::raw(|exchange| {
+        let ping = exchange.exactly(4);
+        exchange.send(ping);
+    });
+    let (collector, spans) = collector(0);
+    let yaml = |to: std::net::SocketAddr| {
+        format!(
+            "apiVersion: gateway.networking.k8s.io/v1
+kind: Gateway
+metadata: {{name: gateway}}
+spec: {{gatewayClassName: weir, listeners: [{{name: tcp, port: 5432, protocol: TCP}}]}}
+---
+apiVersion: gateway.networking.k8s.io/v1alpha2
+kind: TCPRoute
+metadata: {{name: all}}
+spec:
+  parentRefs: [{{name: gateway}}]
+  rules: [{{backendRefs: [{{group: weir.dev, kind: Backend, name: up}}]}}]
+---
+apiVersion: weir.dev/v1
+kind: Pool
+metadata: {{name: default}}
+spec: {{listen: [{{port: 5432, bind: \"127.0.0.1:1\", protocol: TCP, tenant: static}}]}}
+{}",
+            backend("up", to)
+        )
+    };
+    let (mut edge, _exporting) = traced(&yaml(echo.address), &collector, 1_000_000);
+    let mut client = crate::support::Client::connect(edge.at(5432));
+    client.send("ping");
+    assert_eq!(&client.bytes::<4>(), b"ping");
+    client.stream.shutdown(std::net::Shutdown::Write).unwrap();
+    assert!(client.is_closed());
+    let [server, connect] = <[Span; 2]>::try_from(next(&edge, &spans)).unwrap();
+    assert_eq!((server.name.as_str(), connect.name.as_str()), ("TCP TCPRoute/default/all", "TCP"));
+    assert_eq!((server.kind(), connect.kind()), (SpanKind::Server, SpanKind::Client));
+    assert_eq!(connect.parent_span_id, server.span_id);
+    assert_eq!(text(&server.attributes, "network.transport"), "tcp");
+    assert_eq!(text(&server.attributes, "client.address"), "127.0.0.1");
+    assert_eq!(value(&server.attributes, "weir.bytes_in"), Some(&Value::IntValue(4)));
+    assert_eq!(value(&server.attributes, "weir.bytes_out"), Some(&Value::IntValue(4)));
+    assert_eq!(value(&server.attributes, "http.request.method"), None);
+    let port = i64::from(echo.address.port());
+    assert_eq!(value(&connect.attributes, "server.port"), Some(&Value::IntValue(port)));
+    assert!(server.status.is_none() && connect.status.is_none());
+
+    edge.activate(&yaml(dead_address()));
+    assert!(crate::support::Client::connect(edge.at(5432)).is_closed());
+    let [server, connect] = <[Span; 2]>::try_from(next(&edge, &spans)).unwrap();
+    for span in [&server, &connect] {
+        assert_eq!(text(&span.attributes, "error.type"), "connect");
+        assert_eq!(span.status.as_ref().map(|status| status.code()), Some(StatusCode::Error));
+    }
+}
