@@ -15,6 +15,7 @@ use node::{Identities, Identity, NodeConfig, NodeError, Timing};
 use sys::{
     polled::{Interest, Polled},
     process::{Process, Signal},
+    seqpacket::Stream,
 };
 use tempfile::TempDir;
 use tokio::{
@@ -144,6 +145,14 @@ impl Host {
         let (agent, _shutdown) = self.agent.take().unwrap();
         agent.abort();
         assert!(agent.await.unwrap_err().is_cancelled());
+        // Its tasks end with it, but each on its own thread: a process that was killed listens no more, these may still, and
+        // the next agent would find its socket in use.
+        let silent = async {
+            while Stream::connect(&self.socket()).is_ok() {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        };
+        timeout(PATIENCE, silent).await.expect("an agent that is gone still listens");
     }
 
     /// Ends the agent as SIGTERM would, and checks that nothing is left.
