@@ -17,6 +17,7 @@ mod scale;
 mod secrets;
 mod streams;
 mod tickets;
+mod tracing;
 mod udp;
 mod upstream;
 
