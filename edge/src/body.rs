@@ -13,6 +13,7 @@ use tokio::io::AsyncWrite;
 pub(crate) use meter::{Meter, Pace};
 
 use crate::{
+    buffer::{give_scratch, scratch},
     downstream::{h1::H1Body, h2::H2Body, h3::H3Body},
     h1::{BodyLength, Fields, write_chunk, write_last_chunk},
     io::ClientIo,
@@ -149,9 +150,25 @@ enum Framing {
 }
 
 impl Outbox {
+    /// Takes memory for a message, where it has none.
+    pub(crate) fn warm(&mut self) {
+        if self.bytes.capacity() == 0 {
+            self.bytes = scratch();
+        }
+    }
+
+    /// Gives all memory back if nothing is in it: for a connection that may be idle for long.
+    pub(crate) fn rest(&mut self) {
+        if self.is_empty() {
+            give_scratch(std::mem::take(&mut self.bytes));
+        }
+    }
+
     /// One for a protocol that frames bodies itself.
     pub(crate) fn apart() -> Self {
-        Self { framing: Framing::Apart, ..Self::default() }
+        let mut out = Self::default();
+        out.framing = Framing::Apart;
+        out
     }
 
     /// What waits.
@@ -275,9 +292,30 @@ impl Outbox {
     }
 }
 
+impl Drop for Outbox {
+    fn drop(&mut self) {
+        give_scratch(std::mem::take(&mut self.bytes));
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_outbox_at_rest_holds_nothing_and_takes_the_warmest_memory() {
+        let mut out = Outbox::default();
+        out.warm();
+        out.data(b"message");
+        out.rest();
+        assert_eq!(out.waiting(), b"message", "what waits is kept");
+        out.sent(7);
+        let memory = out.bytes.as_ptr();
+        out.rest();
+        assert_eq!(out.bytes.capacity(), 0);
+        out.warm();
+        assert_eq!((out.bytes.as_ptr(), out.bytes.len()), (memory, 0));
+    }
 
     #[test]
     fn chunks_are_framed_and_ended() {

@@ -41,6 +41,30 @@ fn give(data: Vec<u8>) {
     });
 }
 
+thread_local! {
+    static SCRATCH: RefCell<Vec<Vec<u8>>> = const { RefCell::new(Vec::new()) };
+}
+
+/// An empty vector to write a message into, the thread's warmest; to be given to [`give_scratch`] when the message is gone.
+pub(crate) fn scratch() -> Vec<u8> {
+    SCRATCH.with_borrow_mut(Vec::pop).unwrap_or_else(|| Vec::with_capacity(BUFFER / 8))
+}
+
+/// Takes a vector back. One that a large message has made large is freed.
+pub(crate) fn give_scratch(mut bytes: Vec<u8>) {
+    if bytes.capacity() == 0 || bytes.capacity() > BUFFER {
+        return;
+    }
+    bytes.clear();
+    // A thread that ends has no list any more; the memory is then simply freed.
+    let _gone = SCRATCH.try_with(|free| {
+        let mut free = free.borrow_mut();
+        if free.len() < FREE_BUFFERS {
+            free.push(bytes);
+        }
+    });
+}
+
 /// Bytes read and not yet used. Holds no memory until something is read into it.
 #[derive(Debug, Default)]
 pub(crate) struct ReadBuffer {

@@ -516,6 +516,7 @@ fn outgoing(incoming: &Incoming<'_>, to: &Destination<'_>) -> Outbox {
     let persistence = if incoming.upgrade.is_some() { Persistence::Upgrade } else { Persistence::Default };
     let body = incoming.body.length();
     let mut outbox = Outbox::default();
+    outbox.warm();
     let target = RequestTarget { path: &path, query: head.query(), host: &host };
     write_request(&mut outbox.bytes, head, &target, Outgoing { body, persistence });
     outbox.frame(body);

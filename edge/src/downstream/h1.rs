@@ -96,7 +96,7 @@ pub(crate) async fn serve(thread: &Rc<Thread>, io: ClientIo, client: &Client, se
         };
         served += 1;
         match after {
-            After::Stay if served < thread.limits.requests_per_connection => outbox.release(),
+            After::Stay if served < thread.limits.requests_per_connection => outbox.rest(),
             After::Stay | After::Linger => {
                 wire.linger().await;
                 return End::Closed;
@@ -281,6 +281,7 @@ impl Wire {
     async fn refuse(&self, client: &Client, refusal: &Refusal, outbox: &mut Outbox) -> After {
         let (head, body) = local::refuse_unread(&self.thread, client, refusal);
         let length = BodyLength::Length(body.len() as u64);
+        outbox.warm();
         write_response(&mut outbox.bytes, &head, Outgoing { body: length, persistence: Persistence::Close });
         outbox.frame(length);
         outbox.data(&body);

@@ -4,6 +4,7 @@ use std::{
     cell::RefCell,
     collections::HashMap,
     error::Error,
+    hash::{BuildHasherDefault, Hasher},
     net::SocketAddr,
     rc::Rc,
     sync::Arc,
@@ -34,7 +35,27 @@ pub(crate) struct RouteSeries {
 struct Known {
     /// Keeps the rules alive, so that their addresses stay theirs.
     config: Option<Arc<Config>>,
-    rules: HashMap<(*const CompiledRule, *const Listener), Series>,
+    rules: HashMap<(*const CompiledRule, *const Listener), Series, BuildHasherDefault<Addresses>>,
+}
+
+/// Hashes addresses. Nobody outside chooses them, so it need not withstand anybody.
+#[derive(Default)]
+struct Addresses(u64);
+
+impl Hasher for Addresses {
+    fn write(&mut self, bytes: &[u8]) {
+        bytes.iter().for_each(|byte| self.write_usize(usize::from(*byte)));
+    }
+
+    fn write_usize(&mut self, address: usize) {
+        // 2^64 divided by the golden ratio, odd (Knuth, The Art of Computer Programming, section 6.4).
+        self.0 = (self.0.rotate_left(5) ^ address as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    }
+
+    fn finish(&self) -> u64 {
+        // The product's low bits say little of what was multiplied.
+        self.0.rotate_left(26)
+    }
 }
 
 /// Where a request is counted and remembered.

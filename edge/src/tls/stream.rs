@@ -29,10 +29,10 @@ use super::{
     records::{Broken, Opened, PLAIN, Records},
 };
 use crate::{
-    buffer::ReadBuffer,
+    buffer::{ReadBuffer, give_scratch, scratch},
     hello::HelloReader,
     io::poll_send_last,
-    limits::{BUFFER, LARGE_BUFFER},
+    limits::LARGE_BUFFER,
 };
 
 /// A connection whose handshake is over.
@@ -113,10 +113,16 @@ impl Out {
     }
 
     /// Gives memory back that an idle connection should not hold.
-    fn release(&mut self) {
-        if self.is_empty() && self.bytes.capacity() > BUFFER / 4 {
-            self.bytes = Vec::new();
+    fn rest(&mut self) {
+        if self.is_empty() {
+            give_scratch(std::mem::take(&mut self.bytes));
         }
+    }
+}
+
+impl Drop for Out {
+    fn drop(&mut self) {
+        give_scratch(std::mem::take(&mut self.bytes));
     }
 }
 
@@ -439,6 +445,9 @@ impl TlsStream {
         if plain.is_empty() {
             return Ok(0);
         }
+        if self.out.bytes.capacity() == 0 {
+            self.out.bytes = scratch();
+        }
         match &mut self.session {
             Session::Young(young) => {
                 young.sealed = true;
@@ -520,7 +529,7 @@ impl AsyncRead for TlsStream {
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
                 Poll::Pending => {
                     this.input.release();
-                    this.out.release();
+                    this.out.rest();
                     return Poll::Pending;
                 }
             }

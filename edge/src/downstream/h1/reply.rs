@@ -129,6 +129,7 @@ impl Wire {
         } else {
             Persistence::Close
         };
+        outbox.warm();
         write_response(&mut outbox.bytes, head, Outgoing { body: length, persistence });
         outbox.frame(length);
         stay
