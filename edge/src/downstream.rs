@@ -112,7 +112,7 @@ pub(crate) async fn serve(thread: Rc<Thread>, arrival: Arrival, mut admitted: Ad
     if listen.raw {
         return Box::pin(stream::serve(&thread, stream, ends, &admitted.point, &seat)).await;
     }
-    let mut client = Client {
+    let client = Client {
         peer,
         local: ends.destination,
         address: peer.ip().to_canonical().to_string(),
@@ -123,25 +123,28 @@ pub(crate) async fn serve(thread: Rc<Thread>, arrival: Arrival, mut admitted: Ad
         credentials: None,
         advertise_h3: listen.tls && thread.shared.advertises_h3(listen.bind),
     };
-    if !listen.tls {
-        match h1::serve(&thread, ClientIo::Plain(stream), &client, &seat).await {
-            h1::End::Closed => {}
-            h1::End::PriorKnowledge(io, input) => {
-                // A connection is of one kind for life, so the larger state is paid for only where it is needed.
-                Box::pin(h2::serve(thread, io, input, Rc::new(client), seat)).await;
-            }
-        }
-        return;
+    // A connection is of one kind for life, so the larger states are boxed and paid for only where they are needed.
+    if listen.tls {
+        return Box::pin(serve_tls(thread, stream, client, seat)).await;
     }
+    match h1::serve(&thread, ClientIo::Plain(stream), &client, &seat).await {
+        h1::End::Closed => {}
+        h1::End::PriorKnowledge(io, input) => {
+            Box::pin(h2::serve(thread, io, input, Rc::new(client), seat)).await;
+        }
+    }
+}
+
+async fn serve_tls(thread: Rc<Thread>, stream: TcpStream, mut client: Client, seat: Seat) {
     let Some((io, agreed, credentials)) = handshake(&thread, stream, &seat, &client).await else { return };
     client.server_name = agreed.server_name;
     client.tls_version = agreed.version;
     client.credentials = credentials.map(Rc::new);
     if agreed.h2 {
-        Box::pin(h2::serve(thread, io, ReadBuffer::default(), Rc::new(client), seat)).await;
+        h2::serve(thread, io, ReadBuffer::default(), Rc::new(client), seat).await;
     } else {
         // HTTP/2 by prior knowledge is for cleartext; here ALPN has decided.
-        let _closed = h1::serve(&thread, io, &client, &seat).await;
+        let _closed = Box::pin(h1::serve(&thread, io, &client, &seat)).await;
     }
 }
 

@@ -126,7 +126,7 @@ impl<'c> H1Body<'c> {
                         return Poll::Pending;
                     }
                     let now = self.wire.reading.now_ms();
-                    let time = state.pace.waits(now, &self.wire.limits);
+                    let time = state.pace.waits(now, &self.wire.thread.limits);
                     self.wire.reading.set(time);
                     return self.wire.reading.poll(cx).map(|()| Err(ClientError::TooSlow));
                 }

@@ -124,7 +124,7 @@ impl Wire {
         let stay = last.keep_alive && length != BodyLength::UntilClose;
         let persistence = if stay {
             // Also for HTTP/1.1: a client that knows when we would close does not send into the close.
-            let timeout_s = u16::try_from(self.limits.advertised_idle.as_secs()).unwrap_or(u16::MAX);
+            let timeout_s = u16::try_from(self.thread.limits.advertised_idle.as_secs()).unwrap_or(u16::MAX);
             Persistence::KeepAlive { timeout_s }
         } else {
             Persistence::Close
@@ -156,7 +156,7 @@ impl Wire {
             Poll::Ready(_) => Poll::Ready(Err(Stuck)),
             Poll::Pending => {
                 if !self.writing.is_set() {
-                    self.writing.set(self.limits.stall);
+                    self.writing.set(self.thread.limits.stall);
                 }
                 self.writing.poll(cx).map(|()| Err(Stuck))
             }
