@@ -5,6 +5,8 @@
 //! `WEIR_FUZZ=1000000` makes so many inputs for each target, `WEIR_SEED` repeats a run, and with `WEIR_FUZZ_SAVE` what was kept
 //! is written into the corpus.
 
+mod h2;
+mod hpack;
 mod reference;
 mod targets;
 
@@ -151,4 +153,14 @@ fn field_sections() {
 #[test]
 fn paths() {
     fuzz(&targets::PATH);
+}
+
+#[test]
+fn http_2_frames() {
+    fuzz(&h2::FRAMES);
+}
+
+#[test]
+fn field_blocks() {
+    fuzz(&h2::BLOCKS);
 }

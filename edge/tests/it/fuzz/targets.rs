@@ -16,7 +16,7 @@ use model::ProxyVersion;
 use super::{Target, reference};
 
 /// An error in a word: its form without what it holds.
-fn word(error: &impl Debug) -> String {
+pub(super) fn word(error: &impl Debug) -> String {
     let text = format!("{error:?}");
     text.chars().filter(|c| c.is_ascii_alphabetic() || *c == '(').take(60).collect()
 }
