@@ -15,10 +15,13 @@ use crate::limits::{BUFFER, FREE_BUFFERS, FREE_LARGE_BUFFERS, LARGE_BUFFER};
 struct Free {
     small: Vec<Vec<u8>>,
     large: Vec<Vec<u8>>,
+    /// Empty ones, for what a connection of many streams has to write.
+    outgoing: Vec<Vec<u8>>,
 }
 
 thread_local! {
-    static FREE: RefCell<Free> = const { RefCell::new(Free { small: Vec::new(), large: Vec::new() }) };
+    static FREE: RefCell<Free> =
+        const { RefCell::new(Free { small: Vec::new(), large: Vec::new(), outgoing: Vec::new() }) };
 }
 
 fn take(size: usize) -> Vec<u8> {
@@ -61,6 +64,27 @@ pub(crate) fn give_scratch(mut bytes: Vec<u8>) {
         let mut free = free.borrow_mut();
         if free.len() < FREE_BUFFERS {
             free.push(bytes);
+        }
+    });
+}
+
+/// An empty vector for what a connection of many streams has to write, which may have room already; to be given to
+/// [`give_outgoing`].
+pub(crate) fn take_outgoing() -> Vec<u8> {
+    FREE.with_borrow_mut(|free| free.outgoing.pop()).unwrap_or_default()
+}
+
+/// Takes such a vector back; small ones, and those that are too large for most, are simply freed.
+pub(crate) fn give_outgoing(mut bytes: Vec<u8>) {
+    if !(BUFFER / 4..=4 * LARGE_BUFFER).contains(&bytes.capacity()) {
+        return;
+    }
+    bytes.clear();
+    // As for those that are read into.
+    let _gone = FREE.try_with(|free| {
+        let mut free = free.borrow_mut();
+        if free.outgoing.len() < FREE_LARGE_BUFFERS {
+            free.outgoing.push(bytes);
         }
     });
 }

@@ -128,6 +128,10 @@ counters! {
     tickets_refused: Counter = "weir_edge_tls_tickets_refused_total",
     /// Connections of trusted peers that were closed for a PROXY protocol header that was malformed, missing or late.
     proxy_errors: Counter = "weir_edge_proxy_protocol_errors_total",
+    /// Client connections by HTTP/2 that ended for too much of what costs a client nothing.
+    h2_floods: Counter = "weir_edge_h2_failed_connections_total{reason=\"flood\"}",
+    /// Client connections by HTTP/2 that ended for any other error of the client's.
+    h2_errors: Counter = "weir_edge_h2_failed_connections_total{reason=\"protocol\"}",
     /// Client connections by QUIC whose handshake succeeded.
     quic_connections: Counter = "weir_edge_quic_connections_total",
     /// QUIC clients that had to prove their address first.

@@ -26,6 +26,9 @@ pub struct FieldLines {
     lines: Vec<Line>,
 }
 
+/// Bytes of a section's text whose memory is kept for the next: more than those of most requests.
+const KEPT: usize = 4096;
+
 /// A field's name and value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Line {
@@ -60,8 +63,11 @@ impl FieldLines {
         self.lines.len()
     }
 
-    /// Forgets all lines; the memory is kept.
+    /// Forgets all lines; their memory is kept if it is little.
     pub(crate) fn clear(&mut self) {
+        if self.text.capacity() > KEPT {
+            *self = Self::default();
+        }
         self.text.clear();
         self.lines.clear();
     }

@@ -252,7 +252,11 @@ impl Connection {
     /// Ends the connection through the client's fault. `None`: it has gone.
     fn fail(&mut self, code: Option<Code>) {
         if let Some(code) = code {
-            debug!(%code, "HTTP/2 connection closed");
+            debug!(peer = %self.receiver.peer(), %code, "HTTP/2 connection closed");
+            let counters = &self.link.thread.counters;
+            let counter =
+                if code == Code::EnhanceYourCalm { &counters.h2_floods } else { &counters.h2_errors };
+            counter.add(1);
             self.link.goaway(self.receiver.last(), code);
         }
         self.finish();

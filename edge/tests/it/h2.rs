@@ -7,6 +7,7 @@ use edge::Limits;
 use http_body_util::{BodyExt, Full, StreamBody};
 use hyper::{Request, Response, body::Frame, client::conn::http2};
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
 use tokio::net::TcpStream;
 
 use crate::{
@@ -297,4 +298,52 @@ fn empty_frames_without_end_are_refused() {
         assert_eq!(ask(&mut prior_knowledge(&edge).await, get("/")).await.body(), &"x", "the others go on");
     });
     assert_eq!(upstream.received().len(), 1);
+}
+
+/// Streams of all sizes through windows of all sizes, some taken back on the way: what comes to its end is what was sent.
+#[test]
+fn whatever_the_windows_and_whoever_gives_up_bodies_are_whole() {
+    let seed =
+        std::env::var("WEIR_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or_else(rand::random);
+    let mut random = StdRng::seed_from_u64(seed);
+    let upstream = Upstream::start(|exchange, request| {
+        exchange.send(format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", request.body.len()));
+        exchange.send(&request.body);
+    });
+    let edge = Edge::start(&proxy(&upstream));
+    edge.runtime.block_on(async {
+        for _ in 0..6 {
+            let (window, all) = (random.random_range(1..100_000), random.random_range(65_535..200_000));
+            let stream = TcpStream::connect(edge.at(80)).await.unwrap();
+            let (sender, connection) = http2::Builder::new(TokioExecutor::new())
+                .initial_stream_window_size(window)
+                .initial_connection_window_size(all)
+                .handshake(TokioIo::new(stream))
+                .await
+                .unwrap();
+            tokio::spawn(async move { drop(connection.await) });
+            let tasks: Vec<_> = (0..30_u8)
+                .map(|n| {
+                    let mut sender = sender.clone();
+                    let magnitude = random.random_range(0..18);
+                    let length = random.random_range(0..1_usize << magnitude);
+                    // Small windows are slow: they are about single bytes.
+                    let length = length.min(usize::try_from(window).unwrap() * 200);
+                    let gives_up = random.random_range(0..8) == 0;
+                    tokio::spawn(async move {
+                        let body = vec![n; length];
+                        let request = Request::post("http://a.test/").body(full(body.clone())).unwrap();
+                        let response = sender.send_request(request).await.unwrap();
+                        if !gives_up {
+                            assert!(response.into_body().collect().await.unwrap().to_bytes() == body, "{n}");
+                        }
+                    })
+                })
+                .collect();
+            for task in tasks {
+                let done = tokio::time::timeout(PATIENCE, task).await;
+                done.unwrap_or_else(|_| panic!("a window of {window} (WEIR_SEED={seed})")).unwrap();
+            }
+        }
+    });
 }

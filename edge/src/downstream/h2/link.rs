@@ -18,6 +18,7 @@ use super::{
 };
 use crate::{
     body::Outbox,
+    buffer::{give_outgoing, take_outgoing},
     h1::Fields,
     h2::{
         Code, FIRST_WINDOW, FRAME, FRAME_HEADER, Fault, FrameKind, MOST, Settings, flags, hpack::Encoder,
@@ -143,8 +144,9 @@ impl Link {
         state.turn += 1;
         let flushed = state.out.poll_write(cx, io);
         state.out.compact();
-        if state.streams.is_empty() {
-            state.out.release();
+        if state.out.is_empty() {
+            // Another connection of the thread may need it meanwhile.
+            give_outgoing(std::mem::take(&mut state.out.bytes));
         }
         state.make_room();
         flushed
@@ -431,6 +433,9 @@ impl State {
 
     /// Appends the header of a frame of an open stream, which can be changed until some of the buffer is written.
     fn begin_frame(&mut self, id: u32, length: usize, kind: FrameKind, flags: u8) {
+        if self.out.bytes.capacity() == 0 {
+            self.out.bytes = take_outgoing();
+        }
         let place = (self.turn, self.out.bytes.len() + 4);
         write_frame_header(&mut self.out.bytes, length, kind, flags, id);
         self.sent += (FRAME_HEADER + length) as u64;

@@ -1,6 +1,6 @@
 //! What a client's frames mean (RFC 9113 sections 5 and 6).
 
-use std::rc::Rc;
+use std::{net::SocketAddr, rc::Rc};
 
 use tokio::task::spawn_local;
 
@@ -72,6 +72,10 @@ impl Receiver {
             client_leaves: false,
             pinged: false,
         }
+    }
+
+    pub(super) fn peer(&self) -> SocketAddr {
+        self.client.peer
     }
 
     /// Gives memory back that the next request needs again.
@@ -155,7 +159,9 @@ impl Receiver {
                 let frame = headers(header, payload)?;
                 let ends = header.has(flags::END_STREAM);
                 if header.has(flags::END_HEADERS) {
-                    return self.section(id, ends, frame.depends_on_itself, frame.fragment, leaving);
+                    let came = self.section(id, ends, frame.depends_on_itself, frame.fragment, leaving);
+                    self.lines.clear();
+                    return came;
                 }
                 self.block = Some(Block {
                     stream: id,
@@ -180,7 +186,9 @@ impl Receiver {
                     self.block = Some(block);
                     return Ok(());
                 }
-                self.section(id, block.ends, block.depends_on_itself, &block.bytes, leaving)
+                let came = self.section(id, block.ends, block.depends_on_itself, &block.bytes, leaving);
+                self.lines.clear();
+                came
             }
             FrameKind::Priority => {
                 priority(header, payload)?;

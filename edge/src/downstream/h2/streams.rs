@@ -99,10 +99,6 @@ impl Streams {
         self.open.len()
     }
 
-    pub(super) fn is_empty(&self) -> bool {
-        self.open.is_empty()
-    }
-
     fn place(&self, id: u32) -> Result<usize, usize> {
         self.open.binary_search_by_key(&id, |(id, _)| *id)
     }

@@ -61,6 +61,8 @@ fn check(what: &str, most: u32, before: &[u8], make: impl Fn(u32) -> Vec<u8>) {
         other.send(&head(1, 1)).await;
         assert!(other.until(|log| log.answer(1) == Some(200)).await, "others are served");
     });
+    let counted = "weir_edge_h2_failed_connections_total{reason=\"flood\"} 1\n";
+    assert!(edge.control.metrics().contains(counted), "{what}");
 }
 
 #[test]
