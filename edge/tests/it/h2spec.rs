@@ -7,6 +7,7 @@
 //! verdict does not hang on whether an answer overtakes the next frame.
 
 mod cases;
+mod drain;
 mod floods;
 pub(crate) mod wire;
 

@@ -53,6 +53,16 @@ impl Log {
         self.of(FrameKind::GoAway).any(|came| codes.contains(&came.number(4)))
     }
 
+    /// Whether GOAWAY without an error names that stream as the last that is served.
+    pub(crate) fn leaves_after(&self, last: u32) -> bool {
+        self.of(FrameKind::GoAway).any(|came| came.number(0) == last && came.number(4) == 0)
+    }
+
+    /// What we are asked by PING.
+    pub(crate) fn ping(&self) -> Option<&[u8]> {
+        self.of(FrameKind::Ping).find(|came| !came.header.has(flags::ACK)).map(|came| &*came.payload)
+    }
+
     pub(crate) fn reset(&self, id: u32, codes: &[u32]) -> bool {
         self.of(FrameKind::Reset).any(|came| came.header.stream == id && codes.contains(&came.number(0)))
     }
