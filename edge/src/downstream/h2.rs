@@ -234,6 +234,8 @@ impl Connection {
                 self.link.control(|out| write_ping(out, 0, &DRAIN_PING));
                 self.reading.set(limits.idle);
                 self.phase = Phase::Leaving;
+                // The timer that was late wakes nobody until it is looked at again.
+                cx.waker().wake_by_ref();
             }
             // What was sent before the client saw our GOAWAY has come. Or it does not care.
             (_, Leaving::Said) if self.receiver.pinged || self.phase == Phase::Leaving && late => {
