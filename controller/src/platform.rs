@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use dialect::{Environment, Mistake, Object, PoolSpec, Spec, TenantQuotas};
-use model::{HostIndex, HostPattern, PoolName, TenantId};
+use model::{HostIndex, HostPattern, PoolName, TenantId, TrafficQuota};
 
 /// The installation's tenants, hosts and pools.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -12,7 +12,7 @@ pub(crate) struct Platform {
     pub(crate) tenants: BTreeSet<TenantId>,
     /// Hosts that Tenant objects grant.
     pub(crate) grants: BTreeMap<TenantId, Vec<HostPattern>>,
-    /// How much Tenant objects let them store.
+    /// How much Tenant objects let them have.
     pub(crate) quotas: BTreeMap<TenantId, TenantQuotas>,
     /// The default pool is always among them.
     pub(crate) pools: BTreeMap<PoolName, PoolSpec>,
@@ -56,11 +56,17 @@ impl Platform {
         platform
     }
 
+    /// How much of a worker a tenant may take.
+    pub(crate) fn quota(&self, tenant: &TenantId) -> TrafficQuota {
+        self.quotas.get(tenant).map(|quotas| quotas.traffic).unwrap_or_default()
+    }
+
     /// What surrounds the objects of a tenant.
     pub(crate) fn environment(&self, tenant: &TenantId, domain: &str) -> Environment {
         let granted = self.grants.get(tenant).into_iter().flatten().cloned();
         let mut environment = Environment::of_tenant(tenant.clone(), domain, granted);
         environment.pools.clone_from(&self.pools);
+        environment.quota = self.quota(tenant);
         environment
     }
 

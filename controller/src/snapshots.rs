@@ -272,7 +272,8 @@ impl Builder {
             }
         }
         for tenant in &platform.tenants {
-            if platform.grants.get(tenant) != self.platform.grants.get(tenant) {
+            let granted = platform.grants.get(tenant) == self.platform.grants.get(tenant);
+            if !granted || platform.quota(tenant) != self.platform.quota(tenant) {
                 self.dirty.insert(tenant.clone(), Cause::Own);
             }
         }

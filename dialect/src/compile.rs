@@ -38,7 +38,7 @@ pub fn compile<'o>(objects: impl IntoIterator<Item = &'o Object>, environment: &
     objects.sort_by(|a, b| a.key.cmp(&b.key));
     let world = World::new(&objects, environment);
     let mut out = Output {
-        config: TenantConfig::empty(environment.tenant.clone()),
+        config: TenantConfig { quota: environment.quota, ..TenantConfig::empty(environment.tenant.clone()) },
         statuses: vec![],
         mistakes: vec![],
         warnings: vec![],

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use model::{HostPattern, PoolName, TenantId};
+use model::{HostPattern, PoolName, TenantId, TrafficQuota};
 
 use crate::spec::PoolSpec;
 
@@ -20,6 +20,8 @@ pub struct Environment {
     pub pools: BTreeMap<PoolName, PoolSpec>,
     /// The pool of Gateways that name none.
     pub default_pool: PoolName,
+    /// How much of a worker the tenant may take.
+    pub quota: TrafficQuota,
     /// Every host is the tenant's, and Pool objects are its own to write: `edge --static`, which has no tenants.
     pub any_host: bool,
 }
@@ -34,6 +36,7 @@ impl Environment {
             hostnames: vec![],
             pools: BTreeMap::from([(default_pool.clone(), PoolSpec::default())]),
             default_pool,
+            quota: TrafficQuota::default(),
             any_host: true,
         }
     }
@@ -51,6 +54,7 @@ impl Environment {
             hostnames,
             pools: BTreeMap::from([(default_pool.clone(), PoolSpec::default())]),
             default_pool,
+            quota: TrafficQuota::default(),
             any_host: false,
         }
     }

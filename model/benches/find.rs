@@ -6,7 +6,7 @@ use criterion::{BenchmarkId, Criterion};
 use model::{
     Action, Backend, BackendId, CompileLimits, Endpoint, EndpointAddress, HostPattern, Listener, ListenerId,
     ListenerPolicy, ListenerProtocol, Match, Origin, PathMatch, Rank, Request, Route, RouteId, RouteTable,
-    Rule, TenantConfig, Timeouts, TrafficPolicy, UpstreamProtocol, WeightedBackend,
+    Rule, TenantConfig, Timeouts, TrafficPolicy, TrafficQuota, UpstreamProtocol, WeightedBackend,
 };
 
 struct Get {
@@ -103,6 +103,7 @@ fn config(routes: u32, hosts: u32) -> TenantConfig {
             traffic: TrafficPolicy::default(),
         }],
         certificates: vec![],
+        quota: TrafficQuota::default(),
     }
 }
 

@@ -169,6 +169,39 @@ pub struct TenantConfig {
     pub backends: Vec<Backend>,
     /// Certificates that listeners name, with their private keys.
     pub certificates: Vec<Certificate>,
+    /// How much of a worker it may take.
+    #[serde(default, skip_serializing_if = "TrafficQuota::is_default")]
+    pub quota: TrafficQuota,
+}
+
+/// How much of a worker one tenant may take. Each bound holds for each request thread of a worker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TrafficQuota {
+    /// Client connections; `None`: as many as there is room for.
+    pub connections: Option<u64>,
+    /// Requests that are being served, and streams.
+    pub requests: Option<u64>,
+    /// Bytes that are buffered for its requests.
+    pub buffered_bytes: Option<u64>,
+    /// Its part of a worker that has too much to do, beside those of the other tenants.
+    pub weight: NonZeroU32,
+}
+
+impl TrafficQuota {
+    /// The weight of a tenant of which nothing is said.
+    pub const WEIGHT: NonZeroU32 = NonZeroU32::new(100).unwrap();
+
+    /// Whether it is what every tenant has of which nothing is said.
+    #[must_use]
+    pub fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+impl Default for TrafficQuota {
+    fn default() -> Self {
+        Self { connections: None, requests: None, buffered_bytes: None, weight: Self::WEIGHT }
+    }
 }
 
 impl TenantConfig {
@@ -182,6 +215,7 @@ impl TenantConfig {
             streams: vec![],
             backends: vec![],
             certificates: vec![],
+            quota: TrafficQuota::default(),
         }
     }
 

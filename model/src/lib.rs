@@ -37,8 +37,8 @@ pub use ir::{
     Action, Backend, BackendId, Certificate, CertificateId, ConnectTarget, Endpoint, EndpointAddress,
     Feature, Filter, HeaderEdit, HostPattern, Listener, ListenerId, ListenerPolicy, ListenerProtocol, Match,
     Origin, PathMatch, PathModifier, Rank, Redirect, Respond, Rewrite, Route, RouteId, Rule, SessionPolicy,
-    StreamRoute, TenantConfig, Timeouts, UpstreamProtocol, UpstreamRoots, UpstreamTls, ValueMatch,
-    ValueMatcher, WeightedBackend,
+    StreamRoute, TenantConfig, Timeouts, TrafficQuota, UpstreamProtocol, UpstreamRoots, UpstreamTls,
+    ValueMatch, ValueMatcher, WeightedBackend,
 };
 pub use limits::{CompileLimits, is_denied, is_public};
 pub use proxy::{ProxyTrust, ProxyVersion};

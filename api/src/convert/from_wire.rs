@@ -30,7 +30,16 @@ impl TryFrom<wire::TenantConfig> for model::TenantConfig {
             streams: each(config.streams, |s| top.stream(s))?,
             backends: each(config.backends, |b| top.backend(b))?,
             certificates: each(config.certificates, |c| top.certificate(c))?,
+            quota: config.quota.map(model::TrafficQuota::from).unwrap_or_default(),
         })
+    }
+}
+
+impl From<wire::TrafficQuota> for model::TrafficQuota {
+    fn from(quota: wire::TrafficQuota) -> Self {
+        let wire::TrafficQuota { connections, requests, buffered_bytes, weight } = quota;
+        let weight = NonZeroU32::new(weight).unwrap_or(Self::WEIGHT);
+        Self { connections, requests, buffered_bytes, weight }
     }
 }
 

@@ -7,8 +7,8 @@ use model::{
     ListenerPolicy, ListenerProtocol, LogFact, LogField, LogFilter, LogValue, Match, Origin,
     OutlierDetection, PathMatch, PathModifier, PoolPolicy, ProxyTrust, ProxyVersion, Rank, Redirect, Respond,
     Rewrite, Route, RouteId, Rule, SessionCarrier, SessionPersistence, SessionPolicy, StreamRoute, TenantId,
-    Timeouts, TrafficPolicy, UpstreamProtocol, UpstreamRoots, UpstreamTls, ValueMatch, ValueMatcher,
-    WeightedBackend,
+    Timeouts, TrafficPolicy, TrafficQuota, UpstreamProtocol, UpstreamRoots, UpstreamTls, ValueMatch,
+    ValueMatcher, WeightedBackend,
 };
 use proptest::{
     collection::{btree_set, vec},
@@ -378,16 +378,29 @@ fn certificate() -> impl Strategy<Value = Certificate> {
     )
 }
 
+fn quota() -> impl Strategy<Value = TrafficQuota> {
+    (option::of(any::<u64>()), option::of(any::<u64>()), option::of(any::<u64>()), 1..=u32::MAX).prop_map(
+        |(connections, requests, buffered_bytes, weight)| TrafficQuota {
+            connections,
+            requests,
+            buffered_bytes,
+            weight: weight.try_into().unwrap(),
+        },
+    )
+}
+
 fn config() -> impl Strategy<Value = TenantConfig> {
     let routes = (vec(route(), 0..3), vec(stream(), 0..3));
-    (label(), vec(listener(), 0..3), routes, vec(backend(), 0..3), vec(certificate(), 0..2)).prop_map(
-        |(tenant, listeners, (routes, streams), backends, certificates)| TenantConfig {
+    let owned = (vec(certificate(), 0..2), quota());
+    (label(), vec(listener(), 0..3), routes, vec(backend(), 0..3), owned).prop_map(
+        |(tenant, listeners, (routes, streams), backends, (certificates, quota))| TenantConfig {
             tenant: tenant.parse().unwrap(),
             listeners,
             routes,
             streams,
             backends,
             certificates,
+            quota,
         },
     )
 }

@@ -33,7 +33,15 @@ impl From<&model::TenantConfig> for wire::TenantConfig {
             backends: all(&config.backends),
             certificates: all(&config.certificates),
             streams: all(&config.streams),
+            quota: (!config.quota.is_default()).then(|| (&config.quota).into()),
         }
+    }
+}
+
+impl From<&model::TrafficQuota> for wire::TrafficQuota {
+    fn from(quota: &model::TrafficQuota) -> Self {
+        let model::TrafficQuota { connections, requests, buffered_bytes, weight } = *quota;
+        Self { connections, requests, buffered_bytes, weight: weight.get() }
     }
 }
 

@@ -149,6 +149,26 @@ fn a_grant_moves_the_host_and_compiles_its_tenant() {
 }
 
 #[test]
+fn what_a_tenant_may_take_of_a_worker_is_in_its_snapshot_and_what_it_may_store_is_not() {
+    let mut harness = two_tenants();
+    let quotas = |said: &serde_json::Value| {
+        json!({
+            "apiVersion": "weir.dev/v1", "kind": "Tenant", "metadata": {"name": "a"},
+            "spec": {"quotas": said},
+        })
+    };
+    let (key, before) = ("objects/platform/Tenant/default/a", harness.hash("a"));
+    harness.put(key, Some(&quotas(&json!({"objects": 5}))));
+    assert!(harness.put(key, Some(&quotas(&json!({"objects": 6})))).is_empty());
+    assert_eq!(harness.put(key, Some(&quotas(&json!({"connections": 5, "weight": 200})))), ["a"]);
+    let snapshot = harness.world().tenants["a"].snapshot.clone().unwrap();
+    let quota = convert::decode(&snapshot.bytes).unwrap().quota;
+    assert_eq!((quota.connections, quota.requests, quota.weight.get()), (Some(5), None, 200));
+    assert_eq!(harness.put(key, None), ["a"]);
+    assert_eq!(harness.hash("a"), before);
+}
+
+#[test]
 fn a_deleted_tenant_leaves_the_world() {
     let mut harness = two_tenants();
     harness.put("tenants/a", None);

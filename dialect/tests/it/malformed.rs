@@ -400,6 +400,16 @@ fn platform_kinds() {
     let tenant =
         "apiVersion: weir.dev/v1\nkind: Tenant\nmetadata: {name: acme}\nspec: {hostnames: [a_b.com]}\n";
     check(tenant, &["Tenant default/acme spec.hostnames[0]: \"a_b.com\" is not a hostname"]);
+    let tenant = "apiVersion: weir.dev/v1\nkind: Tenant\nmetadata: {name: acme}\n\
+                  spec: {quotas: {connections: 0, bufferedBytes: 1000, weight: 10001, requests: 5}}\n";
+    for expect in [
+        "spec.quotas.connections: 0 is not allowed; use a whole number from 1 to 1000000",
+        "spec.quotas.bufferedBytes: 1000 is not allowed; use a whole number from 131072 to 1099511627776",
+        "spec.quotas.weight: 10001 is not allowed; use a whole number from 1 to 10000",
+        "spec.quotas.requests: there is no such field; use objects, bytes, connections, requestsInFlight",
+    ] {
+        check(tenant, &[expect]);
+    }
     let response =
         "apiVersion: weir.dev/v1\nkind: DirectResponse\nmetadata: {name: a}\nspec: {status: 100}\n";
     check(

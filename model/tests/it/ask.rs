@@ -5,7 +5,7 @@ use std::{borrow::Cow, time::Duration};
 use model::{
     Action, Backend, BackendId, Endpoint, EndpointAddress, HostPattern, Listener, ListenerId, ListenerPolicy,
     ListenerProtocol, Match, Origin, PathMatch, Rank, Request, Route, RouteId, Rule, TenantConfig, Timeouts,
-    TrafficPolicy, UpstreamProtocol, WeightedBackend,
+    TrafficPolicy, TrafficQuota, UpstreamProtocol, WeightedBackend,
 };
 
 /// A request as a lookup sees it.
@@ -152,5 +152,6 @@ pub(crate) fn config(listeners: Vec<Listener>, routes: Vec<Route>) -> TenantConf
             traffic: TrafficPolicy::default(),
         }],
         certificates: vec![],
+        quota: TrafficQuota::default(),
     }
 }
