@@ -1,20 +1,30 @@
 //! Whether a request is let in at all: overload is refused at the door, at the price of a few instructions, before
-//! any work was done that would be lost. Pure: delays, memory and draws are given.
-//!
-//! A queue that stands is what overload looks like; a queue that comes and goes is a burst, which is what queues are
-//! for. So the least delay of the last second counts, as in CoDel (RFC 8289), not the worst. While it is above its
-//! bound the share of requests that is let in shrinks by a fifth at each tick; when the queue is gone it grows again
-//! by a twentieth of all: all or nothing would swing between an idle and a drowned thread.
+//! any work was done that would be lost. Who waits for whom where there is only too much to do is said by
+//! [`turns`](crate::turns).
 
-use std::time::Duration;
+use std::rc::Rc;
 
-use crate::limits::Limits;
+use crate::{
+    limits::Limits,
+    share::{Share, Shares},
+};
+
+/// What there is only so much of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Scarce {
+    /// Client connections.
+    Connections,
+    /// Requests that are being served.
+    Requests,
+    /// Memory.
+    Memory,
+}
 
 /// Why a request is not let in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Overload {
-    /// Work waits for this thread for too long.
-    #[error("the worker is overloaded")]
+    /// It would wait for too long.
+    #[error("the worker is overloaded: the tenant's requests wait for too long")]
     Queue,
     /// Too many requests are being served.
     #[error("the worker serves too many requests at once")]
@@ -22,151 +32,203 @@ pub(crate) enum Overload {
     /// The process has too much memory.
     #[error("the worker is short of memory")]
     Memory,
+    /// It becomes scarce, and the tenant has more of it than the others leave.
+    #[error("the worker is short of {}, and the tenant has its share of them", .0.what())]
+    Share(Scarce),
+    /// The tenant has as much as its quota allows.
+    #[error("the tenant has as many {} as spec.quotas.{} of its Tenant object allows", .0.what(), .0.field())]
+    Quota(Scarce),
+}
+
+impl Scarce {
+    fn what(self) -> &'static str {
+        match self {
+            Self::Connections => "connections",
+            Self::Requests => "requests at once",
+            Self::Memory => "buffered bytes",
+        }
+    }
+
+    fn field(self) -> &'static str {
+        match self {
+            Self::Connections => "connections",
+            Self::Requests => "requestsInFlight",
+            Self::Memory => "bufferedBytes",
+        }
+    }
 }
 
 impl Overload {
+    /// All of them, in the order of [`index`](Self::index).
+    pub(crate) const ALL: [Self; 9] = [
+        Self::Queue,
+        Self::InFlight,
+        Self::Memory,
+        Self::Share(Scarce::Connections),
+        Self::Share(Scarce::Requests),
+        Self::Share(Scarce::Memory),
+        Self::Quota(Scarce::Connections),
+        Self::Quota(Scarce::Requests),
+        Self::Quota(Scarce::Memory),
+    ];
+
+    /// Its place in [`ALL`](Self::ALL).
+    pub(crate) fn index(self) -> usize {
+        let within = |scarce| match scarce {
+            Scarce::Connections => 0,
+            Scarce::Requests => 1,
+            Scarce::Memory => 2,
+        };
+        match self {
+            Self::Queue => 0,
+            Self::InFlight => 1,
+            Self::Memory => 2,
+            Self::Share(scarce) => 3 + within(scarce),
+            Self::Quota(scarce) => 6 + within(scarce),
+        }
+    }
+
     /// The metric and log label.
     pub(crate) fn kind(self) -> &'static str {
         match self {
             Self::Queue => "overload_queue",
             Self::InFlight => "overload_in_flight",
             Self::Memory => "overload_memory",
+            Self::Share(Scarce::Connections) => "share_connections",
+            Self::Share(Scarce::Requests) => "share_in_flight",
+            Self::Share(Scarce::Memory) => "share_memory",
+            Self::Quota(Scarce::Connections) => "quota_connections",
+            Self::Quota(Scarce::Requests) => "quota_in_flight",
+            Self::Quota(Scarce::Memory) => "quota_memory",
         }
     }
 }
 
-/// Samples that a standing queue outlasts: one second of ticks.
-const WINDOW: usize = 4;
-
-/// All requests.
-const ALL: u32 = 1000;
-
-/// Never fewer than one in a hundred: somebody must find out that the upstreams are well again.
-const LEAST: u32 = 10;
-
-/// What a thread knows of its load.
-#[derive(Debug, Clone, Copy)]
+/// What a thread knows of its room.
+#[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Door {
-    delays: [Duration; WINDOW],
-    next: usize,
-    share_permille: u32,
-    memory_full: bool,
-}
-
-impl Default for Door {
-    fn default() -> Self {
-        Self { delays: [Duration::ZERO; WINDOW], next: 0, share_permille: ALL, memory_full: false }
-    }
+    memory_bytes: u64,
 }
 
 impl Door {
-    /// A tick: work waited for `delay` on this thread, and the process has so much memory.
-    pub(crate) fn observe(&mut self, delay: Duration, memory_bytes: u64, limits: &Limits) {
-        self.delays[self.next] = delay;
-        self.next = (self.next + 1) % WINDOW;
-        self.memory_full = memory_bytes > limits.memory_bytes;
-        let standing = self.delays.iter().min().copied().unwrap_or_default();
-        if standing > limits.queue_delay {
-            self.share_permille = (self.share_permille * 4 / 5).max(LEAST);
-        } else if delay <= limits.queue_delay {
-            self.share_permille = (self.share_permille + ALL / 20).min(ALL);
-        }
+    /// A tick: the process has so much memory.
+    pub(crate) fn observe(&mut self, memory_bytes: u64) {
+        self.memory_bytes = memory_bytes;
     }
 
-    /// How long work waited at the last tick.
-    pub(crate) fn delay(&self) -> Duration {
-        self.delays[(self.next + WINDOW - 1) % WINDOW]
-    }
-
-    /// Whether one more request is let in beside `in_flight` others; `draw` gives a number below its argument.
+    /// Whether `share`'s tenant may have one more request beside `in_flight` others of whoever's.
     ///
     /// # Errors
-    /// [`Overload`], if it is not.
+    /// [`Overload`], if not.
     pub(crate) fn admit(
         &self,
+        shares: &Shares,
+        share: &Share,
         in_flight: u64,
         limits: &Limits,
-        draw: impl FnOnce(u64) -> u64,
     ) -> Result<(), Overload> {
-        if self.memory_full {
+        if !self.is_open(limits) {
             return Err(Overload::Memory);
         }
         if in_flight >= limits.in_flight {
             return Err(Overload::InFlight);
         }
-        if self.share_permille < ALL && draw(u64::from(ALL)) >= u64::from(self.share_permille) {
-            return Err(Overload::Queue);
+        for what in [Scarce::Requests, Scarce::Memory] {
+            if !share.is_within_quota(what) {
+                return Err(Overload::Quota(what));
+            }
+        }
+        if !shares.is_fair(share, Scarce::Requests, in_flight, limits.in_flight) {
+            return Err(Overload::Share(Scarce::Requests));
+        }
+        if !shares.is_fair(share, Scarce::Memory, self.memory_bytes, limits.memory_bytes) {
+            return Err(Overload::Share(Scarce::Memory));
         }
         Ok(())
     }
 
     /// Whether new connections are worth their handshake.
-    pub(crate) fn is_open(&self) -> bool {
-        !self.memory_full
+    pub(crate) fn is_open(&self, limits: &Limits) -> bool {
+        self.memory_bytes <= limits.memory_bytes
     }
+}
+
+/// Whether `share`'s tenant may have one more connection beside `open` others of the same address.
+///
+/// # Errors
+/// [`Overload`], if not.
+pub(crate) fn admit_connection(
+    shares: &Shares,
+    share: &Rc<Share>,
+    open: u64,
+    limits: &Limits,
+) -> Result<(), Overload> {
+    if !share.is_within_quota(Scarce::Connections) {
+        return Err(Overload::Quota(Scarce::Connections));
+    }
+    let most = u64::try_from(limits.connections).unwrap_or(u64::MAX);
+    if !shares.is_fair(share, Scarce::Connections, open, most) {
+        return Err(Overload::Share(Scarce::Connections));
+    }
+    Ok(())
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use model::TrafficQuota;
+
     use super::*;
     use crate::limits::LIMITS;
 
-    const LATE: Duration = Duration::from_millis(150);
-
-    fn after(delays: &[Duration]) -> Door {
-        let mut door = Door::default();
-        delays.iter().for_each(|delay| door.observe(*delay, 0, &LIMITS));
-        door
-    }
-
-    /// How many of a thousand are let in.
-    fn admitted(door: &Door) -> usize {
-        (0..1000).filter(|n| door.admit(0, &LIMITS, |_| *n).is_ok()).count()
-    }
-
-    #[test]
-    fn a_burst_is_let_in_and_a_standing_queue_is_not() {
-        assert_eq!(admitted(&after(&[LATE; WINDOW - 1])), 1000);
-        assert_eq!(admitted(&after(&[LATE, LATE, Duration::ZERO, LATE, LATE, LATE])), 1000);
-        assert_eq!(admitted(&after(&[LATE; WINDOW])), 800);
-        assert_eq!(admitted(&after(&[LATE; WINDOW + 1])), 640);
-        assert_eq!(admitted(&after(&[LATE; 100])), 10, "never none");
-    }
-
-    #[test]
-    fn the_share_grows_back_when_the_queue_is_gone() {
-        let mut door = after(&[LATE; 100]);
-        door.observe(Duration::ZERO, 0, &LIMITS);
-        assert_eq!(admitted(&door), 60);
-        (0..19).for_each(|_| door.observe(Duration::ZERO, 0, &LIMITS));
-        assert_eq!(admitted(&door), 1000, "within five seconds");
-    }
-
-    #[test]
-    fn five_times_the_load_settles_near_what_can_be_served() {
-        // Each tick brings five times what a tick serves; what is let in and not served is the queue.
-        let (mut door, mut queue, mut served) = (Door::default(), 0.0_f64, 0.0);
-        let tick = crate::limits::TICK.as_secs_f64();
-        for n in 0..400 {
-            queue += 5.0 * f64::from(door.share_permille) / 1000.0;
-            let done = queue.min(1.0);
-            queue -= done;
-            served += if n >= 40 { done } else { 0.0 };
-            door.observe(Duration::from_secs_f64(queue * tick), 0, &LIMITS);
-        }
-        assert!(served > 0.9 * 360.0, "{served} of 360");
-        assert!(queue < 20.0, "{queue} ticks wait");
+    fn share(quota: TrafficQuota) -> Rc<Share> {
+        Share::new(Arc::default(), quota)
     }
 
     #[test]
     fn memory_and_requests_in_flight_are_bounded() {
-        let mut door = Door::default();
-        assert_eq!(door.admit(LIMITS.in_flight - 1, &LIMITS, |_| 999), Ok(()));
-        assert_eq!(door.admit(LIMITS.in_flight, &LIMITS, |_| 0), Err(Overload::InFlight));
-        door.observe(Duration::ZERO, LIMITS.memory_bytes + 1, &LIMITS);
-        assert_eq!(door.admit(0, &LIMITS, |_| 0), Err(Overload::Memory));
-        assert!(!door.is_open());
-        door.observe(Duration::ZERO, LIMITS.memory_bytes, &LIMITS);
-        assert_eq!(door.admit(0, &LIMITS, |_| 999), Ok(()));
+        let (mut door, shares, share) = (Door::default(), Shares::default(), share(TrafficQuota::default()));
+        let admit = |door: &Door, others| door.admit(&shares, &share, others, &LIMITS);
+        assert_eq!(admit(&door, LIMITS.in_flight - 1), Ok(()));
+        assert_eq!(admit(&door, LIMITS.in_flight), Err(Overload::InFlight));
+        door.observe(LIMITS.memory_bytes + 1);
+        assert_eq!(admit(&door, 0), Err(Overload::Memory));
+        assert!(!door.is_open(&LIMITS));
+        door.observe(LIMITS.memory_bytes / 2);
+        assert_eq!(admit(&door, 0), Ok(()));
+    }
+
+    #[test]
+    fn a_quota_says_what_is_used_up_and_where_it_is_said() {
+        let quota = TrafficQuota {
+            requests: Some(1),
+            connections: Some(1),
+            buffered_bytes: Some(1),
+            ..Default::default()
+        };
+        let (door, shares, share) = (Door::default(), Shares::default(), share(quota));
+        assert_eq!(door.admit(&shares, &share, 0, &LIMITS), Ok(()));
+        share.counters.requests.add(1);
+        let refused = door.admit(&shares, &share, 1, &LIMITS).unwrap_err();
+        assert_eq!(refused.kind(), "quota_in_flight");
+        assert!(refused.to_string().contains("spec.quotas.requestsInFlight"), "{refused}");
+        share.counters.connections.add(1);
+        let refused = admit_connection(&shares, &share, 1, &LIMITS);
+        assert_eq!(refused, Err(Overload::Quota(Scarce::Connections)));
+        share.counters.requests.sub(1);
+        share.counters.buffered_bytes.add(1);
+        assert_eq!(door.admit(&shares, &share, 0, &LIMITS), Err(Overload::Quota(Scarce::Memory)));
+    }
+
+    #[test]
+    fn each_reason_has_its_place_and_its_word() {
+        for (index, overload) in Overload::ALL.into_iter().enumerate() {
+            assert_eq!(overload.index(), index);
+        }
+        let mut words = Overload::ALL.map(Overload::kind).to_vec();
+        words.sort_unstable();
+        words.dedup();
+        assert_eq!(words.len(), Overload::ALL.len());
     }
 }

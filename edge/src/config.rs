@@ -12,7 +12,7 @@ use std::{
 use model::{
     Backend, BackendId, CompileError, CompileLimits, EndpointAddress, Epoch, HostIndex, HostPattern,
     Listener, ListenerPolicy, Origin, PoolName, ProxyTrust, Revision, RouteTable, SessionPolicy,
-    TenantConfig, TenantId,
+    TenantConfig, TenantId, TrafficQuota,
 };
 use rustls::sign::CertifiedKey;
 
@@ -184,6 +184,8 @@ pub struct TenantTable {
     pub certificates: TenantCertificates,
     /// TLS towards those backends that ask for it.
     pub upstream_tls: HashMap<BackendId, Arc<ClientTls>>,
+    /// How much of a thread it may take.
+    pub quota: TrafficQuota,
     /// Whether a backend is told who its clients are.
     pub sends_proxy: bool,
     /// Some listener has a policy of its own.
@@ -233,6 +235,7 @@ impl TenantTable {
         match (routes, TenantCertificates::load(config, pool), upstream_tls(config)) {
             (Ok(routes), Ok(certificates), Ok(upstream_tls)) => Ok(Self {
                 tenant: config.tenant.clone(),
+                quota: config.quota,
                 backends: backends(config, &routes),
                 has_policies: routes.listeners().iter().any(|l| !l.policy.is_default()),
                 names: names(config),

@@ -7,7 +7,14 @@ mod introduction;
 mod request;
 pub(crate) mod tunnel;
 
-use std::{net::SocketAddr, pin::pin, rc::Rc, sync::atomic::Ordering, task::Poll};
+use std::{
+    net::SocketAddr,
+    pin::pin,
+    rc::Rc,
+    sync::atomic::Ordering,
+    task::Poll,
+    time::{Duration, Instant},
+};
 
 use tokio::net::TcpStream;
 use tracing::debug;
@@ -17,11 +24,12 @@ use crate::{
     drain::{Seat, Verdict},
     h1::{RequestError, RequestHead, Scheme, Upgrade},
     io::ClientIo,
-    listen::{Admitted, over_limit},
+    listen::{Admitted, Membership, over_limit},
     proxy::Hop,
     serve::upgrade,
     stream,
     tls::{Accepted, Agreed, Spoken, clients::Credentials},
+    turns,
     worker::Thread,
 };
 
@@ -44,6 +52,8 @@ pub(crate) struct Client {
     pub(crate) credentials: Option<Rc<Credentials>>,
     /// Whether it should learn that its address serves HTTP/3, too.
     pub(crate) advertise_h3: bool,
+    /// Whose its connection is.
+    pub(crate) membership: Rc<Membership>,
 }
 
 impl Client {
@@ -122,6 +132,7 @@ pub(crate) async fn serve(thread: Rc<Thread>, arrival: Arrival, mut admitted: Ad
         tls_version: None,
         credentials: None,
         advertise_h3: listen.tls && thread.shared.advertises_h3(listen.bind),
+        membership: Rc::new(Membership::new(&admitted.point)),
     };
     // A connection is of one kind for life, so the larger states are boxed and paid for only where they are needed.
     if listen.tls {
@@ -158,11 +169,15 @@ fn local(thread: &Thread, stream: &TcpStream, admitted: &Admitted) -> SocketAddr
 }
 
 async fn handshake(
-    thread: &Thread,
+    thread: &Rc<Thread>,
     stream: TcpStream,
     seat: &Seat,
     client: &Client,
 ) -> Option<(ClientIo, Agreed, Option<Credentials>)> {
+    // Its signature is the most that a client can ask for before it has said anything.
+    let handshakes = &thread.shares.handshakes;
+    turns::wait(thread, handshakes, Instant::now()).await.ok()?;
+    let mut spent = Duration::ZERO;
     let timer = thread.clock.timer();
     let result = {
         let tls = &thread.shared.tls;
@@ -171,10 +186,13 @@ async fn handshake(
             if seat.poll(cx) == Verdict::Abort {
                 return Poll::Ready(None);
             }
-            accepting.as_mut().poll(cx).map(Some)
+            thread.turns.timed(&mut spent, || accepting.as_mut().poll(cx)).map(Some)
         });
         Box::pin(accepting).await
     };
+    if !spent.is_zero() {
+        thread.turns.charge(handshakes, spent);
+    }
     match result {
         Ok(Some(Ok(Accepted { stream, agreed, credentials }))) => {
             thread.counters.handshakes.add(1);

@@ -40,12 +40,15 @@ pub struct Limits {
     /// Requests served at once by one thread: as many as a listener may have connections, so that HTTP/2's streams
     /// do not multiply what those may cost.
     pub in_flight: u64,
-    /// How long work may wait for its thread, the least of a second: ten times what a busy thread shows, and still
-    /// less than a person notices. Above it requests are refused until the queue is gone.
+    /// How long requests of one tenant may wait for their turn through a whole second: ten times what a busy thread shows, and
+    /// still less than a person notices. Then those are refused that would wait for longer, until none waits.
     pub queue_delay: Duration,
     /// Resident memory of the process above which requests and connections are refused: all connections that a
     /// listener allows, each with two full buffers, and half as much again for configurations.
     pub memory_bytes: u64,
+    /// What a request costs beside its own work, by a busy loop: for tests of overload. Nothing that a user can say sets it.
+    #[doc(hidden)]
+    pub toll: Duration,
     /// Requests on one connection before it is closed, so that no client stays on one worker for ever.
     pub requests_per_connection: u64,
     /// HTTP/2 streams open at once: a browser opens about as many, nginx allows 128.
@@ -108,6 +111,7 @@ pub const LIMITS: Limits = Limits {
     in_flight: 10_000,
     queue_delay: Duration::from_millis(100),
     memory_bytes: 2 << 30,
+    toll: Duration::ZERO,
     requests_per_connection: u64::MAX,
     h2_streams: 100,
     h2_stream_window: 256 * 1024,
@@ -157,6 +161,23 @@ pub const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// How often deadlines are checked; every limit in seconds is held to within this.
 pub const TICK: Duration = Duration::from_millis(250);
 
+/// What is ready may take this long before requests wait for their turns: half a slice of the kernel's scheduler, and above
+/// what a thread shows that keeps up.
+pub const BUSY: Duration = Duration::from_millis(2);
+
+/// At least this long after one measurement of it the next one begins.
+pub const PROBE_PAUSE: Duration = Duration::from_millis(10);
+
+/// How long requests that have their turn may take together, at least, before what has become ready gets its turn: about
+/// what one request costs whose tenant asks for much.
+pub const QUANTUM: Duration = Duration::from_millis(1);
+
+/// The most of it, however long all else takes.
+pub const QUANTUM_MOST: Duration = Duration::from_millis(10);
+
+/// A queue of requests that stands for this long is no burst.
+pub const STANDING: Duration = Duration::from_secs(1);
+
 /// Endpoints that are tried for one stream: one that just died, and one that died with it.
 pub const STREAM_TRIES: u32 = 3;
 
@@ -201,6 +222,9 @@ pub const DNS_ADDRESSES: usize = 64;
 
 /// Series of the per-route metrics; requests of further routes count under `other`.
 pub const ROUTE_SERIES: usize = 10_000;
+
+/// Series of the per-tenant metrics; further tenants are not shown.
+pub const TENANT_SERIES: usize = 10_000;
 
 /// Series of the per-backend metrics; further backends are not shown.
 pub const BACKEND_SERIES: usize = 10_000;

@@ -5,6 +5,7 @@
 //! other processes keep it open, and its events would come for ever.
 
 use std::{
+    cell::OnceCell,
     collections::{BTreeMap, HashMap},
     io,
     net::{IpAddr, SocketAddr},
@@ -30,9 +31,12 @@ use tokio::{
 use tracing::{debug, warn};
 
 use crate::{
+    admit::{Overload, admit_connection},
     downstream::{self, Arrival},
     limits::{ACCEPT_BATCH, ACCEPT_PAUSE, Limits, TCP_KEEPALIVE},
-    quic, udp,
+    quic,
+    share::Share,
+    udp,
     worker::Thread,
 };
 
@@ -218,7 +222,7 @@ impl Admitted {
 
     /// The place of a connection whose client is yet to be heard of.
     fn of_unknown(thread: &Rc<Thread>, point: &Arc<Point>, limits: &Limits) -> Option<Self> {
-        if !thread.door.borrow().is_open() {
+        if !thread.door.borrow().is_open(limits) {
             return None;
         }
         point.connections.fetch_add(1, Ordering::Relaxed);
@@ -235,6 +239,48 @@ impl Admitted {
         }
         self.client = client;
         true
+    }
+}
+
+/// Whose a connection is among the tenants, once it is known; dropped when it ends.
+#[derive(Debug)]
+pub(crate) struct Membership {
+    point: Arc<Point>,
+    share: OnceCell<Rc<Share>>,
+}
+
+impl Membership {
+    pub(crate) fn new(point: &Arc<Point>) -> Self {
+        Self { point: Arc::clone(point), share: OnceCell::new() }
+    }
+
+    /// Whose it is, if that is known.
+    pub(crate) fn share(&self) -> Option<&Rc<Share>> {
+        self.share.get()
+    }
+
+    /// The connection is `share`'s tenant's, unless it is another's already.
+    ///
+    /// # Errors
+    /// [`Overload`], if that tenant may not have another.
+    pub(crate) fn join(&self, thread: &Thread, share: &Rc<Share>) -> Result<(), Overload> {
+        if self.share.get().is_some() {
+            return Ok(());
+        }
+        let open = self.point.connections.load(Ordering::Relaxed) as u64;
+        admit_connection(&thread.shares, share, open, &thread.limits)?;
+        share.counters.connections.add(1);
+        // It was empty a moment ago.
+        let _set = self.share.set(Rc::clone(share));
+        Ok(())
+    }
+}
+
+impl Drop for Membership {
+    fn drop(&mut self) {
+        if let Some(share) = self.share.get() {
+            share.counters.connections.sub(1);
+        }
     }
 }
 

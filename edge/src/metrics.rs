@@ -6,6 +6,7 @@
 mod backends;
 pub(crate) mod histogram;
 mod render;
+mod tenants;
 
 use std::{
     collections::HashMap,
@@ -20,6 +21,8 @@ use backends::{BackendKey, Backends};
 pub use histogram::{BUCKETS, Histogram, HistogramSample};
 use model::{BackendId, TenantId};
 pub(crate) use render::render;
+pub use tenants::TenantCounters;
+use tenants::Tenants;
 
 use crate::limits::ROUTE_SERIES;
 
@@ -84,6 +87,7 @@ macro_rules! counters {
             pub latency: Histogram,
             routes: Mutex<HashMap<RouteKey, Arc<RouteCounters>>>,
             backends: Backends,
+            tenants: Tenants,
         }
 
         impl Counters {
@@ -288,6 +292,11 @@ impl Counters {
         let key = if routes.len() < ROUTE_SERIES { key.clone() } else { RouteKey::other(&key.tenant) };
         // One `other` for each tenant that comes too late: bounded by the tenants.
         Arc::clone(routes.entry(key).or_default())
+    }
+
+    /// What this thread counts for a tenant. Takes a lock: the thread keeps what it gets.
+    pub(crate) fn tenant(&self, tenant: &TenantId) -> Arc<TenantCounters> {
+        self.tenants.of(tenant.as_str())
     }
 
     /// What this thread sees of a backend's endpoints. Takes a lock: the thread keeps what it gets.

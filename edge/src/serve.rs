@@ -14,7 +14,7 @@ pub(crate) mod refusal;
 mod session;
 pub(crate) mod upgrade;
 
-use std::{borrow::Cow, cell::RefCell, rc::Rc, time::Duration};
+use std::{borrow::Cow, cell::RefCell, future::poll_fn, pin::pin, rc::Rc, time::Duration};
 
 use model::{CompiledAction, Filter, Forward, Found, TenantId, Variant, path};
 use tokio::time::{Instant, timeout_at};
@@ -35,6 +35,7 @@ use crate::{
     limits::LIMITS,
     retry::{self, Failed},
     tls::clients::{self, ClientPolicy, Standing},
+    turns,
     upstream::{
         Balancer, Endpoint, Occupied,
         connect::{self, Way, Wish},
@@ -101,7 +102,14 @@ pub(crate) async fn serve_request<'c>(
     incoming: Incoming<'c>,
 ) -> Reply<'c> {
     let port = incoming.head.port();
-    let mut reply = reply_to(thread, client, incoming).await;
+    let mut spent = Duration::ZERO;
+    let mut reply = {
+        let mut replying = pin!(reply_to(thread, client, incoming));
+        poll_fn(|cx| thread.turns.timed(&mut spent, || replying.as_mut().poll(cx))).await
+    };
+    if let Some(share) = reply.record.share().filter(|_| !spent.is_zero()) {
+        thread.turns.charge(share, spent);
+    }
     date::stamp(&mut reply.head, thread.clock.swept());
     if client.advertise_h3 {
         edit::advertise_h3(&mut reply.head, port);
@@ -111,7 +119,7 @@ pub(crate) async fn serve_request<'c>(
 
 async fn reply_to<'c>(thread: &Rc<Thread>, client: &Client, mut incoming: Incoming<'c>) -> Reply<'c> {
     let mut record = Record::begin(thread, client, &incoming.head);
-    if let Err(overload) = admit(thread) {
+    if let Err(overload) = admit(thread, client, &incoming.head, &mut record).await {
         return refuse(&Refusal::Overload(overload), &incoming.head, record);
     }
     if incoming.head.method() == Method::Connect {
@@ -151,14 +159,33 @@ async fn reply_to<'c>(thread: &Rc<Thread>, client: &Client, mut incoming: Incomi
     reply
 }
 
-/// Whether there is room for a request that is counted already.
-fn admit(thread: &Thread) -> Result<(), Overload> {
+/// Waits until there is room for a request that is counted already.
+async fn admit(
+    thread: &Rc<Thread>,
+    client: &Client,
+    head: &RequestHead,
+    record: &mut Record,
+) -> Result<(), Overload> {
+    let config = thread.config();
+    let share = thread.shares.of(&config, head.host(), |tenant| thread.counters.tenant(tenant));
     let others = thread.counters.in_flight.value().saturating_sub(1);
-    let admitted = thread.door.borrow().admit(others, &thread.limits, |bound| thread.random_below(bound));
-    if admitted.is_err() {
+    let admitted = thread.door.borrow().admit(&thread.shares, &share, others, &thread.limits);
+    let admitted = admitted.and_then(|()| client.membership.join(thread, &share));
+    let admitted = match admitted {
+        Ok(()) => {
+            record.takes_of(&share);
+            turns::wait(thread, &share, record.began()).await.map(|time| record.waited(time))
+        }
+        Err(overload) => Err(overload),
+    };
+    if let Err(overload) = admitted {
         thread.counters.shed.add(1);
+        share.counters.shed(overload);
+        record.left_out();
+        config.hosts.owner(head.host()).into_iter().for_each(|tenant| record.of(tenant));
+        return Err(overload);
     }
-    admitted
+    Ok(())
 }
 
 fn refuse<'c>(refusal: &Refusal, request: &RequestHead, mut record: Record) -> Reply<'c> {
@@ -233,6 +260,7 @@ async fn answer(
     place: &Place<'_>,
     record: &mut Record,
 ) -> Result<(ResponseHead, Answer), Refusal> {
+    pay(thread.limits.toll);
     match &place.found.rule.action {
         CompiledAction::Redirect(redirect) => {
             let mut head =
@@ -263,6 +291,16 @@ async fn answer(
             record.name(&mut head.fields);
             edit::response(&mut head, &variant.filters);
             Ok((head, answer))
+        }
+    }
+}
+
+/// Takes CPU time, where a test says so.
+fn pay(toll: Duration) {
+    if !toll.is_zero() {
+        let began = std::time::Instant::now();
+        while began.elapsed() < toll {
+            std::hint::spin_loop();
         }
     }
 }
@@ -456,6 +494,7 @@ async fn attempt(
         Way::H2(slot) => begin_stream(thread, endpoint, slot, occupied, incoming, to).map_err(unsent)?,
     };
     exchange.set_deadline(to.deadline);
+    record.share().into_iter().for_each(|share| exchange.bill(share));
     if to.grpc {
         // A server may wait for a client's messages before it says anything.
         exchange.set_patience(LIMITS.tunnel_idle);

@@ -20,8 +20,11 @@ use api::{
     agent::{Listen, Slots, Transport},
     quic::QuicSecret,
 };
-use dialect::{Environment, Http3, Object, PoolSpec, SourceFile, Spec};
-use model::{CompileLimits, Epoch, HostIndex, ListenerProtocol, PoolName, Revision, TenantConfig, TenantId};
+use dialect::{Environment, Http3, Mistake, Object, PoolSpec, SourceFile, Spec};
+use model::{
+    CompileLimits, Epoch, HostIndex, ListenerProtocol, PoolName, Revision, TenantConfig, TenantId,
+    TrafficQuota,
+};
 use rustls::sign::CertifiedKey;
 use sys::{
     reuseport::{self, ReuseportOptions},
@@ -171,6 +174,7 @@ pub fn compile(file: SourceFile, revision: Revision) -> anyhow::Result<Loaded> {
     let tenant: TenantId = "static".parse()?;
     let mut environment = Environment::standalone(tenant.clone());
     environment.pools.extend(pools(&objects)?);
+    environment.quota = quota(&objects, &tenant).map_err(|mistake| refused(&name, &[mistake]))?;
     let compiled = dialect::compile(&objects, &environment);
     if !compiled.mistakes.is_empty() {
         return Err(refused(&name, &compiled.mistakes));
@@ -216,6 +220,23 @@ fn pools(objects: &[Object]) -> anyhow::Result<BTreeMap<PoolName, PoolSpec>> {
         }
     }
     Ok(pools)
+}
+
+/// What a Tenant object says of the one tenant.
+fn quota(objects: &[Object], tenant: &TenantId) -> Result<TrafficQuota, Box<Mistake>> {
+    let mut quota = TrafficQuota::default();
+    for object in objects {
+        let Spec::Tenant(spec) = &object.spec else { continue };
+        if object.key.name != tenant.as_str() {
+            let mistake = Mistake::at(&object.source, &object.key, "metadata.name").because(
+                "a file that is served alone is one tenant's",
+                format!("call the Tenant {tenant}, or leave it out"),
+            );
+            return Err(Box::new(mistake));
+        }
+        quota = spec.quotas.traffic;
+    }
+    Ok(quota)
 }
 
 /// Every port is the one tenant's.

@@ -271,7 +271,7 @@ impl Port {
             return Err(Dropped::Failed);
         }
         let has_room = self.sessions.borrow().has_room(caller.client, &thread.limits);
-        if self.is_closing.get() || !has_room || !thread.door.borrow().is_open() {
+        if self.is_closing.get() || !has_room || !thread.door.borrow().is_open(&thread.limits) {
             return Err(Dropped::Limit);
         }
         let backend = draw(thread, &route.forward).ok_or(Dropped::NoEndpoint)?;

@@ -25,8 +25,10 @@ use crate::{
     listen::Acceptors,
     metrics::Counters,
     serve::record::RouteSeries,
+    share::Shares,
     shared::{Command, Control, Phase, Seat, Shared, resident_bytes},
     trace::{Tracer, Tracing},
+    turns::Turns,
     upstream::{Upstreams, check, resolve},
 };
 
@@ -129,6 +131,10 @@ pub(crate) struct Thread {
     pub(crate) lookups: Rc<Cell<usize>>,
     /// Whether requests are let in.
     pub(crate) door: RefCell<Door>,
+    /// What each tenant has of it.
+    pub(crate) shares: Shares,
+    /// Who waits for whom.
+    pub(crate) turns: Turns,
     config: RefCell<Cache<Arc<ArcSwap<Config>>, Arc<Config>>>,
     random: Cell<u64>,
 }
@@ -144,6 +150,8 @@ impl Thread {
             registry: Registry::new(Rc::clone(&clock)),
             upstreams: Upstreams::default(),
             door: RefCell::default(),
+            shares: Shares::default(),
+            turns: Turns::default(),
             unproved: Cell::default(),
             lookups: Rc::default(),
             series: RouteSeries::default(),
@@ -245,7 +253,9 @@ fn on_tick(thread: &Thread, due: Instant) {
     let now = Instant::now();
     let late = now.saturating_duration_since(due);
     thread.counters.queue_delay_us.raise(micros(late));
-    thread.door.borrow_mut().observe(late, resident_bytes(), &thread.limits);
+    thread.door.borrow_mut().observe(resident_bytes());
+    thread.shares.sweep();
+    thread.turns.sweep(now);
     let cpu = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
     let cpu = Duration::new(u64::try_from(cpu.tv_sec).unwrap_or(0), u32::try_from(cpu.tv_nsec).unwrap_or(0));
     thread.counters.cpu_us.set(micros(cpu));

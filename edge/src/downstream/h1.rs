@@ -30,6 +30,7 @@ use crate::{
     io::ClientIo,
     limits::LARGE_BUFFER,
     serve::{Incoming, Reply, ReplyBody, local, refusal::Refusal, serve_request},
+    share::Bill,
     worker::Thread,
 };
 
@@ -49,6 +50,8 @@ pub(crate) struct Wire {
     body: RefCell<BodyState>,
     reading: Timer,
     writing: Timer,
+    /// Whom the buffers of this request are for, while it waits for anything.
+    bill: RefCell<Option<Bill>>,
     thread: Rc<Thread>,
 }
 
@@ -125,6 +128,7 @@ impl Wire {
             body: RefCell::default(),
             reading: thread.clock.timer(),
             writing: thread.clock.timer(),
+            bill: RefCell::default(),
             thread: Rc::clone(thread),
         }
     }
@@ -238,7 +242,10 @@ impl Wire {
                 Poll::Pending if seat.poll(cx) == Verdict::Abort || self.poll_gone(cx).is_ready() => {
                     Poll::Ready(None)
                 }
-                Poll::Pending => Poll::Pending,
+                Poll::Pending => {
+                    self.hold(client, 0);
+                    Poll::Pending
+                }
             })
             .await
         };
@@ -249,7 +256,9 @@ impl Wire {
             && reply.keeps_connection()
             && !self.body.borrow().is_withheld();
         let last = reply::Last { method, version, keep_alive };
-        match self.write_reply(seat, reply, &last, outbox).await {
+        let written = self.write_reply(client, seat, reply, &last, outbox).await;
+        self.bill.take();
+        match written {
             reply::Written::Whole { stay: true }
                 if self.body.borrow().is_done() || self.drain_body().await =>
             {
@@ -260,6 +269,14 @@ impl Wire {
             reply::Written::Whole { .. } => After::Linger,
             reply::Written::Tunnel(tunnel) => After::Tunnel(tunnel),
             reply::Written::Broken => After::Close,
+        }
+    }
+
+    /// Counts what is buffered, `out` beside what was read, as the tenant's.
+    fn hold(&self, client: &Client, out: usize) {
+        if let Some(share) = client.membership.share() {
+            let mut bill = self.bill.borrow_mut();
+            bill.get_or_insert_with(|| Bill::new(share)).note(self.input.borrow().capacity() + out);
         }
     }
 

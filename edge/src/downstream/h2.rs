@@ -40,6 +40,7 @@ use crate::{
     limits::{H2_FAREWELL, H2_FAREWELL_BYTES},
     metrics::Outcome,
     serve::{Incoming, Reply, ReplyBody, local, refusal::Refusal, serve_request},
+    share::Bill,
     worker::Thread,
 };
 
@@ -52,10 +53,12 @@ pub(super) async fn serve(
     seat: Seat,
 ) {
     let link = Link::new(Rc::clone(&thread));
-    let receiver = Receiver::new(Rc::clone(&link), client);
+    let receiver = Receiver::new(Rc::clone(&link), Rc::clone(&client));
     let (reading, writing) = (thread.clock.timer(), thread.clock.timer());
     let mut connection = Connection {
         link,
+        client,
+        bill: None,
         io,
         input,
         receiver,
@@ -68,7 +71,12 @@ pub(super) async fn serve(
         discarded: 0,
     };
     connection.begin();
-    poll_fn(|cx| connection.poll(cx)).await;
+    poll_fn(|cx| {
+        let polled = connection.poll(cx);
+        connection.hold();
+        polled
+    })
+    .await;
 }
 
 /// How far a connection is on its way out.
@@ -107,6 +115,9 @@ enum End {
 
 struct Connection {
     link: Rc<Link>,
+    client: Rc<Client>,
+    /// Whom its buffers are for, once that is known.
+    bill: Option<Bill>,
     io: ClientIo,
     input: ReadBuffer,
     receiver: Receiver,
@@ -121,6 +132,14 @@ struct Connection {
 }
 
 impl Connection {
+    /// Counts what is buffered as the tenant's.
+    fn hold(&mut self) {
+        if let Some(share) = self.client.membership.share() {
+            let bill = self.bill.get_or_insert_with(|| Bill::new(share));
+            bill.note(self.link.held() + self.input.capacity());
+        }
+    }
+
     /// Our first words.
     fn begin(&self) {
         let limits = &self.link.thread.limits;

@@ -37,7 +37,7 @@ use crate::{
     h1::{Method, Scheme, Version},
     h3::{Code, FrameKind, VARINT_MAX, write_frame_header, write_settings, write_varint},
     limits::{H3_UNI_STREAMS_EVER, QUIC_QUIET},
-    listen::Admitted,
+    listen::{Admitted, Membership},
     metrics::Outcome,
     quic::Unproved,
     serve::{Incoming, Reply, ReplyBody, local, record, refusal::Refusal, serve_request},
@@ -167,6 +167,7 @@ pub(crate) async fn serve(
         tls_version: Some("TLSv1.3"),
         credentials,
         advertise_h3: false,
+        membership: Rc::new(Membership::new(&admitted.point)),
     };
     let link = Rc::new(Link {
         open: Cell::new(0),

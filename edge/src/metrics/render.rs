@@ -8,6 +8,7 @@ use std::{
 
 use super::{
     BackendGauges, BackendKey, CLASSES, Counters, HistogramSample, Kind, Outcome, RouteCounters, RouteKey,
+    TenantCounters,
 };
 
 /// Bounds of the exported histograms, powers of two so that they fall on our own: 0.5 ms to 33 s.
@@ -68,8 +69,44 @@ pub(crate) fn render(threads: &[Arc<Counters>]) -> String {
         counters.iter().for_each(|c| c.latency.sample(&mut sample));
         histogram(&mut text, key, &sample);
     }
+    tenants(&mut text, threads);
     backends(&mut text, threads);
     text
+}
+
+fn tenants(text: &mut String, threads: &[Arc<Counters>]) {
+    let mut all: BTreeMap<String, Vec<Arc<TenantCounters>>> = BTreeMap::new();
+    threads.iter().for_each(|thread| thread.tenants.collect(&mut all));
+    type Gauge = fn(&TenantCounters) -> u64;
+    let gauges: [(&str, &str, Gauge); 3] = [
+        ("requests_in_flight", "Requests of a tenant that are being served.", |t| t.requests.value()),
+        ("connections", "Client connections of a tenant that are open.", |t| t.connections.value()),
+        ("buffered_bytes", "Bytes of buffers for a tenant's requests.", |t| t.buffered_bytes.value()),
+    ];
+    for (name, help, value) in gauges {
+        let name = format!("weir_edge_tenant_{name}");
+        line(text, format_args!("# HELP {name} {help}\n# TYPE {name} gauge"));
+        for (tenant, counters) in &all {
+            let sum: u64 = counters.iter().map(|c| value(c)).sum();
+            line(text, format_args!("{name}{{tenant=\"{tenant}\"}} {sum}"));
+        }
+    }
+    let name = "weir_edge_tenant_shed_requests_total";
+    line(
+        text,
+        format_args!("# HELP {name} Requests of a tenant that were refused for lack of capacity, by reason."),
+    );
+    line(text, format_args!("# TYPE {name} counter"));
+    for (tenant, counters) in &all {
+        let mut reasons: BTreeMap<_, u64> = BTreeMap::new();
+        counters
+            .iter()
+            .flat_map(|c| c.refused())
+            .for_each(|(reason, n)| *reasons.entry(reason).or_default() += n);
+        for (reason, sum) in reasons.into_iter().filter(|(_, sum)| *sum > 0) {
+            line(text, format_args!("{name}{{tenant=\"{tenant}\",reason=\"{reason}\"}} {sum}"));
+        }
+    }
 }
 
 /// Each thread sees all endpoints: what counts is who sees most.

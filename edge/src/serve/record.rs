@@ -21,6 +21,7 @@ use crate::{
     h1::{Fields, Name, RequestHead},
     journal::{BackendName, Facts, Gathered, OUTRUN, Place, RequestId, TryPlace, brief_micros},
     metrics::{Outcome, RouteCounters, RouteKey},
+    share::Share,
     trace::{Trace, Traced},
     worker::{Thread, micros},
 };
@@ -94,6 +95,8 @@ pub(crate) struct Record {
     thread: Rc<Thread>,
     began: Instant,
     route: Option<Arc<RouteCounters>>,
+    /// Whose share it takes of.
+    share: Option<Rc<Share>>,
     keeps_connection: bool,
     /// Handed on when it is dropped.
     gathered: Option<Box<Gathered>>,
@@ -106,7 +109,8 @@ impl Record {
         thread.counters.in_flight.add(1);
         let began = Instant::now();
         let mut facts = Facts::new(thread.request_id(), thread.clock.wall(began));
-        facts.queue_delay = thread.door.borrow().delay();
+        thread.turns.look(thread, began);
+        facts.queue_delay = thread.turns.delay();
         let mut gathered = thread.journal.begin(facts, client, Some(head));
         if thread.logger.is_on() {
             gathered.line.asks(head);
@@ -117,6 +121,7 @@ impl Record {
             thread: Rc::clone(thread),
             began,
             route: None,
+            share: None,
             keeps_connection: true,
             trace: None,
         }
@@ -139,6 +144,34 @@ impl Record {
     pub(crate) fn name(&self, fields: &mut Fields) {
         // Hexadecimal digits are a valid value.
         let _valid = fields.set_known(Name::XRequestId, self.id().as_bytes());
+    }
+
+    /// When its head had come.
+    pub(crate) fn began(&self) -> Instant {
+        self.began
+    }
+
+    /// It is served, out of `share`.
+    pub(crate) fn takes_of(&mut self, share: &Rc<Share>) {
+        share.counters.requests.add(1);
+        self.share = Some(Rc::clone(share));
+    }
+
+    /// It is not served after all.
+    pub(crate) fn left_out(&mut self) {
+        if let Some(share) = self.share.take() {
+            share.counters.requests.sub(1);
+        }
+    }
+
+    /// Whose share it takes of, if it is served.
+    pub(crate) fn share(&self) -> Option<&Rc<Share>> {
+        self.share.as_ref()
+    }
+
+    /// It waited so long for its turn.
+    pub(crate) fn waited(&mut self, time: Duration) {
+        self.facts_mut().queue_delay += time;
     }
 
     /// Its host is that tenant's.
@@ -292,6 +325,9 @@ impl Drop for Record {
         let counters = &thread.counters;
         let latency_us = micros(facts.duration);
         counters.in_flight.sub(1);
+        if let Some(share) = &self.share {
+            share.counters.requests.sub(1);
+        }
         counters.requests.add(1);
         if facts.status >= 500 || facts.outcome == Outcome::Truncated {
             counters.errors.add(1);
@@ -346,7 +382,7 @@ pub(crate) fn unread(thread: &Thread, client: &Client, refusal: &Refusal) -> Req
         status: refusal.status(),
         outcome: Outcome::Refused,
         refusal: Some(refusal.kind()),
-        queue_delay: thread.door.borrow().delay(),
+        queue_delay: thread.turns.delay(),
         ..Facts::new(id, thread.clock.wall(Instant::now()))
     };
     let mut gathered = thread.journal.begin(facts, client, None);

@@ -5,7 +5,7 @@ use std::io;
 use model::{NotFound, path::PathError};
 
 use crate::{
-    admit::Overload,
+    admit::{Overload, Scarce},
     body::ClientError,
     h1::{RequestError, ResponseError},
     health::Verdict,
@@ -186,10 +186,16 @@ impl Refusal {
         matches!(self, Self::UpstreamTimeout)
     }
 
-    /// Whether the client's connection can serve another request: its framing is still known.
+    /// Whether the client's connection can serve another request: its framing is still known, and it may stay.
     pub(crate) fn keeps_connection(&self) -> bool {
+        let without_room = matches!(
+            self,
+            Self::Overload(Overload::Share(Scarce::Connections) | Overload::Quota(Scarce::Connections))
+        );
         // Without the client's certificate it is of no use to it.
-        !matches!(self, Self::Request(_) | Self::HeadTimeout | Self::Client(_) | Self::ClientCertificate)
+        let unusable =
+            matches!(self, Self::Request(_) | Self::HeadTimeout | Self::Client(_) | Self::ClientCertificate);
+        !without_room && !unusable
     }
 }
 

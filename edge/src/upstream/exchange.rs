@@ -6,6 +6,7 @@ mod h2;
 
 use std::{
     io,
+    rc::Rc,
     task::{Context, Poll},
 };
 
@@ -18,6 +19,7 @@ use super::{Occupied, pool::Connection};
 use crate::{
     body::{ClientError, Filled, Outbox, RequestBody},
     h1::{BodyError, Fields, ParsedResponse, ResponseError},
+    share::Share,
 };
 
 /// Why an exchange ended before its end.
@@ -98,6 +100,13 @@ impl Exchange {
         match self {
             Self::H1(exchange) => exchange.set_patience(patience),
             Self::H2(exchange) => exchange.set_patience(patience),
+        }
+    }
+
+    /// Its buffers are for that tenant. Those of a stream of HTTP/2 are the connection's.
+    pub(crate) fn bill(&mut self, share: &Rc<Share>) {
+        if let Self::H1(exchange) = self {
+            exchange.bill(share);
         }
     }
 

@@ -1,6 +1,7 @@
 //! The worker over real sockets, against a scripted upstream.
 #![expect(clippy::unwrap_used, reason = "what goes wrong in a test is its failure")]
 
+mod abuse;
 mod addresses;
 mod attacks;
 mod balancing;

@@ -1,35 +1,67 @@
 //! What a worker refuses when it has too much to do.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::atomic::{AtomicBool, AtomicUsize, Ordering},
+    thread,
+    time::{Duration, Instant},
+};
 
 use edge::Limits;
 
-use crate::support::{Edge, PATIENCE, Upstream, gate, pass, proxy};
+use crate::support::{Edge, PATIENCE, Upstream, backend, forward, gate, pass, proxy, route, wait_for};
 
 const GET: &str = "GET / HTTP/1.1\r\nHost: a.test\r\nAccept: application/json\r\n\r\n";
+
+/// What the file's one tenant may take of a thread.
+fn quotas(said: &str) -> String {
+    format!(
+        "---\napiVersion: weir.dev/v1\nkind: Tenant\nmetadata: {{name: static}}\nspec: {{quotas: {said}}}\n"
+    )
+}
 
 #[test]
 fn a_standing_queue_is_shed_and_the_connection_goes_on() {
     let upstream = Upstream::saying("x");
-    // No thread is ever this quick, so that each tick shows a queue.
-    let limits = Limits { queue_delay: Duration::ZERO, ..Limits::default() };
+    let toll = Duration::from_millis(2);
+    let limits = Limits { queue_delay: Duration::from_millis(20), toll, ..Limits::default() };
     let edge = Edge::start_with(&proxy(&upstream), limits);
-    let mut client = edge.connect();
+    let (done, served) = (AtomicBool::new(false), AtomicUsize::new(0));
     let began = Instant::now();
-    let refused = loop {
-        assert!(began.elapsed() < PATIENCE, "nothing was shed");
-        client.send(GET);
-        let response = client.response();
-        if response.status == 503 {
-            break response;
+    thread::scope(|scope| {
+        for _ in 0..50 {
+            scope.spawn(|| {
+                let mut client = edge.connect();
+                while !done.load(Ordering::Relaxed) && began.elapsed() < PATIENCE {
+                    client.send(GET);
+                    let response = client.response();
+                    if response.status == 503 {
+                        assert_eq!(response.header("retry-after"), Some("1"));
+                        assert_ne!(response.header("connection"), Some("close"));
+                        assert!(
+                            response.text().contains("\"error\":\"overload_queue\""),
+                            "{}",
+                            response.text()
+                        );
+                        done.store(true, Ordering::Relaxed);
+                        // The refused connection goes on.
+                        client.send(GET);
+                        assert!([200, 503].contains(&client.response().status));
+                    } else {
+                        assert_eq!(response.status, 200);
+                        served.fetch_add(1, Ordering::Relaxed);
+                    }
+                }
+            });
         }
-    };
-    assert_eq!(refused.header("retry-after"), Some("1"));
-    assert_ne!(refused.header("connection"), Some("close"));
-    assert!(refused.text().contains("\"error\":\"overload_queue\""), "{}", refused.text());
-    client.send(GET);
-    assert!([200, 503].contains(&client.response().status));
+    });
+    assert!(done.load(Ordering::Relaxed), "nothing was shed");
+    assert!(began.elapsed() > edge::limits::STANDING, "a burst was shed");
+    assert!(served.load(Ordering::Relaxed) > 50, "nothing was served");
     assert!(edge.control.load().shed > 0);
+    let metrics = edge.control.metrics();
+    let shed = "weir_edge_tenant_shed_requests_total{tenant=\"static\",reason=\"overload_queue\"}";
+    assert!(metrics.contains(shed), "{metrics}");
+    wait_for("all is well again", || edge.get("/").status == 200);
 }
 
 #[test]
@@ -56,6 +88,119 @@ fn requests_above_the_bound_are_shed_and_others_finish() {
     second.send(GET);
     assert_eq!(second.response().text(), "finished");
     assert_eq!(edge.control.load().shed, 1);
+}
+
+#[test]
+fn a_tenant_has_no_more_requests_at_once_than_its_quota_allows_and_is_told_why() {
+    let (open, wait) = gate();
+    let upstream = Upstream::start(move |exchange, _| {
+        pass(&wait);
+        exchange.reply("finished");
+    });
+    let mut edge = Edge::start(&(proxy(&upstream) + &quotas("{requestsInFlight: 1}")));
+    let (mut first, mut second) = (edge.connect(), edge.connect());
+    first.send(GET);
+    wait_for("the first is on its way", || !upstream.received().is_empty());
+    second.send(GET);
+    let refused = second.response();
+    assert_eq!((refused.status, refused.header("retry-after")), (503, Some("1")));
+    assert!(refused.text().contains("\"error\":\"quota_in_flight\""), "{}", refused.text());
+    let id = refused.header("x-request-id").unwrap().to_owned();
+    let tenant = "static".parse().unwrap();
+    wait_for("the tenant hears why", || {
+        let known = edge.runtime.block_on(edge.control.recall(&id, Some(&tenant)));
+        known.is_some_and(|known| {
+            assert_eq!(known.refusal, "quota_in_flight");
+            assert!(known.detail.contains("spec.quotas.requestsInFlight"), "{}", known.detail);
+            true
+        })
+    });
+    let metrics = edge.control.metrics();
+    for expect in [
+        "weir_edge_tenant_requests_in_flight{tenant=\"static\"} 1\n",
+        "weir_edge_tenant_connections{tenant=\"static\"} 1\n",
+        "weir_edge_tenant_shed_requests_total{tenant=\"static\",reason=\"quota_in_flight\"} 1\n",
+    ] {
+        assert!(metrics.contains(expect), "{expect} is not in\n{metrics}");
+    }
+    // A quota is as the configuration has it now.
+    edge.activate(&proxy(&upstream));
+    second.send(GET);
+    wait_for("both are on their way", || upstream.received().len() == 2);
+    open.send(()).unwrap();
+    open.send(()).unwrap();
+    assert_eq!(first.response().text(), "finished");
+    assert_eq!(second.response().text(), "finished");
+}
+
+#[test]
+fn a_tenant_has_no_more_connections_than_its_quota_allows() {
+    let upstream = Upstream::saying("x");
+    let edge = Edge::start(&(proxy(&upstream) + &quotas("{connections: 1}")));
+    let mut first = edge.connect();
+    first.send(GET);
+    assert_eq!(first.response().status, 200);
+    let mut second = edge.connect();
+    second.send(GET);
+    let refused = second.response();
+    assert_eq!((refused.status, refused.header("connection")), (503, Some("close")));
+    assert!(refused.text().contains("\"error\":\"quota_connections\""), "{}", refused.text());
+    assert!(second.is_closed());
+    first.send(GET);
+    assert_eq!(first.response().status, 200);
+    drop(first);
+    wait_for("there is room again", || edge.ask(GET).status == 200);
+}
+
+#[test]
+fn what_is_buffered_for_slow_readers_counts_for_their_tenant() {
+    let rules = forward("large").replace("  - ", "  - matches: [{path: {value: /large}}]\n    ")
+        + "  - matches: [{path: {value: /}}]\n    backendRefs: [{group: weir.dev, kind: Backend, name: up}]\n";
+    let large = Upstream::start(|exchange, _| {
+        exchange.send(format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", 64 << 20));
+        let part = vec![b'x'; 1 << 20];
+        for _ in 0..64 {
+            exchange.send(&part);
+        }
+    });
+    let upstream = Upstream::saying("x");
+    let yaml = route(&rules) + &backend("large", large.address) + &backend("up", upstream.address);
+    let edge = Edge::start(&(yaml + &quotas("{bufferedBytes: 131072}")));
+    let mut readers: Vec<_> = (0..3).map(|_| edge.connect()).collect();
+    for reader in &mut readers {
+        reader.send("GET /large HTTP/1.1\r\nHost: a.test\r\n\r\n");
+    }
+    let mut refused = None;
+    wait_for("the buffers are full", || {
+        let response = edge.ask(GET);
+        let full = response.status == 503;
+        refused = full.then_some(response);
+        full
+    });
+    let refused = refused.unwrap();
+    assert!(refused.text().contains("\"error\":\"quota_memory\""), "{}", refused.text());
+    drop(readers);
+    wait_for("the buffers are gone", || edge.ask(GET).status == 200);
+    let metrics = edge.control.metrics();
+    assert!(metrics.contains("weir_edge_tenant_buffered_bytes{tenant=\"static\"} 0\n"), "{metrics}");
+}
+
+#[test]
+fn a_tenant_object_of_another_name_is_refused_with_what_to_do() {
+    let upstream = Upstream::saying("x");
+    let content = proxy(&upstream) + &quotas("{weight: 1}").replace("name: static", "name: acme");
+    let file = dialect::SourceFile { name: "f.yaml".to_owned(), content };
+    let error = edge::static_config::compile(file, model::Revision(1)).unwrap_err().to_string();
+    assert!(
+        error.contains("Tenant default/acme metadata.name") && error.contains("call the Tenant static"),
+        "{error}"
+    );
+    let content = proxy(&upstream) + &quotas("{connections: 0, weight: 20000}");
+    let file = dialect::SourceFile { name: "f.yaml".to_owned(), content };
+    let error = edge::static_config::compile(file, model::Revision(1)).unwrap_err().to_string();
+    for field in ["spec.quotas.connections", "spec.quotas.weight"] {
+        assert!(error.contains(field), "{error}");
+    }
 }
 
 #[test]

@@ -11,7 +11,7 @@ use tokio::io::AsyncWrite;
 use super::{Wire, open_ended};
 use crate::{
     body::Outbox,
-    downstream::tunnel::Tunnel,
+    downstream::{Client, tunnel::Tunnel},
     drain::{Seat, Verdict},
     h1::{BodyLength, Method, Outgoing, Persistence, ResponseHead, Version, write_response},
     limits::{BUFFER, LARGE_BUFFER},
@@ -46,6 +46,7 @@ impl Wire {
     /// Writes a reply.
     pub(super) async fn write_reply(
         &self,
+        client: &Client,
         seat: &Seat,
         reply: Reply<'_>,
         last: &Last,
@@ -83,7 +84,14 @@ impl Wire {
                     (BodyLength::Chunked | BodyLength::UntilClose, _) => open_ended(last.version),
                 };
                 let stay = self.begin(&head, length, last, outbox);
-                let relayed = poll_fn(|cx| self.poll_relay(cx, seat, &mut relay, outbox, stay)).await;
+                let relayed = poll_fn(|cx| {
+                    let relayed = self.poll_relay(cx, seat, &mut relay, outbox, stay);
+                    if relayed.is_pending() {
+                        self.hold(client, outbox.bytes.capacity());
+                    }
+                    relayed
+                });
+                let relayed = relayed.await;
                 record.moved(relay.request.received(), relay.sent);
                 match relayed {
                     Ok(()) => {

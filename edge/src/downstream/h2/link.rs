@@ -121,6 +121,14 @@ impl Link {
         state.out.len() >= CHOKED || state.tasks >= most.saturating_mul(2)
     }
 
+    /// Bytes that are held for the client: what waits to be written, and what it sent of bodies that was not taken yet.
+    pub(super) fn held(&self) -> usize {
+        let state = self.state.borrow();
+        let window = self.limits().h2_connection_window.max(FIRST_WINDOW);
+        let bodies = usize::try_from(state.receive.held(window)).unwrap_or(usize::MAX);
+        state.out.bytes.capacity().saturating_add(bodies)
+    }
+
     /// Appends frames of the connection.
     pub(super) fn control(&self, write: impl FnOnce(&mut Vec<u8>)) {
         write(&mut self.state.borrow_mut().out.bytes);

@@ -179,6 +179,11 @@ impl Window {
         left.is_some()
     }
 
+    /// Bytes that came and were not taken, of a window of `size`.
+    pub(super) fn held(&self, size: u32) -> u32 {
+        size.min(MOST).saturating_sub(self.left).saturating_sub(self.taken)
+    }
+
     /// So many of the bytes that came are taken. By how much the window is to be opened, if it is time for that.
     pub(super) fn take(&mut self, bytes: u32) -> Option<u32> {
         self.taken += bytes;
@@ -199,7 +204,9 @@ mod tests {
     fn a_window_is_opened_by_what_was_taken() {
         let mut window = Window::new(1000);
         assert!(window.receive(900));
+        assert_eq!(window.held(1000), 900);
         assert_eq!(window.take(499), None);
+        assert_eq!(window.held(1000), 401);
         assert!(!window.receive(101), "what was taken and not given back yet");
         let mut window = Window::new(1000);
         assert!(window.receive(1000));

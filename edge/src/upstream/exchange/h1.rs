@@ -3,6 +3,7 @@
 use std::{
     future::poll_fn,
     pin::Pin,
+    rc::Rc,
     task::{Context, Poll, ready},
     time::Duration,
 };
@@ -14,6 +15,7 @@ use crate::{
     body::{ClientError, Filled, Outbox, RequestBody},
     h1::{self, BodyLength, BodyReader, Fields, Method, ParsedResponse, ResponseError, ResponseParser},
     limits::{BUFFER, INTERIM_RESPONSES, LARGE_BUFFER},
+    share::{Bill, Share},
     upstream::{Occupied, pool::Connection},
 };
 
@@ -38,6 +40,8 @@ pub(crate) struct H1Exchange {
     keep_alive: bool,
     /// Bytes at the front of the connection's input that are data of the body.
     data: usize,
+    /// Whom its buffers are for.
+    bill: Option<Bill>,
 }
 
 impl H1Exchange {
@@ -70,7 +74,13 @@ impl H1Exchange {
             body: BodyReader::new(BodyLength::None, &parse),
             keep_alive: false,
             data: 0,
+            bill: None,
         }
+    }
+
+    /// Its buffers are for that tenant.
+    pub(super) fn bill(&mut self, share: &Rc<Share>) {
+        self.bill = Some(Bill::new(share));
     }
 
     /// The route's time is over then.
@@ -173,7 +183,11 @@ impl H1Exchange {
     /// Reads once from the upstream, within its time.
     fn poll_fill(&mut self, cx: &mut Context<'_>, large: bool) -> Poll<Result<usize, ExchangeError>> {
         let Some(connection) = &mut self.connection else { return Poll::Ready(Ok(0)) };
-        if let Poll::Ready(count) = connection.input.poll_read(cx, Pin::new(&mut connection.stream), large) {
+        let read = connection.input.poll_read(cx, Pin::new(&mut connection.stream), large);
+        if let Some(bill) = &self.bill {
+            bill.note(connection.input.capacity() + self.outbox.bytes.capacity());
+        }
+        if let Poll::Ready(count) = read {
             self.waiting = false;
             return Poll::Ready(count.map_err(ExchangeError::Closed));
         }
@@ -256,6 +270,7 @@ impl H1Exchange {
             && self.sending == Sending::Done
         {
             connection.give_back(self.occupied.endpoint());
+            self.bill = None;
         }
     }
 }

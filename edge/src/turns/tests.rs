@@ -1,0 +1,208 @@
+use std::{
+    num::NonZeroU32,
+    task::{Context, Poll, Waker},
+};
+
+use model::TrafficQuota;
+
+use super::*;
+use crate::limits::LIMITS;
+
+const LIMIT: Duration = LIMITS.queue_delay;
+
+/// What each request costs.
+const COST: Duration = Duration::from_millis(1);
+
+/// What a refusal costs, and the look at a request that waits.
+const LITTLE: Duration = Duration::from_micros(10);
+
+/// A tenant whose requests come evenly.
+struct Tenant {
+    share: Rc<Share>,
+    per_second: f64,
+    due: f64,
+    passes: Vec<(Pass, Instant)>,
+    waits: Vec<Duration>,
+    refused: usize,
+}
+
+impl Tenant {
+    fn new(per_second: f64, weight: u32) -> Self {
+        let quota = TrafficQuota { weight: NonZeroU32::new(weight).unwrap(), ..TrafficQuota::default() };
+        let share = Share::new(std::sync::Arc::default(), quota);
+        Self { share, per_second, due: 0.0, passes: vec![], waits: vec![], refused: 0 }
+    }
+
+    fn served(&self) -> usize {
+        self.waits.len()
+    }
+
+    fn worst(&mut self) -> Duration {
+        self.waits.sort_unstable();
+        self.waits[self.waits.len() * 99 / 100]
+    }
+}
+
+/// A thread on a clock of its own.
+struct World {
+    turns: Turns,
+    now: Instant,
+}
+
+impl World {
+    fn new() -> Self {
+        let turns = Turns::default();
+        turns.busy.set(true);
+        Self { turns, now: Instant::now() }
+    }
+
+    fn serve(&mut self, tenant: &mut Tenant, came: Instant) {
+        tenant.waits.push(self.now - came);
+        self.now += COST;
+        self.turns.spent.set(self.turns.spent.get() + COST);
+        self.turns.charge(&tenant.share, COST);
+    }
+
+    /// One round of the thread: what has come is looked at, then some begin.
+    fn round(&mut self, tenants: &mut [Tenant], last: Instant) {
+        let began = self.now;
+        for tenant in &mut *tenants {
+            tenant.due += tenant.per_second * (began - last).as_secs_f64();
+            while tenant.due >= 1.0 {
+                tenant.due -= 1.0;
+                self.now += LITTLE;
+                match self.turns.ask(&tenant.share, began, LIMIT) {
+                    Ok(Asked::Now) => self.serve(tenant, began),
+                    Ok(Asked::Later(pass)) => tenant.passes.push((pass, began)),
+                    Err(_) => tenant.refused += 1,
+                }
+            }
+        }
+        let more = self.turns.turn(self.now, LIMIT);
+        assert_eq!(more, !self.turns.waiting.borrow().is_empty());
+        for tenant in tenants {
+            let cx = Context::from_waker(Waker::noop());
+            let (ended, waiting): (Vec<_>, Vec<_>) =
+                tenant.passes.drain(..).partition(|(pass, _)| pass.poll(&cx).is_ready());
+            tenant.passes = waiting;
+            for (pass, came) in ended {
+                match pass.poll(&cx) {
+                    Poll::Ready(true) => self.serve(tenant, came),
+                    _ => tenant.refused += 1,
+                }
+            }
+        }
+        if self.now == began {
+            self.now += LITTLE * 10;
+        }
+    }
+
+    fn run(&mut self, tenants: &mut [Tenant], time: Duration) {
+        let (ends, mut last) = (self.now + time, self.now);
+        while self.now < ends {
+            let began = self.now;
+            self.round(tenants, last);
+            last = began;
+        }
+        for tenant in tenants {
+            assert!(tenant.passes.len() < 10_000, "the queue is bounded");
+        }
+    }
+}
+
+/// Forgets what was, for the time that counts.
+fn forget(tenants: &mut [Tenant]) {
+    for tenant in tenants {
+        tenant.waits.clear();
+        tenant.refused = 0;
+    }
+}
+
+#[test]
+fn five_times_the_load_is_served_as_fast_as_can_be_and_no_answer_is_late() {
+    let (mut world, mut tenants) = (World::new(), [Tenant::new(5000.0, 100)]);
+    world.run(&mut tenants, Duration::from_secs(3));
+    forget(&mut tenants);
+    world.run(&mut tenants, Duration::from_secs(5));
+    let [tenant] = &mut tenants;
+    let (served, worst) = (tenant.served(), tenant.worst());
+    // 4,000 refusals a second cost 4 % of the time.
+    assert!(served > 5 * 930, "{served} served");
+    assert!(worst < LIMIT * 5 / 4, "{worst:?}");
+}
+
+#[test]
+fn when_the_flood_is_over_the_next_second_refuses_nobody() {
+    let (mut world, mut tenants) = (World::new(), [Tenant::new(5000.0, 100)]);
+    world.run(&mut tenants, Duration::from_secs(4));
+    tenants[0].per_second = 800.0;
+    world.run(&mut tenants, Duration::from_millis(1000));
+    forget(&mut tenants);
+    world.run(&mut tenants, Duration::from_secs(1));
+    assert_eq!(tenants[0].refused, 0);
+    assert!(tenants[0].worst() < Duration::from_millis(20), "{:?}", tenants[0].worst());
+}
+
+#[test]
+fn a_burst_waits_and_is_not_refused() {
+    let (mut world, mut tenants) = (World::new(), [Tenant::new(100.0, 100)]);
+    tenants[0].due = 600.0;
+    world.run(&mut tenants, Duration::from_secs(2));
+    assert_eq!(tenants[0].refused, 0);
+    assert!(tenants[0].served() > 750, "{}", tenants[0].served());
+}
+
+#[test]
+fn ten_times_the_load_of_one_tenant_is_not_felt_by_the_other() {
+    let (mut world, mut tenants) = (World::new(), [Tenant::new(10_000.0, 100), Tenant::new(300.0, 100)]);
+    world.run(&mut tenants, Duration::from_secs(3));
+    forget(&mut tenants);
+    world.run(&mut tenants, Duration::from_secs(5));
+    let [flood, honest] = &mut tenants;
+    assert_eq!(honest.refused, 0);
+    assert!(honest.served() >= 1490, "{}", honest.served());
+    assert!(honest.worst() <= COST * 4, "{:?}", honest.worst());
+    assert!(flood.served() > 2800, "what is left is the other's: {}", flood.served());
+}
+
+#[test]
+fn whoever_asks_for_too_much_is_served_by_weight() {
+    let mut world = World::new();
+    let mut tenants = [Tenant::new(5_000.0, 100), Tenant::new(5_000.0, 300)];
+    world.run(&mut tenants, Duration::from_secs(4));
+    forget(&mut tenants);
+    world.run(&mut tenants, Duration::from_secs(4));
+    let [one, three] = &tenants;
+    let ratio = three.served() as f64 / one.served() as f64;
+    assert!((2.7..3.3).contains(&ratio), "{} and {}", one.served(), three.served());
+}
+
+#[test]
+fn whoever_goes_away_takes_no_turn() {
+    let world = World::new();
+    let share = Tenant::new(0.0, 100).share;
+    let passes: Vec<_> = (0..10)
+        .map(|_| match world.turns.ask(&share, world.now, LIMIT) {
+            Ok(Asked::Later(pass)) => pass,
+            _ => panic!("a turn without a round"),
+        })
+        .collect();
+    assert_eq!(share.lane.len(), 10);
+    drop(passes);
+    assert_eq!(share.lane.len(), 0);
+    assert!(!world.turns.turn(world.now, LIMIT));
+    assert_eq!((world.turns.begun.get(), world.turns.weights.get()), (0, 0));
+}
+
+#[test]
+fn a_thread_is_busy_while_what_is_ready_waits_and_not_for_longer() {
+    let (turns, now) = (Turns::default(), Instant::now());
+    turns.probed(BUSY / 2, now);
+    assert!(!turns.busy.get());
+    turns.probed(BUSY * 2, now);
+    assert!(turns.busy.get());
+    turns.sweep(now);
+    assert!(turns.busy.get(), "it was late a moment ago");
+    turns.sweep(now + Duration::from_secs(1));
+    assert!(!turns.busy.get() && turns.delay().is_zero(), "nobody asked since");
+}

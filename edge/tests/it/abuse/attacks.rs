@@ -1,0 +1,381 @@
+//! Each attack: what a unit of it costs the worker beside an honest client's request, what one of its connections holds beside an
+//! honest client's, and how long honest clients wait meanwhile.
+
+mod h1;
+mod h2;
+mod h3;
+mod raw;
+
+use std::{
+    cell::{Cell, RefCell},
+    future::Future,
+    net::SocketAddr,
+    pin::Pin,
+    rc::Rc,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    task::{LocalSet, spawn_local},
+};
+
+use super::{
+    is_long,
+    load::{Load, Manner},
+    origin,
+    process::Process,
+    tell,
+    worker::Spec,
+};
+use crate::{
+    support::{backend, forward, pause, secret},
+    tls::client_config,
+};
+
+/// One attack.
+struct Attack {
+    name: &'static str,
+    /// What is counted.
+    unit: &'static str,
+    connections: usize,
+    /// Requests at once on each, by which memory is compared.
+    requests: usize,
+    /// Units a second, by all connections together, at most.
+    per_second: f64,
+    /// What an honest client does in its place.
+    honest: Honest,
+    strike: fn(Rc<Striker>) -> Strike,
+}
+
+type Strike = Pin<Box<dyn Future<Output = std::io::Result<()>>>>;
+
+/// What an attack is measured by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Honest {
+    /// A request on a connection that is kept.
+    Http1,
+    /// A connection, with a request.
+    Http1Close,
+    /// A TLS handshake, and a request.
+    Tls,
+    /// A request of HTTP/2.
+    Http2,
+    /// A request of HTTP/3.
+    Http3,
+}
+
+/// What the attackers share.
+struct Striker {
+    targets: Targets,
+    began: Instant,
+    ends: Instant,
+    per_second: f64,
+    units: Cell<u64>,
+    /// Connections that the worker closed.
+    ended: Cell<u64>,
+}
+
+/// Where the worker is.
+#[derive(Clone)]
+struct Targets {
+    http: SocketAddr,
+    https: SocketAddr,
+    quic: SocketAddr,
+    proxied: SocketAddr,
+    udp: SocketAddr,
+    tls: Arc<rustls::ClientConfig>,
+    quic_config: quinn::ClientConfig,
+}
+
+impl Striker {
+    /// Waits until it is time for `count` more units; false at the end.
+    async fn pace(&self, count: u64) -> bool {
+        let due = self.began + Duration::from_secs_f64(self.units.get() as f64 / self.per_second);
+        if due >= self.ends {
+            tokio::time::sleep_until(self.ends.into()).await;
+            return false;
+        }
+        self.units.set(self.units.get() + count);
+        tokio::time::sleep_until(due.into()).await;
+        true
+    }
+
+    /// Says `first`, then `count` units of `more` at a time until the end, and takes no notice of what it hears.
+    async fn flood(
+        &self,
+        stream: TcpStream,
+        first: &[u8],
+        count: u64,
+        mut more: impl FnMut() -> Vec<u8>,
+    ) -> std::io::Result<()> {
+        let (mut reader, mut writer) = stream.into_split();
+        let hearing = async {
+            let mut heard = vec![0; 65536];
+            while reader.read(&mut heard).await? > 0 {}
+            std::io::Result::Ok(())
+        };
+        let saying = async {
+            writer.write_all(first).await?;
+            while self.pace(count).await {
+                let mut all = Vec::new();
+                (0..count).for_each(|_| all.extend(more()));
+                writer.write_all(&all).await?;
+            }
+            std::io::Result::Ok(())
+        };
+        tokio::select! { heard = hearing => heard, said = saying => said }
+    }
+
+    /// Says `first`, then `more` again and again, slowly, and reads nothing.
+    async fn dribble(&self, mut stream: TcpStream, first: &[u8], more: &[u8]) -> std::io::Result<()> {
+        stream.write_all(first).await?;
+        while self.pace(1).await {
+            stream.write_all(more).await?;
+        }
+        Ok(())
+    }
+}
+
+/// What was measured of one attack.
+struct Measured {
+    cpu_us: f64,
+    memory: f64,
+    p99_ms: f64,
+}
+
+/// The worker's objects: all that there is to attack.
+fn yaml(made: &rcgen::CertifiedKey<rcgen::KeyPair>) -> String {
+    let kind = "apiVersion: gateway.networking.k8s.io/v1\nkind";
+    let listeners = [
+        "{name: http, port: 80, protocol: HTTP}",
+        "{name: https, port: 443, protocol: HTTPS, tls: {certificateRefs: [{name: cert}]}}",
+        "{name: proxied, port: 8000, protocol: HTTP}",
+        "{name: udp, port: 5300, protocol: UDP}",
+    ];
+    let up = backend("up", super::origin());
+    format!(
+        "{kind}: Gateway\nmetadata: {{name: gateway}}\nspec:\n  gatewayClassName: weir\n  listeners: [{}]\n---\n\
+         {kind}: HTTPRoute\nmetadata: {{name: all}}\nspec:\n  parentRefs: [{{name: gateway}}]\n  rules:\n{}---\n\
+         apiVersion: gateway.networking.k8s.io/v1alpha2\nkind: UDPRoute\nmetadata: {{name: datagrams}}\nspec:\n  \
+         parentRefs: [{{name: gateway, sectionName: udp}}]\n  rules:\n{}---\n\
+         apiVersion: weir.dev/v1\nkind: Pool\nmetadata: {{name: default}}\nspec:\n  listen:\n  \
+         - {{port: 80, bind: \"127.0.0.1:80\"}}\n  - {{port: 443, bind: \"127.0.0.1:443\", protocol: HTTPS}}\n  \
+         - {{port: 8000, bind: \"127.0.0.1:8000\", proxyProtocol: {{trusted: [\"127.0.0.0/8\"], mode: Required}}}}\n  \
+         - {{port: 5300, bind: \"127.0.0.1:5300\", protocol: UDP}}\n{up}{}",
+        listeners.join(", "),
+        forward("up"),
+        forward("silent"),
+        backend("silent", origin::silent())
+            + &secret("cert", &made.cert.pem(), &made.signing_key.serialize_pem()),
+    )
+}
+
+/// A worker, and what its attackers need to know.
+fn start() -> (Process, Targets) {
+    let made = rcgen::generate_simple_self_signed(["a.test".to_owned()]).unwrap();
+    let process = Process::start(&Spec { alone: Some(yaml(&made)), tenants: vec![], toll_us: 0 });
+    let roots = [made.cert.der().clone()];
+    let quic = quinn::crypto::rustls::QuicClientConfig::try_from(client_config(&roots, &[b"h3"])).unwrap();
+    let targets = Targets {
+        http: process.tcp(80),
+        https: process.tcp(443),
+        quic: process.udp(443),
+        proxied: process.tcp(8000),
+        udp: process.udp(5300),
+        tls: client_config(&roots, &[b"http/1.1"]),
+        quic_config: quinn::ClientConfig::new(Arc::new(quic)),
+    };
+    (process, targets)
+}
+
+fn block_on<T>(future: impl Future<Output = T>) -> T {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    LocalSet::new().block_on(&runtime, future)
+}
+
+/// What honest clients cost: CPU time of a request, microseconds, and what one of them holds while it waits for its answer.
+fn honest(kind: Honest) -> (f64, f64) {
+    let (process, targets) = start();
+    let count = if is_long() { 400 } else { 100 };
+    block_on(async {
+        raw::honest(kind, &targets, 20).await;
+        let before = process.cpu();
+        raw::honest(kind, &targets, count).await;
+        let cpu_us = (process.cpu() - before).as_secs_f64() * 1e6 / count as f64;
+        let (before, waiting) = (process.memory(), 100);
+        let clients: Vec<_> = (0..waiting)
+            .map(|_| {
+                let targets = targets.clone();
+                spawn_local(async move { raw::waiting(kind, &targets).await })
+            })
+            .collect();
+        tokio::time::sleep(Duration::from_millis(700)).await;
+        let memory = process.memory().saturating_sub(before) as f64 / f64::from(waiting);
+        clients.into_iter().for_each(|client| client.abort());
+        (cpu_us, memory)
+    })
+}
+
+const HONEST_PER_SECOND: f64 = 300.0;
+
+fn honest_load(targets: &Targets, time: Duration) -> Load {
+    Load {
+        to: targets.http,
+        host: "a.test",
+        manner: Manner::Http1,
+        clients: 20,
+        per_second: HONEST_PER_SECOND,
+        time,
+    }
+}
+
+/// Attacks a worker while honest clients go on.
+fn measure(attack: &Attack, time: Duration) -> (Measured, Measured, Rc<Striker>, Duration) {
+    let (process, targets) = start();
+    let skip = Duration::from_millis(300);
+    let before = process.cpu();
+    let alone = honest_load(&targets, time).run();
+    let usual = process.cpu() - before;
+    let (cpu, memory) = (process.cpu(), process.memory());
+    let beside = honest_load(&targets, time).start();
+    let began = Instant::now();
+    let striker = Rc::new(Striker {
+        targets,
+        began,
+        ends: began + time,
+        per_second: attack.per_second,
+        units: Cell::new(0),
+        ended: Cell::new(0),
+    });
+    let most = Rc::new(Cell::new(0));
+    block_on(async {
+        let watching = spawn_local({
+            let (most, process) = (Rc::clone(&most), Rc::new(process.memory_reader()));
+            async move {
+                loop {
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                    most.set(process().max(most.get()));
+                }
+            }
+        });
+        let attackers: Vec<_> = (0..attack.connections)
+            .map(|_| {
+                let (striker, strike) = (Rc::clone(&striker), attack.strike);
+                spawn_local(async move {
+                    // Whoever is thrown out comes again, a little later.
+                    while Instant::now() < striker.ends {
+                        let thrown_out =
+                            strike(Rc::clone(&striker)).await.is_err() || Instant::now() < striker.ends;
+                        if thrown_out {
+                            striker.ended.set(striker.ended.get() + 1);
+                            tokio::time::sleep(Duration::from_millis(20)).await;
+                        }
+                    }
+                })
+            })
+            .collect();
+        for attacker in attackers {
+            let left = (time + Duration::from_millis(500)).saturating_sub(began.elapsed());
+            drop(tokio::time::timeout(left, attacker).await);
+        }
+        watching.abort();
+    });
+    let spent = (process.cpu() - cpu).saturating_sub(usual);
+    let beside = beside.join().unwrap();
+    assert!(
+        beside.failed + beside.refused <= beside.served.len() / 100,
+        "{}: honest clients fail",
+        attack.name
+    );
+    let units = striker.units.get().max(1) as f64;
+    let during = Measured {
+        cpu_us: spent.as_secs_f64() * 1e6 / units,
+        memory: most.get().saturating_sub(memory) as f64 / (attack.connections * attack.requests) as f64,
+        p99_ms: beside.p99(skip).as_secs_f64() * 1e3,
+    };
+    let usual = Measured { cpu_us: 0.0, memory: 0.0, p99_ms: alone.p99(skip).as_secs_f64() * 1e3 };
+    (during, usual, striker, spent)
+}
+
+/// What is promised, or what a loaded machine holds.
+struct Bounds {
+    asymmetry: f64,
+    slower: f64,
+    /// A p99 below this is the scheduler's.
+    floor_ms: f64,
+}
+
+fn check(attack: &Attack, honest: (f64, f64), time: Duration, bounds: &Bounds) -> Result<(), String> {
+    let (during, usual, striker, spent) = measure(attack, time);
+    let (cpu, memory) = (during.cpu_us / honest.0, during.memory / honest.1);
+    let slower = during.p99_ms / usual.p99_ms.max(bounds.floor_ms);
+    let holds = cpu <= bounds.asymmetry && memory <= bounds.asymmetry && slower <= bounds.slower;
+    let line = format!(
+        "| {} | {} | {} {}s, {} thrown out | {:.1} µs ({cpu:.2}x of {:?}), {:.0} % of a core | {:.1} KiB ({memory:.1}x) | {:.1} ms, {:.1} ms before | {} |",
+        attack.name,
+        attack.connections,
+        striker.units.get(),
+        attack.unit,
+        striker.ended.get(),
+        during.cpu_us,
+        attack.honest,
+        100.0 * spent.as_secs_f64() / time.as_secs_f64(),
+        during.memory / 1024.0,
+        during.p99_ms,
+        usual.p99_ms,
+        if holds { "holds" } else { "DOES NOT HOLD" },
+    );
+    tell(&line);
+    if holds { Ok(()) } else { Err(line) }
+}
+
+/// All of them, or those that tell most.
+fn run(attacks: Vec<Attack>, short: &[&str]) {
+    let bounds = match is_long() {
+        true => Bounds { asymmetry: 10.0, slower: 2.0, floor_ms: 2.0 },
+        false => Bounds { asymmetry: 20.0, slower: 10.0, floor_ms: 20.0 },
+    };
+    let time = Duration::from_millis(if is_long() { 2500 } else { 800 });
+    tell("| attack | connections | units | CPU for each | memory of a connection | honest p99 | |");
+    tell("|---|---|---|---|---|---|---|");
+    let known: RefCell<std::collections::HashMap<Honest, (f64, f64)>> = RefCell::default();
+    let mut failed = Vec::new();
+    for mut attack in attacks {
+        if !is_long() {
+            if !short.contains(&attack.name) {
+                continue;
+            }
+            attack.connections = attack.connections.min(300);
+            attack.per_second = attack.per_second.min(3_000.0);
+        }
+        let measured = *known.borrow_mut().entry(attack.honest).or_insert_with(|| honest(attack.honest));
+        let mut result = check(&attack, measured, time, &bounds);
+        // The machine has others who work.
+        for _ in 0..2 {
+            if result.is_err() {
+                pause(Duration::from_millis(300));
+                result = check(&attack, measured, time, &bounds);
+            }
+        }
+        failed.extend(result.err());
+    }
+    assert!(failed.is_empty(), "{}", failed.join("\n"));
+}
+
+#[test]
+fn slow_and_loud_clients_cost_as_much_as_honest_ones() {
+    run(h1::attacks(), &["slow head", "slow read", "chunks of a byte"]);
+}
+
+#[test]
+fn floods_of_http_2_cost_as_much_as_honest_clients() {
+    run(h2::attacks(), &["rapid reset", "CONTINUATION", "header bomb"]);
+}
+
+#[test]
+fn floods_of_quic_cost_as_much_as_honest_clients() {
+    run(h3::attacks(), &["unproved handshakes", "stream resets"]);
+}
