@@ -494,7 +494,7 @@ async fn attempt(
         Way::H2(slot) => begin_stream(thread, endpoint, slot, occupied, incoming, to).map_err(unsent)?,
     };
     exchange.set_deadline(to.deadline);
-    record.share().into_iter().for_each(|share| exchange.bill(share));
+    record.borrow().share().into_iter().for_each(|share| exchange.bill(share));
     if to.grpc {
         // A server may wait for a client's messages before it says anything.
         exchange.set_patience(LIMITS.tunnel_idle);
