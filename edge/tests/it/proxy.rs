@@ -335,7 +335,7 @@ mod real {
         let directory = tempfile::tempdir().unwrap();
         let listens = dead_address();
         let config = format!(
-            "daemon off;\nerror_log stderr;\npid {0}/pid;\nevents {{}}\nhttp {{\n  access_log off;\n  \
+            "daemon off;\nmaster_process off;\nerror_log stderr;\npid {0}/pid;\nevents {{}}\nhttp {{\n  access_log off;\n  \
              client_body_temp_path {0};\n  proxy_temp_path {0};\n  fastcgi_temp_path {0};\n  uwsgi_temp_path {0};\n  \
              scgi_temp_path {0};\n  server {{ listen {listens} proxy_protocol; \
              location / {{ return 200 \"$proxy_protocol_addr\"; }} }}\n}}\n",
