@@ -159,10 +159,7 @@ impl Young {
                 self.connection.process_tls_records(input.filled_mut());
             let step = match state {
                 Ok(ConnectionState::EncodeTlsData(mut record)) => {
-                    append(out, 0, |room| match record.encode(room) {
-                        Err(EncodeError::InsufficientSize(more)) => Err(Some(more.required_size)),
-                        other => other.map_err(|_| None),
-                    })?;
+                    append(out, 0, |room| encoded(record.encode(room)))?;
                     None
                 }
                 Ok(ConnectionState::TransmitTlsData(sent)) => {
@@ -226,17 +223,22 @@ impl Young {
         while let Ok(ConnectionState::EncodeTlsData(mut record)) =
             self.connection.process_tls_records(input.filled_mut()).state
         {
-            let encoded = append(out, 64, |room| match record.encode(room) {
-                Err(EncodeError::InsufficientSize(more)) => Err(Some(more.required_size)),
-                other => other.map_err(|_| None),
-            });
-            if encoded.is_err() {
+            if append(out, 64, |room| encoded(record.encode(room))).is_err() {
                 return;
             }
         }
     }
 }
 
+/// What [`append`] wants to hear: what was written, or how much room that needs.
+fn encoded(result: Result<usize, EncodeError>) -> Result<usize, Option<usize>> {
+    result.map_err(|error| match error {
+        EncodeError::InsufficientSize(more) => Some(more.required_size),
+        EncodeError::AlreadyEncoded => None,
+    })
+}
+
+/// As [`encoded`].
 fn encrypted(result: Result<usize, EncryptError>) -> Result<usize, Option<usize>> {
     result.map_err(|error| match error {
         EncryptError::InsufficientSize(more) => Some(more.required_size),
