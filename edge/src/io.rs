@@ -92,25 +92,40 @@ impl ClientIo {
     /// (in TLS with `close_notify`), which costs either side half of what two cost.
     pub(crate) fn poll_write_last(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         match self {
-            Self::Plain(socket) => poll_send_last(cx, socket, bytes),
+            Self::Plain(socket) => poll_send(cx, socket, bytes, After::Close),
             Self::Tls(session) => session.poll_write_last(cx, bytes),
         }
     }
 }
 
-/// Gives bytes to the kernel, which keeps the last packet of them back until the socket is closed.
-pub(crate) fn poll_send_last(
+/// What follows the bytes that are sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum After {
+    /// Others, or nothing for now.
+    More,
+    /// The close: the kernel keeps the last packet back for it.
+    Close,
+}
+
+/// Gives bytes to the kernel; how many it took. By system calls of our own: those of the C library make each a point
+/// where its thread could be cancelled, which costs two locked instructions.
+pub(crate) fn poll_send(
     cx: &mut Context<'_>,
     socket: &TcpStream,
     bytes: &[u8],
+    after: After,
 ) -> Poll<io::Result<usize>> {
     if bytes.is_empty() {
         return Poll::Ready(Ok(0));
     }
+    let flags = match after {
+        After::More => SendFlags::NOSIGNAL | SendFlags::DONTWAIT,
+        After::Close => SendFlags::MORE | SendFlags::NOSIGNAL | SendFlags::DONTWAIT,
+    };
     loop {
         ready!(socket.poll_write_ready(cx))?;
-        let flags = SendFlags::MORE | SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
-        let sent = socket.try_io(Interest::WRITABLE, || Ok(rustix::net::send(socket, bytes, flags)?));
+        let sent =
+            drained(socket, Interest::WRITABLE, bytes.len(), || rustix::net::send(socket, bytes, flags));
         match sent {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
             sent => return Poll::Ready(sent),
@@ -118,10 +133,62 @@ pub(crate) fn poll_send_last(
     }
 }
 
+/// Reads what the kernel has, by a system call of our own as in [`poll_send`].
+fn poll_receive(cx: &mut Context<'_>, socket: &TcpStream, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    let space = buf.initialize_unfilled();
+    if space.is_empty() {
+        return Poll::Ready(Ok(()));
+    }
+    let room = space.len();
+    loop {
+        ready!(socket.poll_read_ready(cx))?;
+        let received = drained(socket, Interest::READABLE, room, || {
+            rustix::net::recv(socket, &mut *space, RecvFlags::DONTWAIT).map(|(count, _)| count)
+        });
+        match received {
+            Ok(count) => {
+                buf.advance(count);
+                return Poll::Ready(Ok(()));
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) => return Poll::Ready(Err(error)),
+        }
+    }
+}
+
+/// Moves bytes by `call`, at most `room`. If it moves fewer, there is nothing more to do before the next event, which the runtime
+/// is told as if the call had found nothing: so none is made only to find that out.
+fn drained(
+    socket: &TcpStream,
+    interest: Interest,
+    room: usize,
+    call: impl FnOnce() -> rustix::io::Result<usize>,
+) -> io::Result<usize> {
+    let mut moved = None;
+    let result = socket.try_io(interest, || {
+        let count = call()?;
+        if (1..room).contains(&count) {
+            moved = Some(count);
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        Ok(count)
+    });
+    moved.map_or(result, Ok)
+}
+
+/// A socket that is read by [`poll_receive`].
+pub(crate) struct Direct<'s>(pub(crate) &'s TcpStream);
+
+impl AsyncRead for Direct<'_> {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        poll_receive(cx, self.0, buf)
+    }
+}
+
 impl<S: Session> AsyncRead for Io<S> {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
-            Self::Plain(stream) => Pin::new(stream).poll_read(cx, buf),
+            Self::Plain(stream) => poll_receive(cx, stream, buf),
             Self::Tls(stream) => Pin::new(stream).poll_read(cx, buf),
         }
     }
@@ -130,7 +197,7 @@ impl<S: Session> AsyncRead for Io<S> {
 impl<S: Session> AsyncWrite for Io<S> {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         match self.get_mut() {
-            Self::Plain(stream) => Pin::new(stream).poll_write(cx, buf),
+            Self::Plain(stream) => poll_send(cx, stream, buf, After::More),
             Self::Tls(stream) => Pin::new(stream).poll_write(cx, buf),
         }
     }

@@ -31,7 +31,7 @@ use super::{
 use crate::{
     buffer::{ReadBuffer, give_scratch, scratch},
     hello::HelloReader,
-    io::poll_send_last,
+    io::{After, Direct, poll_send},
     limits::LARGE_BUFFER,
 };
 
@@ -89,18 +89,10 @@ impl Out {
         self.sent == self.bytes.len()
     }
 
-    fn poll_send(
-        &mut self,
-        cx: &mut Context<'_>,
-        socket: &mut TcpStream,
-        last: bool,
-    ) -> Poll<io::Result<()>> {
+    fn poll_send(&mut self, cx: &mut Context<'_>, socket: &TcpStream, after: After) -> Poll<io::Result<()>> {
         while !self.is_empty() {
             let waiting = &self.bytes[self.sent..];
-            let count = match last {
-                true => ready!(poll_send_last(cx, socket, waiting))?,
-                false => ready!(Pin::new(&mut *socket).poll_write(cx, waiting))?,
-            };
+            let count = ready!(poll_send(cx, socket, waiting, after))?;
             if count == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
@@ -311,15 +303,15 @@ impl TlsStream {
                     if young.connection.protocol_version() == Some(ProtocolVersion::TLSv1_3) {
                         return Poll::Ready(Ok(()));
                     }
-                    return self.out.poll_send(cx, &mut self.socket, false);
+                    return self.out.poll_send(cx, &self.socket, After::More);
                 }
                 Err(error) => {
                     // The client may be gone, or its window closed: the error stands either way.
-                    let _told = self.out.poll_send(cx, &mut self.socket, false);
+                    let _told = self.out.poll_send(cx, &self.socket, After::More);
                     return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, error)));
                 }
             }
-            ready!(self.out.poll_send(cx, &mut self.socket, false))?;
+            ready!(self.out.poll_send(cx, &self.socket, After::More))?;
             if ready!(self.poll_fill(cx))? == 0 {
                 return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
             }
@@ -349,7 +341,7 @@ impl TlsStream {
             // Longer than any message of a handshake that we take.
             return Poll::Ready(Err(io::ErrorKind::InvalidData.into()));
         }
-        self.input.poll_read(cx, Pin::new(&mut self.socket), false)
+        self.input.poll_read(cx, Pin::new(&mut Direct(&self.socket)), false)
     }
 
     /// Gives the reader what is opened. Whether there was something.
@@ -488,14 +480,14 @@ impl TlsStream {
 
     fn poll_seal(&mut self, cx: &mut Context<'_>, plain: &[u8], last: bool) -> Poll<io::Result<usize>> {
         if self.out.waiting().len() >= LARGE_BUFFER {
-            ready!(self.out.poll_send(cx, &mut self.socket, false))?;
+            ready!(self.out.poll_send(cx, &self.socket, After::More))?;
         }
         let count = self.seal(plain)?;
-        let last = last && count == plain.len();
-        if last {
+        let after = if last && count == plain.len() { After::Close } else { After::More };
+        if after == After::Close {
             self.close()?;
         }
-        match self.out.poll_send(cx, &mut self.socket, last) {
+        match self.out.poll_send(cx, &self.socket, after) {
             Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
             // What is sealed is as good as written; `poll_flush` sees to the rest.
             Poll::Ready(Ok(())) | Poll::Pending => Poll::Ready(Ok(count)),
@@ -514,7 +506,7 @@ impl AsyncRead for TlsStream {
             let opened = this.open();
             if this.out.urgent {
                 // What the socket does not take now goes with the next write.
-                let sent = this.out.poll_send(cx, &mut this.socket, false);
+                let sent = this.out.poll_send(cx, &this.socket, After::More);
                 if let (Ok(_), Poll::Ready(Err(error))) = (&opened, sent) {
                     return Poll::Ready(Err(error));
                 }
@@ -546,13 +538,13 @@ impl AsyncWrite for TlsStream {
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        this.out.poll_send(cx, &mut this.socket, false)
+        this.out.poll_send(cx, &this.socket, After::More)
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         this.close()?;
-        ready!(this.out.poll_send(cx, &mut this.socket, false))?;
+        ready!(this.out.poll_send(cx, &this.socket, After::More))?;
         Pin::new(&mut this.socket).poll_shutdown(cx)
     }
 }
@@ -573,7 +565,7 @@ impl Greeted {
                 Ok(None) if !self.input.is_full() => {}
                 Ok(None) | Err(_) => return Poll::Ready(Ok(None)),
             }
-            if ready!(self.input.poll_read(cx, Pin::new(&mut self.socket), false))? == 0 {
+            if ready!(self.input.poll_read(cx, Pin::new(&mut Direct(&self.socket)), false))? == 0 {
                 return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
             }
         }
