@@ -52,7 +52,7 @@ use session::Session;
 
 /// A request that is to be answered.
 pub(crate) struct Incoming<'c> {
-    pub(crate) head: RequestHead,
+    pub(crate) head: Box<RequestHead>,
     pub(crate) body: RequestBody<'c>,
     /// The protocol that the client wants to change to.
     pub(crate) upgrade: Option<Upgrade>,
@@ -235,7 +235,7 @@ fn find<'t>(
 /// What answers, before the request's body is handed over to it.
 enum Answer {
     Local(Cow<'static, [u8]>),
-    Upstream(Box<(Exchange, ResponseFraming)>),
+    Upstream(Exchange, ResponseFraming),
     Tunnel(Box<Tunnel>),
 }
 
@@ -244,8 +244,7 @@ impl Answer {
         match self {
             Self::Local(body) => ReplyBody::Local(body),
             Self::Tunnel(tunnel) => ReplyBody::Tunnel(tunnel),
-            Self::Upstream(upstream) => {
-                let (exchange, framing) = *upstream;
+            Self::Upstream(exchange, framing) => {
                 ReplyBody::Upstream(Box::new(Relay { exchange, request, framing, ended: false, sent: 0 }))
             }
         }
@@ -275,9 +274,9 @@ async fn answer(
         }
         CompiledAction::Forward(variants) => {
             let rule = place.found.rule;
-            let session = rule
-                .persistence()
-                .map(|policy| Session::of(thread, policy, place.tenant, client, &mut incoming.head));
+            let session = rule.persistence().map(|policy| {
+                Box::new(Session::of(thread, policy, place.tenant, client, &mut incoming.head))
+            });
             let variant = match session.as_ref().and_then(|session| session.variant(variants)) {
                 Some(variant) => variant,
                 None => pick_variant(variants, thread)?,
@@ -361,7 +360,7 @@ struct Destination<'t> {
     /// It is a gRPC request.
     grpc: bool,
     /// Its client's session, where the rule has such.
-    session: Option<Session<'t>>,
+    session: Option<Box<Session<'t>>>,
 }
 
 impl Destination<'_> {
@@ -485,26 +484,15 @@ async fn attempt(
     let way = connect::connect(thread, endpoint, wish).await.map_err(|error| unsent(error.into()))?;
     record.borrow_mut().connected(place, way.is_reused());
     record.borrow().propagate(place, &mut incoming.head.fields);
-    let mut exchange = match way {
-        Way::H1(connection) => {
-            let outbox = outgoing(incoming, to);
-            let method = incoming.head.method();
-            Exchange::H1(H1Exchange::new(connection, occupied, method, outbox, &thread.limits))
-        }
-        Way::H2(slot) => begin_stream(thread, endpoint, slot, occupied, incoming, to).map_err(unsent)?,
-    };
-    exchange.set_deadline(to.deadline);
+    let mut exchange = begin(thread, endpoint, way, occupied, incoming, to).map_err(unsent)?;
     record.borrow().share().into_iter().for_each(|share| exchange.bill(share));
-    if to.grpc {
-        // A server may wait for a client's messages before it says anything.
-        exchange.set_patience(LIMITS.tunnel_idle);
-    }
     let waiting = exchange.response(&mut incoming.body);
     let result = match to.place.found.rule.timeouts().backend_request {
         None => waiting.await,
-        Some(limit) => {
-            timeout_at(Instant::now() + limit, waiting).await.unwrap_or(Err(ExchangeError::TimedOut))
-        }
+        // Boxed: few requests need the room for a timer.
+        Some(limit) => Box::pin(timeout_at(Instant::now() + limit, waiting))
+            .await
+            .unwrap_or(Err(ExchangeError::TimedOut)),
     };
     let parsed = result.map_err(|error| Failure { unsent: exchange.is_unsent(), ..sent(error.into()) })?;
 
@@ -520,7 +508,32 @@ async fn attempt(
     if is_slow_stream(&head) {
         exchange.set_patience(LIMITS.tunnel_idle);
     }
-    Ok((head, Answer::Upstream(Box::new((exchange, framing)))))
+    Ok((head, Answer::Upstream(exchange, framing)))
+}
+
+/// Begins an exchange by the `way` that there is.
+fn begin(
+    thread: &Thread,
+    endpoint: &Endpoint,
+    way: Way,
+    occupied: Occupied,
+    incoming: &Incoming<'_>,
+    to: &Destination<'_>,
+) -> Result<Exchange, Refusal> {
+    let mut exchange = match way {
+        Way::H1(connection) => {
+            let outbox = outgoing(incoming, to);
+            let method = incoming.head.method();
+            Exchange::H1(H1Exchange::new(connection, occupied, method, outbox, &thread.limits))
+        }
+        Way::H2(slot) => begin_stream(thread, endpoint, slot, occupied, incoming, to)?,
+    };
+    exchange.set_deadline(to.deadline);
+    if to.grpc {
+        // A server may wait for a client's messages before it says anything.
+        exchange.set_patience(LIMITS.tunnel_idle);
+    }
+    Ok(exchange)
 }
 
 /// The time for one step when all must be done by `deadline`.

@@ -159,7 +159,7 @@ async fn open(
     point: &Point,
     seat: &Seat,
     record: &mut Record,
-) -> Result<(Connection, Occupied), Refusal> {
+) -> Result<(Box<Connection>, Occupied), Refusal> {
     let listen = &point.listen;
     if listen.tls {
         read_hello(thread, client, seat).await?;
@@ -246,7 +246,7 @@ async fn connect(
     route: &CompiledStream,
     ends: Hop,
     record: &mut Record,
-) -> Result<(Connection, Occupied), Refusal> {
+) -> Result<(Box<Connection>, Occupied), Refusal> {
     let backend = draw(thread, &route.forward).ok_or(Refusal::NoBackend)?;
     let balancer = thread.upstreams.balancer(thread, table, backend);
     let wish = Wish { fresh: true, upgrade: false, limit: backend.connect_timeout, hop: ends };

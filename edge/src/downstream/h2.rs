@@ -376,7 +376,7 @@ async fn serve_request_stream(
     let tunnels = upgrade.is_some() || method == crate::h1::Method::Connect;
     let body =
         if tunnels { RequestBody::Empty } else { H2Body::request(stream, &head, length, ended, expects) };
-    let reply = serve_request(thread, client, Incoming { head, body, upgrade }).await;
+    let reply = serve_request(thread, client, Incoming { head: Box::new(head), body, upgrade }).await;
     match reply {
         Reply { head, body: ReplyBody::Tunnel(tunnel), mut record } => {
             answer.begin(&head).await?;

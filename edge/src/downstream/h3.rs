@@ -433,10 +433,11 @@ async fn serve_request_stream(
     let method = head.method();
     if upgrade.is_none() && method != Method::Connect {
         let body = H3Body::request(link, frames, &head, length);
-        let reply = serve_request(thread, client, Incoming { head, body, upgrade }).await;
+        let reply = serve_request(thread, client, Incoming { head: Box::new(head), body, upgrade }).await;
         return answer.reply(link, &timer, reply, method).await;
     }
-    let reply = serve_request(thread, client, Incoming { head, body: RequestBody::Empty, upgrade }).await;
+    let incoming = Incoming { head: Box::new(head), body: RequestBody::Empty, upgrade };
+    let reply = serve_request(thread, client, incoming).await;
     match reply {
         Reply { head, body: ReplyBody::Tunnel(tunnel), mut record } => {
             answer.begin(&timer, limits, &head).await?;

@@ -35,7 +35,7 @@ pub(crate) use way::Way;
 
 /// The upstream's side of a tunnel, and what it is for.
 pub(crate) struct Tunnel {
-    pub(crate) upstream: Connection,
+    pub(crate) upstream: Box<Connection>,
     /// The place that it takes up on its endpoint, if it is one of a backend's.
     pub(crate) occupied: Option<Occupied>,
     /// It speaks WebSocket.

@@ -75,6 +75,23 @@ impl Method {
         }
     }
 
+    /// Its name; `None` for [`Method::Other`].
+    #[must_use]
+    pub const fn as_str(self) -> Option<&'static str> {
+        Some(match self {
+            Self::Get => "GET",
+            Self::Head => "HEAD",
+            Self::Post => "POST",
+            Self::Put => "PUT",
+            Self::Delete => "DELETE",
+            Self::Connect => "CONNECT",
+            Self::Options => "OPTIONS",
+            Self::Trace => "TRACE",
+            Self::Patch => "PATCH",
+            Self::Other => return None,
+        })
+    }
+
     /// Whether doing it twice is as good as once (RFC 9110 section 9.2.2).
     #[must_use]
     pub const fn is_idempotent(self) -> bool {
@@ -96,6 +113,10 @@ pub(super) struct HostSpan {
 #[derive(Debug, Clone)]
 pub struct RequestHead {
     pub(super) method: Method,
+    /// What routing reads again and again, once it was found to be ASCII: the target, the authority, the host where that is written
+    /// in another way, and a method without a tag.
+    pub(super) names: String,
+    /// Of the names, as all spans that follow; empty where the tag says it.
     pub(super) method_text: Span,
     pub(super) target: Target,
     pub(super) host: HostSpan,
@@ -122,6 +143,26 @@ impl RequestHead {
         target::request_head(method, authority, target, version)
     }
 
+    /// A head whose host is still to be found. Method and target are ASCII.
+    pub(super) fn begin(
+        method_text: &str,
+        target: &str,
+        version: Version,
+        fields: Fields,
+    ) -> Result<Self, super::TargetError> {
+        let method = Method::of(method_text.as_bytes());
+        let parsed = Target::parse(method, target.as_bytes())?;
+        let mut names = String::with_capacity(target.len() + SPARE_NAMES);
+        names.push_str(target);
+        let host = HostSpan::default();
+        let mut head =
+            Self { method, names, method_text: Span::default(), target: parsed, host, version, fields };
+        if method == Method::Other {
+            head.method_text = head.note(method_text);
+        }
+        Ok(head)
+    }
+
     /// The method.
     #[must_use]
     pub const fn method(&self) -> Method {
@@ -131,7 +172,10 @@ impl RequestHead {
     /// The method as the client wrote it.
     #[must_use]
     pub fn method_str(&self) -> &str {
-        self.str(self.method_text)
+        match self.method.as_str() {
+            Some(known) => known,
+            None => self.str(self.method_text),
+        }
     }
 
     /// The version that the request came by.
@@ -182,10 +226,19 @@ impl RequestHead {
     }
 
     fn str(&self, span: Span) -> &str {
-        // Only spans of checked ASCII are asked for; an impossible mistake shows as an empty string.
-        std::str::from_utf8(span.of(self.fields.text())).unwrap_or_default()
+        span.of_str(&self.names)
+    }
+
+    /// Appends to the names.
+    pub(super) fn note(&mut self, name: &str) -> Span {
+        let span = Span::new(self.names.len(), name.len());
+        self.names.push_str(name);
+        span
     }
 }
+
+/// Room for most authorities, beside the target.
+const SPARE_NAMES: usize = 64;
 
 /// A scheme that a gateway serves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

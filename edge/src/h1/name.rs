@@ -124,7 +124,7 @@ impl Name {
             (25, b'p') => Self::ProxyAuthenticationInfo,
             _ => return Self::Other,
         };
-        if name.eq_ignore_ascii_case(candidate.as_str().as_bytes()) { candidate } else { Self::Other }
+        if is_in_lowercase(name, candidate.as_str().as_bytes()) { candidate } else { Self::Other }
     }
 
     /// Whether a field of that name belongs to the connection and is never forwarded (RFC 9110 section 7.6.1).
@@ -149,6 +149,27 @@ impl Name {
     }
 }
 
+/// Whether `name` in lowercase is `expect`. Both are of one length.
+fn is_in_lowercase(name: &[u8], expect: &[u8]) -> bool {
+    let (words, rest) = name.as_chunks::<8>();
+    let (expected_words, expected_rest) = expect.as_chunks::<8>();
+    let same = |(word, expected): (&[u8; 8], &[u8; 8])| {
+        lowercase(u64::from_le_bytes(*word)) == u64::from_le_bytes(*expected)
+    };
+    words.iter().zip(expected_words).all(same) && rest.eq_ignore_ascii_case(expected_rest)
+}
+
+/// Eight bytes of text in lowercase at once, those that are no letters unchanged.
+const fn lowercase(word: u64) -> u64 {
+    const EACH: u64 = 0x0101_0101_0101_0101;
+    let low = word & (EACH * 0x7f);
+    // The top bit of each sum says whether its byte is at least `A`, and above `Z`.
+    let from_a = low + EACH * (0x80 - b'A' as u64);
+    let above_z = low + EACH * (0x80 - b'Z' as u64 - 1);
+    let is_upper = (from_a ^ above_z) & !word & (EACH * 0x80);
+    word | (is_upper >> 2)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -158,6 +179,15 @@ mod tests {
         for &name in Name::KNOWN {
             assert_eq!(Name::of(name.as_str().as_bytes()), name);
             assert_eq!(Name::of(name.as_str().to_ascii_uppercase().as_bytes()), name);
+        }
+    }
+
+    #[test]
+    fn each_byte_is_in_lowercase_as_ascii_says() {
+        for byte in 0..=u8::MAX {
+            let word = u64::from_le_bytes([byte, b'A', byte, b'z', byte, b'-', 0xff, byte]);
+            let expect = word.to_le_bytes().map(|byte| byte.to_ascii_lowercase());
+            assert_eq!(lowercase(word).to_le_bytes(), expect, "{byte}");
         }
     }
 

@@ -7,9 +7,8 @@ use super::{
     Version,
     fields::{Fields, Span, is_token},
     framing::{ConnectionOptions, Survey},
-    head::HostSpan,
     scan::{HeadScan, ScanError},
-    target::{self, Target},
+    target,
 };
 
 /// Why a request is refused. The connection is closed after the reply: where its next request would begin is
@@ -138,8 +137,8 @@ pub struct RequestFraming {
 /// A request's head and what it says of its message.
 #[derive(Debug, Clone)]
 pub struct ParsedRequest {
-    /// The head.
-    pub head: RequestHead,
+    /// The head; boxed, since it is handed on many times.
+    pub head: Box<RequestHead>,
     /// Its message.
     pub framing: RequestFraming,
     /// How many bytes of the input the head was: the body begins after them.
@@ -195,7 +194,7 @@ impl RequestParser {
 }
 
 /// Reads a whole head, whose lines all end with CR LF.
-fn parse_head(text: &[u8], limits: &Limits) -> Result<(RequestHead, RequestFraming), RequestError> {
+fn parse_head(text: &[u8], limits: &Limits) -> Result<(Box<RequestHead>, RequestFraming), RequestError> {
     let text = as_http11(text)?;
     let mut headers = [const { MaybeUninit::uninit() }; Limits::MAX_FIELDS];
     let headers = &mut headers[..limits.fields.min(Limits::MAX_FIELDS)];
@@ -206,20 +205,12 @@ fn parse_head(text: &[u8], limits: &Limits) -> Result<(RequestHead, RequestFrami
     else {
         return Err(HeadError::StartLine.into());
     };
-    let uri_span = Span::within(&text, uri.as_bytes());
-    let method_text = Span::within(&text, method.as_bytes());
-    let method = Method::of(method.as_bytes());
-    if method == Method::Connect && !limits.connect {
+    if method == "CONNECT" && !limits.connect {
         return Err(RequestError::Connect);
     }
-    let mut head = RequestHead {
-        method,
-        method_text,
-        target: Target::parse(method, uri.as_bytes(), uri_span.start())?,
-        host: HostSpan::default(),
-        version: if minor == 0 { Version::Http10 } else { Version::Http11 },
-        fields: Fields::from_parsed(&text, raw.headers),
-    };
+    let version = if minor == 0 { Version::Http10 } else { Version::Http11 };
+    let fields = Fields::from_parsed(&text, raw.headers);
+    let mut head = Box::new(RequestHead::begin(method, uri, version, fields)?);
     let framing = finish(&mut head, limits)?;
     Ok((head, framing))
 }

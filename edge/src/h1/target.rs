@@ -28,7 +28,7 @@ pub enum TargetError {
     Authority(HostError),
 }
 
-/// A target in parts; the spans are of the head's text.
+/// A target in parts; the spans are of the head's names, which begin with it.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Target {
     pub(super) scheme: Option<Scheme>,
@@ -41,8 +41,8 @@ pub(super) struct Target {
 }
 
 impl Target {
-    /// Reads `target`, which begins at `start` of the head's text.
-    pub(super) fn parse(method: Method, target: &[u8], start: usize) -> Result<Self, TargetError> {
+    /// Reads `target`.
+    pub(super) fn parse(method: Method, target: &[u8]) -> Result<Self, TargetError> {
         if !target.is_ascii() {
             return Err(TargetError::Character);
         }
@@ -53,15 +53,15 @@ impl Target {
                 if target.contains(&b'/') {
                     return Err(TargetError::Form);
                 }
-                parsed.authority = Some(Span::new(start, target.len()));
+                parsed.authority = Some(Span::new(0, target.len()));
                 parsed.default_path = "";
             }
-            ([b'/', ..], _) => parsed.path_and_query(target, start)?,
-            (b"*", Method::Options) => parsed.path = Span::new(start, 1),
+            ([b'/', ..], _) => parsed.path_and_query(target, 0)?,
+            (b"*", Method::Options) => parsed.path = Span::new(0, 1),
             (b"*", _) => return Err(TargetError::Asterisk),
             _ => {
                 let (scheme, rest) = absolute(target).ok_or(TargetError::Form)?;
-                let rest_start = start + target.len() - rest.len();
+                let rest_start = target.len() - rest.len();
                 let end =
                     rest.iter().position(|byte| matches!(byte, b'/' | b'?' | b'#')).unwrap_or(rest.len());
                 parsed.scheme = Some(scheme);
@@ -107,21 +107,22 @@ fn absolute(target: &[u8]) -> Option<(Scheme, &[u8])> {
     Some((scheme, rest.strip_prefix(b"://")?))
 }
 
-/// Finds whose host the request is for and notes it in the head: `host` is the value of `Host`.
+/// Finds whose host the request is for and notes it in the head: `host` is the value of `Host`, in the text of the fields.
 ///
 /// # Errors
 ///
 /// The `Host` or the target's authority is malformed, they differ, or HTTP/1.1 comes without `Host`.
 pub(super) fn resolve_host(head: &mut RequestHead, host: Option<Span>) -> Result<(), RequestError> {
-    let text = head.fields.text();
+    let written = host.unwrap_or_default().of(head.fields.text());
     let from_field = match host {
-        Some(host) => Some(Authority::parse(host.of(text)).map_err(RequestError::Host)?),
+        Some(_) => Some(Authority::parse(written).map_err(RequestError::Host)?),
         None if head.version == Version::Http10 => None,
         None => return Err(RequestError::HostMissing),
     };
     let from_target = match head.target.authority {
         Some(authority) => {
-            let authority = Authority::parse(authority.of(text)).map_err(TargetError::Authority)?;
+            let authority = authority.of_str(&head.names).as_bytes();
+            let authority = Authority::parse(authority).map_err(TargetError::Authority)?;
             if head.method == Method::Connect && authority.port.is_none() {
                 return Err(TargetError::Authority(HostError::Port).into());
             }
@@ -135,17 +136,28 @@ pub(super) fn resolve_host(head: &mut RequestHead, host: Option<Span>) -> Result
     {
         return Err(RequestError::HostMismatch);
     }
-    let Some(authority) = from_target.or(from_field) else { return Ok(()) };
-    let whole = head.target.authority.or(host).unwrap_or_default();
-    let port = authority.port;
-    let name = if authority.host.iter().any(u8::is_ascii_uppercase) {
-        let lowercase = authority.host.to_ascii_lowercase();
-        head.fields.append(&lowercase)
-    } else {
-        Span::within(text, authority.host)
+    let Some(Authority { host, port }) = from_target.or(from_field) else { return Ok(()) };
+    let lowercase = host.iter().any(u8::is_ascii_uppercase).then(|| host.to_ascii_lowercase());
+    let host_len = host.len();
+    let authority = match head.target.authority {
+        Some(authority) => authority,
+        None => {
+            let written = ascii(written)?.to_owned();
+            head.note(&written)
+        }
     };
-    head.host = HostSpan { name, authority: whole, port };
+    let name = match lowercase {
+        Some(lowercase) => head.note(ascii(&lowercase)?),
+        // An authority begins with its host.
+        None => Span::new(authority.start(), host_len),
+    };
+    head.host = HostSpan { name, authority, port };
     Ok(())
+}
+
+/// A part of a checked authority as text, which it is.
+fn ascii(part: &[u8]) -> Result<&str, RequestError> {
+    std::str::from_utf8(part).map_err(|_| RequestError::Host(HostError::Character))
 }
 
 /// See [`RequestHead::from_parts`].
@@ -162,16 +174,11 @@ pub(super) fn request_head(
         return Err(TargetError::Character.into());
     }
     let mut fields = Fields::new();
-    let method_text = fields.append(method.as_bytes());
-    let method = Method::of(method.as_bytes());
-    let parsed = Target::parse(method, target.as_bytes(), fields.text().len())?;
-    fields.append(target.as_bytes());
     fields
         .push_known(Name::Host, authority.as_bytes())
         .map_err(|_| RequestError::Host(HostError::Character))?;
     let host = Span::new(fields.text().len() - authority.len(), authority.len());
-    let mut head =
-        RequestHead { method, method_text, target: parsed, host: HostSpan::default(), version, fields };
+    let mut head = RequestHead::begin(method, target, version, fields)?;
     resolve_host(&mut head, Some(host))?;
     Ok(head)
 }

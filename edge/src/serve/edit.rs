@@ -50,9 +50,7 @@ pub(super) fn advertise_h3(head: &mut ResponseHead, port: Option<u16>) {
 pub(super) fn identify(head: &mut RequestHead, client: &Client, certificate: Option<&str>, record: &Record) {
     let host = authority(head).into_owned();
     let fields = &mut head.fields;
-    for name in [Name::Forwarded, Name::XForwardedPort, Name::XRealIp, Name::XForwardedClientCert] {
-        fields.remove_known(name);
-    }
+    fields.remove_each(says_who_asks);
     let ours: [(Name, &[u8]); 3] = [
         (Name::XForwardedFor, client.address.as_bytes()),
         (Name::XForwardedProto, client.scheme.as_str().as_bytes()),
@@ -61,20 +59,40 @@ pub(super) fn identify(head: &mut RequestHead, client: &Client, certificate: Opt
     for (name, value) in ours {
         // An address, a scheme and a checked host are valid values; an HTTP/1.0 request
         // without a host is the only one with an empty one.
-        let _valid = fields.set_known(name, value);
+        let _valid = fields.push_known(name, value);
     }
     if let Some(certificate) = certificate {
         // Of printable ASCII.
-        let _valid = fields.set_known(Name::XForwardedClientCert, certificate.as_bytes());
+        let _valid = fields.push_known(Name::XForwardedClientCert, certificate.as_bytes());
     }
     record.name(fields);
 }
 
+/// Whether a field is the gateway's to say.
+const fn says_who_asks(name: Name) -> bool {
+    matches!(
+        name,
+        Name::Forwarded
+            | Name::XForwardedFor
+            | Name::XForwardedHost
+            | Name::XForwardedPort
+            | Name::XForwardedProto
+            | Name::XRealIp
+            | Name::XForwardedClientCert
+    )
+}
+
 /// Host and port as the client named them, in canonical form.
 pub(super) fn authority(head: &RequestHead) -> Cow<'_, str> {
-    match head.port() {
-        None => Cow::Borrowed(head.host()),
-        Some(port) => Cow::Owned(format!("{}:{port}", head.host())),
+    let host = head.host();
+    let Some(port) = head.port() else { return Cow::Borrowed(host) };
+    let mut digits = itoa::Buffer::new();
+    let port = digits.format(port);
+    let written = head.authority();
+    // Most clients write the canonical form.
+    match written.strip_prefix(host).and_then(|rest| rest.strip_prefix(':')) {
+        Some(rest) if rest == port => Cow::Borrowed(written),
+        _ => Cow::Owned([host, ":", port].concat()),
     }
 }
 

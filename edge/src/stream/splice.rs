@@ -40,7 +40,7 @@ pub(super) async fn run(
     thread: &Thread,
     mut io: ClientIo,
     input: ReadBuffer,
-    mut upstream: Connection,
+    mut upstream: Box<Connection>,
     seat: &Seat,
 ) -> Moved {
     let mut up = Way::opaque(input);

@@ -53,7 +53,7 @@ pub(crate) struct Wish {
 /// By which a request goes.
 pub(crate) enum Way {
     /// An HTTP/1.1 connection of its own.
-    H1(Connection),
+    H1(Box<Connection>),
     /// A stream of an HTTP/2 connection.
     H2(Slot),
 }
@@ -109,11 +109,8 @@ pub(crate) async fn connect(
     {
         return Ok(Way::H1(connection));
     }
-    if endpoint.transport.tls.is_some() {
-        return Box::pin(open(thread, endpoint, wish)).await;
-    }
-    let stream = tcp(thread, endpoint, wish).await?;
-    Ok(Way::H1(Connection::new(thread, endpoint, wish.hop, UpstreamIo::Plain(stream))))
+    // Boxed: few requests need a new one.
+    Box::pin(open(thread, endpoint, wish)).await
 }
 
 /// A new connection: with whatever TLS and protocol the endpoint agrees to.
@@ -160,7 +157,7 @@ pub(crate) async fn open_stream(
     thread: &Rc<Thread>,
     endpoint: &Rc<Endpoint>,
     wish: Wish,
-) -> Result<Connection, ConnectError> {
+) -> Result<Box<Connection>, ConnectError> {
     let ends = Instant::now() + wish.limit;
     let stream = tcp(thread, endpoint, wish).await?;
     let io = match &endpoint.transport.tls {

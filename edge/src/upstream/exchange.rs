@@ -75,13 +75,9 @@ impl Sending {
 }
 
 /// A request on its way and the response that comes back.
-#[expect(
-    clippy::large_enum_variant,
-    reason = "HTTP/1.1 is the hot path and is moved once, into the reply's box"
-)]
 pub(crate) enum Exchange {
     /// By an HTTP/1.1 connection.
-    H1(H1Exchange),
+    H1(Box<H1Exchange>),
     /// By a stream of an HTTP/2 connection.
     H2(Box<H2Exchange>),
 }
@@ -173,7 +169,7 @@ impl Exchange {
     }
 
     /// The connection after a 101, with what came after it. HTTP/2 has no 101.
-    pub(crate) fn into_tunnel(self) -> Option<(Connection, Occupied)> {
+    pub(crate) fn into_tunnel(self) -> Option<(Box<Connection>, Occupied)> {
         match self {
             Self::H1(exchange) => exchange.into_tunnel(),
             Self::H2(_) => None,

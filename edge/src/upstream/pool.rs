@@ -10,7 +10,7 @@ use crate::{
     worker::Thread,
 };
 
-/// A connection to an endpoint. Dropping it closes it.
+/// A connection to an endpoint. Dropping it closes it. It lives in a box: each request takes it and gives it back.
 pub(crate) struct Connection {
     pub(crate) stream: UpstreamIo,
     pub(crate) input: ReadBuffer,
@@ -31,7 +31,8 @@ impl Drop for Connection {
 
 /// Idle connections of one endpoint, the one used last on top: the others may then grow old and go.
 #[derive(Default)]
-pub(crate) struct Idle(Vec<Connection>);
+#[expect(clippy::vec_box, reason = "the boxes are handed out")]
+pub(crate) struct Idle(Vec<Box<Connection>>);
 
 impl Idle {
     /// Closes connections that were idle for too long, and those that the other side has closed.
@@ -43,7 +44,7 @@ impl Idle {
 
 impl Connection {
     /// An idle connection to `endpoint` that is still open, as far as we know: one of `hop`'s own where that matters.
-    pub(crate) fn reuse(endpoint: &Endpoint, hop: Hop) -> Option<Self> {
+    pub(crate) fn reuse(endpoint: &Endpoint, hop: Hop) -> Option<Box<Self>> {
         loop {
             let mut idle = endpoint.idle.borrow_mut();
             let connection = if endpoint.transport.proxy.is_none() {
@@ -60,17 +61,17 @@ impl Connection {
     }
 
     /// A connection that was just opened.
-    pub(super) fn new(thread: &Thread, endpoint: &Endpoint, hop: Hop, stream: UpstreamIo) -> Self {
+    pub(super) fn new(thread: &Thread, endpoint: &Endpoint, hop: Hop, stream: UpstreamIo) -> Box<Self> {
         let mut connection = Self::apart(thread, stream);
         connection.of = endpoint.transport.proxy.map(|_| Box::new(hop));
         connection
     }
 
     /// One that is no endpoint's, and so is never used again.
-    pub(crate) fn apart(thread: &Thread, stream: UpstreamIo) -> Self {
+    pub(crate) fn apart(thread: &Thread, stream: UpstreamIo) -> Box<Self> {
         let now = thread.clock.now_ms();
         thread.counters.upstream_connections.add(1);
-        Self {
+        Box::new(Self {
             stream,
             input: ReadBuffer::default(),
             timer: thread.clock.timer(),
@@ -79,7 +80,7 @@ impl Connection {
             born_ms: now,
             idle_since_ms: now,
             reused: false,
-        }
+        })
     }
 
     /// Whether an earlier request has gone by it.
@@ -89,7 +90,7 @@ impl Connection {
 
     /// Gives the connection back for another request. The caller has read the response to its end, written the
     /// request to its end, and both sides want to go on.
-    pub(crate) fn give_back(mut self, endpoint: &Endpoint) {
+    pub(crate) fn give_back(mut self: Box<Self>, endpoint: &Endpoint) {
         let now = self.timer.now_ms();
         if !self.input.is_empty() || now.saturating_sub(self.born_ms) >= millis(endpoint.pool.get().max_age) {
             return;

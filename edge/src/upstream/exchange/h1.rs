@@ -21,7 +21,7 @@ use crate::{
 
 /// A request on its way and the response that comes back.
 pub(crate) struct H1Exchange {
-    connection: Option<Connection>,
+    connection: Option<Box<Connection>>,
     occupied: Occupied,
     method: Method,
     limits: h1::Limits,
@@ -45,20 +45,21 @@ pub(crate) struct H1Exchange {
 }
 
 impl H1Exchange {
-    /// An exchange that begins with `outbox`, the request's head, and goes on with its body.
+    /// An exchange that begins with `outbox`, the request's head, and goes on with its body. Boxed: it is handed on to the
+    /// reply.
     pub(crate) fn new(
-        connection: Connection,
+        connection: Box<Connection>,
         occupied: Occupied,
         method: Method,
         outbox: Outbox,
         limits: &crate::limits::Limits,
-    ) -> Self {
+    ) -> Box<Self> {
         let parse = h1::Limits {
             head_bytes: limits.head_bytes.min(LARGE_BUFFER),
             fields: limits.head_fields,
             ..Default::default()
         };
-        Self {
+        Box::new(Self {
             connection: Some(connection),
             occupied,
             method,
@@ -75,7 +76,7 @@ impl H1Exchange {
             keep_alive: false,
             data: 0,
             bill: None,
-        }
+        })
     }
 
     /// Its buffers are for that tenant.
@@ -259,7 +260,7 @@ impl H1Exchange {
     }
 
     /// The connection after a 101, with what came after it.
-    pub(super) fn into_tunnel(mut self) -> Option<(Connection, Occupied)> {
+    pub(super) fn into_tunnel(mut self: Box<Self>) -> Option<(Box<Connection>, Occupied)> {
         self.connection.take().map(|connection| (connection, self.occupied))
     }
 
