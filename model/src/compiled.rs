@@ -12,7 +12,7 @@ use crate::{Backend, Filter, Rank, Redirect, Respond, SessionPersistence, Timeou
 
 /// A route object.
 #[derive(Debug)]
-pub struct CompiledRoute {
+pub(crate) struct CompiledRoute {
     /// Its id in the table's text.
     pub(crate) id: Span,
     /// Positions of its listeners, in the order of its parents.
@@ -21,8 +21,9 @@ pub struct CompiledRoute {
     pub(crate) first_rule: u32,
 }
 
-/// What is done with the requests that one of the rule's matches holds for.
+/// What is done with the requests that one of the rule's matches holds for. One line of a cache.
 #[derive(Debug)]
+#[repr(align(64))]
 pub struct CompiledRule {
     /// In the order in which they apply.
     pub filters: Box<[Filter]>,

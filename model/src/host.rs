@@ -2,6 +2,8 @@
 
 use std::{collections::HashMap, net::Ipv4Addr, str::FromStr};
 
+use foldhash::fast::RandomState;
+
 use crate::{HostPattern, TenantId};
 
 /// The longest hostname that DNS can carry, in bytes (RFC 1035 section 2.3.4, as text).
@@ -124,14 +126,14 @@ fn is_below(host: &str, suffix: &str) -> bool {
 /// Something per host pattern, found by the most specific one: exact, then the longest wildcard, then any.
 #[derive(Debug, Clone)]
 pub(crate) struct HostMap<T> {
-    exact: HashMap<Box<str>, T>,
-    wildcard: HashMap<Box<str>, T>,
+    exact: HashMap<Box<str>, T, RandomState>,
+    wildcard: HashMap<Box<str>, T, RandomState>,
     any: Option<T>,
 }
 
 impl<T> Default for HostMap<T> {
     fn default() -> Self {
-        Self { exact: HashMap::new(), wildcard: HashMap::new(), any: None }
+        Self { exact: HashMap::default(), wildcard: HashMap::default(), any: None }
     }
 }
 

@@ -26,14 +26,16 @@ pub trait Request {
 #[derive(Debug, Clone, Copy)]
 pub struct Found<'t> {
     pub(crate) table: &'t RouteTable,
-    /// The route object.
-    pub route: &'t CompiledRoute,
-    /// Its rule.
+    /// The rule.
     pub rule: &'t CompiledRule,
     /// The match of the rule that held.
     pub matched: &'t CompiledMatch,
     /// Where the request entered.
     pub listener: &'t Listener,
+    /// Position of the rule in the table.
+    pub(crate) rule_at: u32,
+    /// Position of the listener in the table.
+    pub(crate) entered_at: u32,
 }
 
 /// What answers a request, as it was written.
@@ -48,23 +50,40 @@ pub struct Written<'c> {
 }
 
 impl<'t> Found<'t> {
+    // Not looked up by `find`: few requests need it, and where there are many routes it is in no cache.
+    fn route(&self) -> &'t CompiledRoute {
+        &self.table.routes[self.rule.route as usize]
+    }
+
     /// The route's id, unique in the tenant; the `route` label of metrics and logs.
     #[must_use]
     pub fn route_id(&self) -> &'t str {
-        &self.table.text[self.route.id.range()]
+        &self.table.text[self.route().id.range()]
+    }
+
+    /// The rule's position in the table: below [`RouteTable::rule_count`], and no other rule's.
+    #[must_use]
+    pub fn rule_position(&self) -> usize {
+        self.rule_at as usize
+    }
+
+    /// The listener's position in [`RouteTable::listeners`].
+    #[must_use]
+    pub fn listener_position(&self) -> usize {
+        self.entered_at as usize
     }
 
     /// The rule's position in its route, from 0.
     #[must_use]
     pub fn rule_number(&self) -> u32 {
-        self.matched.rule.saturating_sub(self.route.first_rule)
+        self.rule_at.saturating_sub(self.route().first_rule)
     }
 
     /// The same in the configuration that the table was compiled from. `None` in another one.
     #[must_use]
     pub fn written<'c>(&self, config: &'c TenantConfig) -> Option<Written<'c>> {
         let route = config.routes.get(self.rule.route as usize)?;
-        let rule = route.rules.get(self.matched.rule.checked_sub(self.route.first_rule)? as usize)?;
+        let rule = route.rules.get(self.rule_at.checked_sub(self.route().first_rule)? as usize)?;
         let matched = rule.matches.iter().find(|each| each.rank == self.matched.rank)?;
         Some(Written { route, rule, matched })
     }

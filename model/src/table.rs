@@ -6,7 +6,7 @@ mod paths;
 use std::sync::Arc;
 
 use ask::Ask;
-pub(crate) use paths::{PathIndex, whole_segments};
+pub(crate) use paths::{PathDraft, PathIndices, whole_segments};
 
 use crate::{
     Backend, CompileError, CompileLimits, CompiledAction, CompiledMatch, CompiledRoute, CompiledRule, Found,
@@ -29,7 +29,7 @@ pub struct RouteTable {
     pub(crate) matches: Box<[CompiledMatch]>,
     /// By port.
     pub(crate) ports: Box<[(u16, HostMap<Group>)]>,
-    pub(crate) indices: Box<[PathIndex]>,
+    pub(crate) indices: PathIndices,
     pub(crate) streams: StreamTable,
 }
 
@@ -81,25 +81,25 @@ impl RouteTable {
         let group = self.ports[at].1.find(request.host()).ok_or(NotFound::Host)?;
         let index = *group.hosts.find(request.host()).ok_or(NotFound::Host)?;
         let ask = Ask::new(request);
-        let found = self.indices[index as usize].find(&self.matches, &ask).ok_or(NotFound::Route)?;
+        let found = self.indices.find(index, &self.matches, &ask).ok_or(NotFound::Route)?;
 
-        let matched = &self.matches[found as usize];
-        let rule = &self.rules[matched.rule as usize];
-        let route = &self.routes[rule.route as usize];
-        Ok(Found { table: self, route, rule, matched, listener: self.listener(group, route) })
+        let matched = &self.matches[found.at as usize];
+        let rule = &self.rules[found.rule as usize];
+        let entered_at = self.listener(group, rule);
+        let listener = &self.listeners[entered_at as usize];
+        Ok(Found { table: self, rule, matched, listener, rule_at: found.rule, entered_at })
     }
 
-    /// The first of the route's listeners that is in the group.
-    fn listener(&self, group: &Group, route: &CompiledRoute) -> &Listener {
+    /// The position of the first of the listeners of the rule's route that is in the group.
+    fn listener(&self, group: &Group, rule: &CompiledRule) -> u32 {
         let first = group.listeners[0];
-        let own = match group.listeners.len() {
+        match group.listeners.len() {
             1 => first,
             _ => {
-                let own = &self.attached[route.listeners.range()];
+                let own = &self.attached[self.routes[rule.route as usize].listeners.range()];
                 *own.iter().find(|own| group.listeners.contains(own)).unwrap_or(&first)
             }
-        };
-        &self.listeners[own as usize]
+        }
     }
 
     /// The listeners of the tenant, in the order of its configuration.
@@ -111,6 +111,12 @@ impl RouteTable {
     /// The ids of the tenant's routes, in the order of its configuration.
     pub fn route_ids(&self) -> impl Iterator<Item = &str> {
         self.routes.iter().map(|route| &self.text[route.id.range()])
+    }
+
+    /// How many rules it has.
+    #[must_use]
+    pub fn rule_count(&self) -> usize {
+        self.rules.len()
     }
 
     /// Which route takes what is passed on as it is.

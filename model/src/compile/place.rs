@@ -7,7 +7,7 @@ use crate::{
     CompileLimits, HostPattern, Origin, PathMatch, PoolName, RouteTable, StreamTable, TenantConfig,
     host::HostMap,
     streams::attached_hosts,
-    table::{Group, PathIndex},
+    table::{Group, PathDraft, PathIndices},
 };
 
 /// Listeners of one port and hostname, and the routes on them by hostname. `None` is any host.
@@ -57,7 +57,7 @@ pub(super) fn place(
         errors
             .push(&origin, format!("all routes on all their hosts and ports have more than {most} matches"));
     }
-    let indices = indices.done.into();
+    let indices = PathIndices::new(indices.done);
     RouteTable {
         listeners: config.listeners.clone().into(),
         routes: parts.routes.into(),
@@ -134,7 +134,7 @@ struct Indices<'p> {
     parts: &'p Parts<'p>,
     by_route: Vec<Vec<u32>>,
     known: HashMap<Vec<u32>, u32>,
-    done: Vec<PathIndex>,
+    done: Vec<PathDraft<'p>>,
 }
 
 impl<'p> Indices<'p> {
@@ -160,7 +160,7 @@ impl<'p> Indices<'p> {
         let index = position(self.done.len());
         let cost = matches.iter().map(|each| cost(self.parts.paths[*each as usize])).sum();
         if matches.first().is_none_or(|first| budget.take(cost, origin(*first))) {
-            let paths = PathIndex::new(&self.parts.paths, &matches);
+            let paths = PathDraft::new(&self.parts.paths, &self.parts.matches, &matches);
             if let Some(crowd) = paths.crowded(limits.max_matches_per_path) {
                 let problem = format!(
                     "more than {} matches share this path on one host; use fewer, or different paths",
@@ -170,7 +170,7 @@ impl<'p> Indices<'p> {
             }
             self.done.push(paths);
         } else {
-            self.done.push(PathIndex::default());
+            self.done.push(PathDraft::empty());
         }
         self.known.insert(routes, index);
         index

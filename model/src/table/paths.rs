@@ -1,24 +1,49 @@
-//! The matches of one host, found by path.
+//! The matches of all hosts, found by path.
 //!
-//! Every list holds positions in the table's matches, which are sorted by rank: of two positions the lower one
+//! Every list holds matches by their position in the table's, which are sorted by rank: of two positions the lower one
 //! wins, and a list is read only up to the best one so far.
 
 mod tree;
 
 use std::collections::HashMap;
 
-use super::ask::Ask;
-use crate::{CompiledMatch, PathMatch, Request};
-use tree::Tree;
+use foldhash::fast::RandomState;
 
-/// The matches of one host, by path.
+use super::ask::Ask;
+use crate::{CompiledMatch, PathMatch, Request, compiled::CompiledPath};
+use tree::{Forest, Growing, Tree};
+
+/// The matches of each host, or of several hosts that have the same, by path.
 #[derive(Debug, Default)]
-pub(crate) struct PathIndex {
-    exact: HashMap<Box<str>, Box<[u32]>>,
-    segments: Tree,
+pub(crate) struct PathIndices {
+    segments: Forest,
+    /// Of each: what is not a segment prefix, if there is any.
+    others: Box<[Option<Box<Others>>]>,
+}
+
+/// The matches of one host, before they are put among the others.
+pub(crate) struct PathDraft<'p> {
+    segments: Tree<'p>,
+    others: Others,
+}
+
+#[derive(Debug, Default)]
+struct Others {
+    exact: HashMap<Box<str>, Box<[Placed]>, RandomState>,
     /// By text.
     strings: Box<[StringPrefix]>,
-    regexes: Box<[u32]>,
+    regexes: Box<[Placed]>,
+}
+
+/// A match that is found by its path, with what is asked of most, so that the match itself is not looked at.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Placed {
+    /// Its position in the table.
+    pub(super) at: u32,
+    /// The position of its rule.
+    pub(super) rule: u32,
+    /// Whether it asks for more than its path.
+    asks: bool,
 }
 
 #[derive(Debug)]
@@ -26,61 +51,108 @@ struct StringPrefix {
     text: Box<str>,
     /// The longest other text that this one begins with.
     parent: Option<u32>,
-    matches: Box<[u32]>,
+    matches: Box<[Placed]>,
 }
 
-impl PathIndex {
-    /// An index of the matches at `positions`, which rise. `paths` are those of all matches.
-    pub(crate) fn new(paths: &[&PathMatch], positions: &[u32]) -> Self {
-        let mut exact: HashMap<&str, Vec<u32>> = HashMap::new();
-        let mut strings: HashMap<&str, Vec<u32>> = HashMap::new();
-        let mut segments = tree::Builder::default();
-        let mut regexes = vec![];
-        for &position in positions {
-            match paths[position as usize] {
-                PathMatch::Exact(path) => exact.entry(path).or_default().push(position),
-                PathMatch::PrefixSegment(prefix) => segments.insert(whole_segments(prefix), position),
-                PathMatch::PrefixString(prefix) => strings.entry(prefix).or_default().push(position),
-                PathMatch::Regex { .. } => regexes.push(position),
+impl<'p> PathDraft<'p> {
+    /// Those of `matches` at `positions`, which rise. `paths` are those of all matches.
+    pub(crate) fn new(paths: &[&'p PathMatch], matches: &[CompiledMatch], positions: &[u32]) -> Self {
+        let mut exact: HashMap<&str, Vec<Placed>> = HashMap::new();
+        let mut strings: HashMap<&str, Vec<Placed>> = HashMap::new();
+        let (mut segments, mut regexes) = (Growing::default(), vec![]);
+        for &at in positions {
+            let each = &matches[at as usize];
+            let asks = each.conditions.is_some() || matches!(each.path, CompiledPath::Regex(_));
+            let placed = Placed { at, rule: each.rule, asks };
+            match paths[at as usize] {
+                PathMatch::Exact(path) => exact.entry(path).or_default().push(placed),
+                PathMatch::PrefixSegment(prefix) => segments.insert(whole_segments(prefix), placed),
+                PathMatch::PrefixString(prefix) => strings.entry(prefix).or_default().push(placed),
+                PathMatch::Regex { .. } => regexes.push(placed),
             }
         }
-        Self {
+        let others = Others {
             exact: exact.into_iter().map(|(path, list)| (path.into(), list.into())).collect(),
-            segments: segments.build(),
             strings: link(strings),
             regexes: regexes.into(),
-        }
-    }
-
-    /// A match in a list of more than `most`: these are tried one after another.
-    pub(crate) fn crowded(&self, most: usize) -> Option<u32> {
-        let strings = self.strings.iter().map(|prefix| &*prefix.matches);
-        let lists = self.exact.values().map(|list| &**list).chain(self.segments.all_lists());
-        let lists = lists.chain(strings).chain([&*self.regexes]);
-        lists.filter_map(|list| list.get(most).copied()).min()
-    }
-
-    /// The position of the match with the lowest rank that holds.
-    pub(super) fn find<R: Request>(&self, matches: &[CompiledMatch], ask: &Ask<'_, R>) -> Option<u32> {
-        let path = ask.request.path();
-        let mut best = None;
-        let mut improve = |list: &[u32]| {
-            let better = list.iter().take_while(|each| best.is_none_or(|best| **each < best));
-            best = better.copied().find(|each| ask.holds(&matches[*each as usize])).or(best);
         };
-        if let Some(list) = self.exact.get(path) {
-            improve(list);
+        Self { segments: segments.build(), others }
+    }
+
+    /// Of a host without matches.
+    pub(crate) fn empty() -> Self {
+        Self { segments: Tree::default(), others: Others::default() }
+    }
+
+    /// The position of a match in a list of more than `most`: these are tried one after another.
+    pub(crate) fn crowded(&self, most: usize) -> Option<u32> {
+        let lists = self.segments.all_lists().chain(self.others.all_lists());
+        lists.filter_map(|list| list.get(most).map(|placed| placed.at)).min()
+    }
+}
+
+impl PathIndices {
+    /// Numbered as the drafts are.
+    pub(crate) fn new(drafts: Vec<PathDraft<'_>>) -> Self {
+        let boxed = |others: Others| (!others.is_empty()).then(|| Box::new(others));
+        let (segments, others): (Vec<_>, Vec<_>) =
+            drafts.into_iter().map(|draft| (draft.segments, boxed(draft.others))).unzip();
+        Self { segments: Forest::new(&segments), others: others.into() }
+    }
+
+    /// Of the matches in the index of that number the one with the lowest rank that holds.
+    pub(super) fn find<R: Request>(
+        &self,
+        index: u32,
+        matches: &[CompiledMatch],
+        ask: &Ask<'_, R>,
+    ) -> Option<Placed> {
+        let path = ask.request.path();
+        let others = self.others[index as usize].as_deref();
+        let mut best = Best { matches, ask, found: None };
+        if let Some(list) = others.and_then(|others| others.exact.get(path)) {
+            best.improve(list.iter().copied());
         }
         // The longest prefix first: most dialects rank it first, and the others are then passed over.
-        self.segments.lists(path).for_each(&mut improve);
-        let mut longest = self.longest(path);
-        while let Some(at) = longest {
-            let prefix = &self.strings[at as usize];
-            improve(&prefix.matches);
-            longest = prefix.parent;
+        self.segments.lists(index, path).for_each(|list| best.improve(list));
+        if let Some(others) = others {
+            let mut longest = others.longest(path);
+            while let Some(at) = longest {
+                let prefix = &others.strings[at as usize];
+                best.improve(prefix.matches.iter().copied());
+                longest = prefix.parent;
+            }
+            best.improve(others.regexes.iter().copied());
         }
-        improve(&self.regexes);
-        best
+        best.found
+    }
+}
+
+/// The match with the lowest rank that holds so far.
+struct Best<'t, 'a, 'r, R> {
+    matches: &'t [CompiledMatch],
+    ask: &'a Ask<'r, R>,
+    found: Option<Placed>,
+}
+
+impl<R: Request> Best<'_, '_, '_, R> {
+    /// Looks for a better one in a list.
+    fn improve(&mut self, list: impl Iterator<Item = Placed>) {
+        let found = self.found;
+        let mut better = list.take_while(|each| found.is_none_or(|found| each.at < found.at));
+        let holds = |each: &Placed| !each.asks || self.ask.holds(&self.matches[each.at as usize]);
+        self.found = better.find(holds).or(found);
+    }
+}
+
+impl Others {
+    fn is_empty(&self) -> bool {
+        self.exact.is_empty() && self.strings.is_empty() && self.regexes.is_empty()
+    }
+
+    fn all_lists(&self) -> impl Iterator<Item = &[Placed]> {
+        let strings = self.strings.iter().map(|prefix| &*prefix.matches);
+        self.exact.values().map(|list| &**list).chain(strings).chain([&*self.regexes])
     }
 
     /// The longest string prefix of `path`; its ancestors are the shorter ones.
@@ -107,7 +179,7 @@ fn common_len(a: &str, b: &str) -> usize {
 }
 
 /// Sorted by text, each linked to the longest other text that it begins with.
-fn link(prefixes: HashMap<&str, Vec<u32>>) -> Box<[StringPrefix]> {
+fn link(prefixes: HashMap<&str, Vec<Placed>>) -> Box<[StringPrefix]> {
     let mut sorted: Vec<_> = prefixes.into_iter().collect();
     sorted.sort_unstable_by_key(|(text, _)| *text);
     let mut done: Vec<StringPrefix> = Vec::with_capacity(sorted.len());
