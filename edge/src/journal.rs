@@ -15,9 +15,9 @@ use std::{cell::RefCell, fmt, rc::Rc, str::FromStr, time::Duration};
 
 use model::TenantId;
 
-pub(crate) use trail::{Facts, OUTRUN, Place, Trail, TryPlace, brief_micros};
+pub(crate) use trail::{Entrance, Facts, OUTRUN, Place, Trail, TryPlace, brief_micros};
 
-use crate::{accesslog::Line, downstream::Client, h1::RequestHead, limits::FREE_TRAILS};
+use crate::{accesslog::Line, downstream::Client, h1::RequestHead, limits::FREE_TRAILS, metrics::Counters};
 use ring::Ring;
 
 /// A request's name: 128 random bits in hexadecimal digits.
@@ -135,10 +135,15 @@ impl Journal {
         }
     }
 
-    /// What is known of a request: of `tenant`'s, or of whoever's it is.
-    pub(crate) fn recall(&self, id: RequestId, tenant: Option<&TenantId>) -> Option<api::request::Request> {
+    /// What is known of a request: of `tenant`'s, or of whoever's it is. `counters` are those of the journal's thread.
+    pub(crate) fn recall(
+        &self,
+        id: RequestId,
+        tenant: Option<&TenantId>,
+        counters: &Counters,
+    ) -> Option<api::request::Request> {
         let find = |ring: &RefCell<Ring>| {
-            ring.borrow().find(id).map(|trail| (trail.tenant().cloned(), trail.tell()))
+            ring.borrow().find(id).map(|trail| (trail.tenant().cloned(), trail.tell(counters)))
         };
         let (owner, told) = find(&self.notable).or_else(|| find(&self.ordinary))?;
         (tenant.is_none() || tenant == owner.as_ref()).then_some(told)
@@ -172,6 +177,10 @@ mod tests {
         journal.end(Box::new(Gathered { trail: Trail::new(facts), line: Line::default() }));
     }
 
+    fn recall(journal: &Journal, number: u64, tenant: Option<&TenantId>) -> Option<api::request::Request> {
+        journal.recall(RequestId::new(0, number), tenant, &Counters::default())
+    }
+
     #[test]
     fn an_id_is_32_digits_and_read_back() {
         let id = RequestId::new(0x0123_4567_89ab_cdef, 0xfedc_ba98_7654_3210);
@@ -186,7 +195,7 @@ mod tests {
     fn the_last_requests_are_known_and_older_ones_are_not() {
         let journal = Journal::default();
         (0..3000).for_each(|number| pass(&journal, facts(number)));
-        let knows = |number| journal.recall(RequestId::new(0, number), None).is_some();
+        let knows = |number| recall(&journal, number, None).is_some();
         assert!(knows(2999) && knows(3000 - 2048));
         assert!(!knows(3000 - 2048 - 1) && !knows(3000));
     }
@@ -204,7 +213,7 @@ mod tests {
         (100..5000).for_each(|number| {
             pass(&journal, Facts { tenant: None, refusal: Some("unknown_host"), ..facts(number) });
         });
-        let knows = |number| journal.recall(RequestId::new(0, number), None).is_some();
+        let knows = |number| recall(&journal, number, None).is_some();
         assert!((1..=5).all(knows));
         assert!(!knows(6));
     }
@@ -214,12 +223,10 @@ mod tests {
         let journal = Journal::default();
         pass(&journal, facts(1));
         pass(&journal, Facts { tenant: None, ..facts(2) });
-        let knows = |number, tenant: &str| {
-            journal.recall(RequestId::new(0, number), Some(&tenant.parse().unwrap())).is_some()
-        };
+        let knows = |number, tenant: &str| recall(&journal, number, Some(&tenant.parse().unwrap())).is_some();
         assert!(knows(1, "acme") && !knows(1, "globex"));
         assert!(!knows(2, "acme"));
-        assert!(journal.recall(RequestId::new(0, 2), None).is_some(), "whoever asks for all");
+        assert!(recall(&journal, 2, None).is_some(), "whoever asks for all");
     }
 
     #[test]

@@ -6,12 +6,13 @@
 mod backends;
 pub(crate) mod histogram;
 mod render;
+mod routes;
 mod tenants;
 
 use std::{
     collections::HashMap,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc,
         atomic::{AtomicU64, Ordering},
     },
 };
@@ -21,10 +22,10 @@ use backends::{BackendKey, Backends};
 pub use histogram::{BUCKETS, Histogram, HistogramSample};
 use model::{BackendId, TenantId};
 pub(crate) use render::render;
+use routes::Routes;
+pub use routes::{RouteKey, Series};
 pub use tenants::TenantCounters;
 use tenants::Tenants;
-
-use crate::limits::ROUTE_SERIES;
 
 /// A number that one thread writes and others read.
 #[derive(Debug, Default)]
@@ -85,7 +86,7 @@ macro_rules! counters {
             $($(#[doc = $doc])+ pub $field: Counter,)+
             /// Time from the end of the request's head to the end of the response, seconds.
             pub latency: Histogram,
-            routes: Mutex<HashMap<RouteKey, Arc<RouteCounters>>>,
+            routes: Routes,
             backends: Backends,
             tenants: Tenants,
         }
@@ -237,61 +238,20 @@ impl Outcome {
     }
 }
 
-/// Labels of a route's series. Empty where no route was found.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
-pub struct RouteKey {
-    /// The tenant, or empty.
-    pub tenant: String,
-    /// The route object, or empty.
-    pub route: String,
-}
-
-impl RouteKey {
-    /// The series of one tenant's route.
-    #[must_use]
-    pub fn new(tenant: Option<&TenantId>, route: &str) -> Self {
-        Self { tenant: tenant.map_or_else(String::new, |t| t.as_str().to_owned()), route: route.to_owned() }
-    }
-
-    /// Where requests are counted once there are too many series.
-    fn other(tenant: &str) -> Self {
-        Self { tenant: tenant.to_owned(), route: "other".to_owned() }
-    }
-}
-
-/// The classes of status codes, `1xx` to `5xx`.
-const CLASSES: usize = 5;
-
-/// What one thread counts for one route.
-#[derive(Debug, Default)]
-pub struct RouteCounters {
-    requests: [[Counter; CLASSES]; Outcome::ALL.len()],
-    latency: Histogram,
-}
-
-impl RouteCounters {
-    /// Counts a finished request.
-    pub fn finished(&self, outcome: Outcome, status: u16, latency_us: u64) {
-        let class = usize::from(status / 100).clamp(1, CLASSES) - 1;
-        self.requests[outcome as usize][class].add(1);
-        self.latency.record(latency_us);
-    }
-
-    fn total(&self) -> u64 {
-        self.requests.iter().flatten().map(Counter::value).sum()
-    }
-}
-
 impl Counters {
-    /// The counters of a route. Takes a lock: the request threads keep what they get.
-    pub fn route(&self, key: &RouteKey) -> Arc<RouteCounters> {
-        let mut routes = self.routes.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(found) = routes.get(key) {
-            return Arc::clone(found);
-        }
-        let key = if routes.len() < ROUTE_SERIES { key.clone() } else { RouteKey::other(&key.tenant) };
-        // One `other` for each tenant that comes too late: bounded by the tenants.
-        Arc::clone(routes.entry(key).or_default())
+    /// The series of a route. Takes a lock: the thread keeps what it gets.
+    pub fn route(&self, key: &RouteKey) -> Series {
+        self.routes.of(key)
+    }
+
+    /// The labels of a series of this thread's.
+    pub(crate) fn labels(&self, series: Series) -> Option<&RouteKey> {
+        self.routes.key(series)
+    }
+
+    /// Counts a finished request in a series of this thread's; only the thread may.
+    pub fn finished(&self, series: Series, outcome: Outcome, status: u16, latency_us: u64) {
+        self.routes.finished(series, outcome, status, latency_us);
     }
 
     /// What this thread counts for a tenant. Takes a lock: the thread keeps what it gets.
@@ -304,18 +264,8 @@ impl Counters {
         self.backends.of((tenant.as_str().to_owned(), backend.0.clone()))
     }
 
-    /// All route series of this thread.
-    fn each_route(&self) -> Vec<(RouteKey, Arc<RouteCounters>)> {
-        let routes = self.routes.lock().unwrap_or_else(PoisonError::into_inner);
-        routes.iter().map(|(k, v)| (k.clone(), Arc::clone(v))).collect()
-    }
-
     /// Requests finished so far, per tenant.
     pub(crate) fn tenant_requests(&self, into: &mut HashMap<String, u64>) {
-        for (key, route) in self.each_route() {
-            if !key.tenant.is_empty() {
-                *into.entry(key.tenant).or_default() += route.total();
-            }
-        }
+        self.routes.of_tenants(into);
     }
 }

@@ -9,12 +9,13 @@ mod dial;
 mod edit;
 mod hedge;
 pub(crate) mod local;
+pub(crate) mod places;
 pub(crate) mod record;
 pub(crate) mod refusal;
 mod session;
 pub(crate) mod upgrade;
 
-use std::{borrow::Cow, cell::RefCell, future::poll_fn, pin::pin, rc::Rc, time::Duration};
+use std::{borrow::Cow, cell::RefCell, future::poll_fn, pin::pin, rc::Rc, sync::Arc, time::Duration};
 
 use model::{CompiledAction, Filter, Forward, Found, TenantId, Variant, path};
 use tokio::time::{Instant, timeout_at};
@@ -146,7 +147,7 @@ async fn reply_to<'c>(thread: &Rc<Thread>, client: &Client, mut incoming: Incomi
         Ok(place) => place,
         Err(refusal) => return refuse(&refusal, &incoming.head, record),
     };
-    record.found(&config, place.tenant, &place.found, &incoming.head.fields);
+    record.found(&config, place.table, &place.found, &incoming.head.fields);
     let mut reply = match answer(thread, client, &mut incoming, &place, &mut record).await {
         Ok((head, answer)) => {
             record.answered(head.status());
@@ -198,7 +199,7 @@ fn refuse<'c>(refusal: &Refusal, request: &RequestHead, mut record: Record) -> R
 /// Where a request belongs.
 struct Place<'t> {
     tenant: &'t TenantId,
-    table: &'t TenantTable,
+    table: &'t Arc<TenantTable>,
     found: Found<'t>,
     /// In canonical form: for the route, every policy and the upstream alike.
     path: String,

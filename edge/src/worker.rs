@@ -24,7 +24,7 @@ use crate::{
     limits::{COMMANDS, Limits, TICK},
     listen::Acceptors,
     metrics::Counters,
-    serve::record::RouteSeries,
+    serve::places::Places,
     share::Shares,
     shared::{Command, Control, Phase, Seat, Shared, resident_bytes},
     trace::{Tracer, Tracing},
@@ -123,7 +123,7 @@ pub(crate) struct Thread {
     pub(crate) clock: Rc<Clock>,
     pub(crate) registry: Rc<Registry>,
     pub(crate) upstreams: Upstreams,
-    pub(crate) series: RouteSeries,
+    pub(crate) places: Places,
     pub(crate) journal: Journal,
     /// QUIC handshakes whose clients' addresses are not proved.
     pub(crate) unproved: Cell<usize>,
@@ -154,7 +154,7 @@ impl Thread {
             turns: Turns::default(),
             unproved: Cell::default(),
             lookups: Rc::default(),
-            series: RouteSeries::default(),
+            places: Places::default(),
             journal: Journal::default(),
             config: RefCell::new(Cache::new(Arc::clone(&shared.config))),
             random: Cell::new(rand::random::<u64>() | 1),
@@ -230,7 +230,7 @@ async fn run(thread: Rc<Thread>, mut inbox: mpsc::Receiver<Command>) {
                     let _gone = begun.send(());
                 }
                 Command::Recall { id, tenant, done } => {
-                    let _gone = done.send(thread.journal.recall(id, tenant.as_ref()));
+                    let _gone = done.send(thread.journal.recall(id, tenant.as_ref(), &thread.counters));
                 }
                 Command::RetireAbove(connections) => thread.registry.retire_above(connections),
             },

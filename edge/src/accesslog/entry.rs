@@ -7,7 +7,7 @@ use std::{
 };
 
 use super::{json::Object, policy::Custom, stamp::Stamp};
-use crate::{h1::Version, journal::Gathered, tls::clients::Credentials, trace::TraceId};
+use crate::{h1::Version, journal::Gathered, metrics::Counters, tls::clients::Credentials, trace::TraceId};
 
 /// One request or stream. What is `None` is not in the line.
 #[derive(Debug, Clone)]
@@ -105,16 +105,16 @@ impl Entry<'_> {
 }
 
 impl<'a> Entry<'a> {
-    /// What is known of a request that is over.
-    pub(crate) fn of(gathered: &'a Gathered) -> Self {
+    /// What is known of a request that is over; `counters` are those of its thread.
+    pub(crate) fn of(gathered: &'a Gathered, counters: &'a Counters) -> Self {
         let Gathered { trail, line } = gathered;
         let (asked, facts) = (&trail.asked, &trail.facts);
-        let place = facts.place.as_deref();
+        let place = facts.place.as_ref();
         let tried = facts.tried();
         let waited = tried.and_then(|tried| Some(tried.answered_us?.saturating_sub(tried.began_us)));
         Self {
             tenant: facts.tenant().map(|tenant| tenant.as_str()),
-            route: place.map(|place| &*place.route),
+            route: place.map(|place| place.route(counters)),
             method: &line.method,
             host: &line.host,
             path: &line.path,
@@ -132,7 +132,11 @@ impl<'a> Entry<'a> {
             tls: asked.tls,
             request_id: Some(facts.id.as_str()),
             trace_id: facts.trace,
-            custom: place.and_then(|place| place.log.as_ref()).map(|policy| Custom { policy, line, facts }),
+            custom: place.and_then(|place| place.entrance.log.as_ref()).map(|policy| Custom {
+                policy,
+                line,
+                facts,
+            }),
             ..Self::unread(facts.began)
         }
     }

@@ -200,9 +200,11 @@ impl Custom<'_> {
     }
 
     fn write_fact(&self, fact: LogFact, name: &str, line: &mut Object<'_>) {
-        let (facts, place, tried) = (self.facts, self.facts.place.as_deref(), self.facts.tried());
+        let (facts, place, tried) = (self.facts, self.facts.place.as_ref(), self.facts.tried());
         let number = match fact {
-            LogFact::Listener => return line.some_text(name, place.map(|place| &*place.listener), VALUE),
+            LogFact::Listener => {
+                return line.some_text(name, place.map(|place| &*place.entrance.listener), VALUE);
+            }
             LogFact::Rule => {
                 return line.some_text(name, place.map(|place| place.rule_text()).as_deref(), VALUE);
             }
@@ -214,7 +216,7 @@ impl Custom<'_> {
             LogFact::ConnectTime => {
                 tried.and_then(|tried| Some(tried.connected_us?.saturating_sub(tried.began_us).into()))
             }
-            LogFact::QueueDelay => Some(crate::worker::micros(facts.queue_delay)),
+            LogFact::QueueDelay => Some(facts.queue_delay_us.into()),
             LogFact::ClientVerify
             | LogFact::ClientSubject
             | LogFact::ClientIssuer
@@ -322,8 +324,7 @@ mod tests {
         let mut line = Line::default();
         policy.request(&mut line, &request);
         policy.response(&mut line, &response);
-        let facts =
-            Facts { backend: Some("default/b".into()), queue_delay: Duration::from_micros(7), ..fine() };
+        let facts = Facts { backend: Some("default/b".into()), queue_delay_us: 7, ..fine() };
         let mut out = vec![];
         let mut object = Object::open(&mut out);
         Custom { policy: &policy, line: &line, facts: &facts }.write(&mut object);

@@ -5,20 +5,21 @@ use std::time::UNIX_EPOCH;
 use api::request as wire;
 
 use super::{Place, Trail, trail::Try};
-use crate::worker::micros;
+use crate::{metrics::Counters, worker::micros};
 
 impl Trail {
-    pub(crate) fn tell(&self) -> wire::Request {
+    /// `counters` are those of the request's thread.
+    pub(crate) fn tell(&self, counters: &Counters) -> wire::Request {
         let (asked, facts) = (&self.asked, &self.facts);
-        let place = facts.place.as_deref();
+        let place = facts.place.as_ref();
         let text = |text: Option<&str>| text.unwrap_or_default().to_owned();
         let began = facts.began.duration_since(UNIX_EPOCH).unwrap_or_default();
         wire::Request {
             id: facts.id.as_str().to_owned(),
             began_at_us: micros(began),
             tenant: text(facts.tenant().map(|tenant| tenant.as_str())),
-            listener: text(place.map(|place| &*place.listener)),
-            route: text(place.map(|place| &*place.route)),
+            listener: text(place.map(|place| &*place.entrance.listener)),
+            route: text(place.map(|place| place.route(counters))),
             rule: place.map(Place::rule_text).unwrap_or_default(),
             backend: text(facts.backend.as_deref()),
             method: asked.method.tell(),
@@ -32,7 +33,7 @@ impl Trail {
             refusal: text(facts.refusal),
             detail: text(facts.detail.as_deref()),
             duration_us: micros(facts.duration),
-            queue_delay_us: micros(facts.queue_delay),
+            queue_delay_us: facts.queue_delay_us.into(),
             tries: facts.first_try.iter().chain(facts.last_try.as_deref()).map(tell_try).collect(),
             retries: facts.retries,
             retry_denied: facts.retry_denied,

@@ -13,7 +13,7 @@ use crate::{
     accesslog::Policy,
     downstream::Client,
     h1::{RequestHead, Version},
-    metrics::Outcome,
+    metrics::{Counters, Outcome, RouteKey, Series},
     trace::TraceId,
 };
 
@@ -59,7 +59,7 @@ impl Trail {
 pub(crate) struct Asked {
     pub(super) method: Brief<15>,
     pub(super) host: Brief<63>,
-    pub(super) path: Brief<111>,
+    pub(super) path: Brief<106>,
     pub(crate) protocol: Version,
     pub(crate) client: IpAddr,
     pub(crate) tls: Option<&'static str>,
@@ -87,7 +87,7 @@ pub(crate) struct Facts {
     /// When its head had come.
     pub(crate) began: SystemTime,
     /// What answers it.
-    pub(crate) place: Option<Rc<Place>>,
+    pub(crate) place: Option<Place>,
     /// Whose it is, where nothing of the tenant's answers it.
     pub(crate) tenant: Option<TenantId>,
     pub(crate) backend: Option<BackendName>,
@@ -97,8 +97,8 @@ pub(crate) struct Facts {
     pub(crate) refusal: Option<&'static str>,
     pub(crate) detail: Option<Box<str>>,
     pub(crate) duration: Duration,
-    /// How late the thread was when it last looked.
-    pub(crate) queue_delay: Duration,
+    /// How late the thread was when it last looked, and how long the request waited for its turn.
+    pub(crate) queue_delay_us: u32,
     pub(crate) first_try: Option<Try>,
     /// If there were several.
     pub(crate) last_try: Option<Box<Try>>,
@@ -123,7 +123,7 @@ impl Facts {
             refusal: None,
             detail: None,
             duration: Duration::ZERO,
-            queue_delay: Duration::ZERO,
+            queue_delay_us: 0,
             first_try: None,
             last_try: None,
             retries: 0,
@@ -134,7 +134,7 @@ impl Facts {
     }
 
     pub(crate) fn tenant(&self) -> Option<&TenantId> {
-        self.place.as_ref().map(|place| &place.tenant).or(self.tenant.as_ref())
+        self.place.as_ref().map(|place| &place.entrance.tenant).or(self.tenant.as_ref())
     }
 
     /// Whether somebody may ask why.
@@ -214,21 +214,38 @@ pub(crate) fn brief_micros(time: Duration) -> u32 {
     u32::try_from(time.as_micros()).unwrap_or(u32::MAX)
 }
 
-/// What answers requests: shared by all that it answers.
-#[derive(Debug)]
+/// What answers a request.
+///
+/// Nothing in it is the rule's own memory: where there are many rules, that would be in no cache.
+#[derive(Debug, Clone)]
 pub(crate) struct Place {
-    pub(crate) tenant: TenantId,
-    pub(crate) listener: Box<str>,
-    pub(crate) route: Box<str>,
+    pub(crate) entrance: Rc<Entrance>,
+    /// Where it is counted: the route's own series, whose label is the route.
+    pub(crate) series: Series,
+    /// The route's own labels, where it has no series of its own.
+    pub(crate) unlisted: Option<Rc<RouteKey>>,
     /// Of the route's rules, from 0.
     pub(crate) rule: u32,
-    /// What the access log tells of it.
+}
+
+/// Where requests come in: shared by all of one listener.
+#[derive(Debug)]
+pub(crate) struct Entrance {
+    pub(crate) tenant: TenantId,
+    pub(crate) listener: Box<str>,
+    /// What the access log tells of them.
     pub(crate) log: Option<Policy>,
-    /// The share of the traces that begin with it to be sampled; `None`: nobody collects any.
+    /// The share of the traces that begin with them to be sampled; `None`: nobody collects any.
     pub(crate) sampled_ppm: Option<u32>,
 }
 
 impl Place {
+    /// The route, by what its thread counts.
+    pub(crate) fn route<'a>(&'a self, counters: &'a Counters) -> &'a str {
+        let labels = self.unlisted.as_deref().or_else(|| counters.labels(self.series));
+        labels.map_or("", |labels| &labels.route)
+    }
+
     /// The rule's field in the route's object.
     pub(crate) fn rule_text(&self) -> String {
         format!("spec.rules[{}]", self.rule)

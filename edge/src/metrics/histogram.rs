@@ -102,11 +102,6 @@ impl HistogramSample {
         }
         0
     }
-
-    /// How many values were below `us`, which is a power of two.
-    pub(crate) fn below(&self, us: u64) -> u64 {
-        self.buckets.iter().enumerate().take_while(|(index, _)| upper_us(*index) <= us).map(|(_, n)| n).sum()
-    }
 }
 
 #[cfg(test)]
@@ -137,6 +132,5 @@ mod tests {
         assert_eq!(second.quantile_us(1_000), 1 << 20);
         let difference = second.since(&first);
         assert_eq!((difference.count(), difference.sum_us), (1, 1_000_000));
-        assert_eq!(second.below(1_024), 100);
     }
 }

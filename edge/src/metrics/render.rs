@@ -7,12 +7,9 @@ use std::{
 };
 
 use super::{
-    BackendGauges, BackendKey, CLASSES, Counters, HistogramSample, Kind, Outcome, RouteCounters, RouteKey,
-    TenantCounters,
+    BackendGauges, BackendKey, Counters, Kind, Outcome, RouteKey, TenantCounters,
+    routes::{BOUNDS_US, CLASSES, DURATIONS, RouteCounters},
 };
-
-/// Bounds of the exported histograms, powers of two so that they fall on our own: 0.5 ms to 33 s.
-const BOUNDS_US: [u64; 9] = [1 << 9, 1 << 11, 1 << 13, 1 << 15, 1 << 17, 1 << 19, 1 << 21, 1 << 23, 1 << 25];
 
 /// All metrics of these threads.
 pub(crate) fn render(threads: &[Arc<Counters>]) -> String {
@@ -31,8 +28,8 @@ pub(crate) fn render(threads: &[Arc<Counters>]) -> String {
             line(&mut text, format_args!("{name} {sum}"));
         }
     }
-    let mut routes: BTreeMap<RouteKey, Vec<Arc<RouteCounters>>> = BTreeMap::new();
-    for (key, counters) in threads.iter().flat_map(|t| t.each_route()) {
+    let mut routes: BTreeMap<&RouteKey, Vec<RouteCounters<'_>>> = BTreeMap::new();
+    for (key, counters) in threads.iter().flat_map(|t| t.routes.each()) {
         routes.entry(key).or_default().push(counters);
     }
     line(
@@ -43,7 +40,7 @@ pub(crate) fn render(threads: &[Arc<Counters>]) -> String {
     for (key, counters) in &routes {
         for outcome in Outcome::ALL {
             for class in 0..CLASSES {
-                let sum: u64 = counters.iter().map(|c| c.requests[outcome as usize][class].value()).sum();
+                let sum: u64 = counters.iter().map(|c| c.ended(outcome, class).value()).sum();
                 if sum > 0 {
                     line(
                         &mut text,
@@ -65,9 +62,7 @@ pub(crate) fn render(threads: &[Arc<Counters>]) -> String {
          # TYPE weir_edge_request_duration_seconds histogram",
     );
     for (key, counters) in &routes {
-        let mut sample = HistogramSample::default();
-        counters.iter().for_each(|c| c.latency.sample(&mut sample));
-        histogram(&mut text, key, &sample);
+        histogram(&mut text, key, counters);
     }
     tenants(&mut text, threads);
     backends(&mut text, threads);
@@ -143,17 +138,18 @@ fn backends(text: &mut String, threads: &[Arc<Counters>]) {
     }
 }
 
-fn histogram(text: &mut String, key: &RouteKey, sample: &HistogramSample) {
+fn histogram(text: &mut String, key: &RouteKey, counters: &[RouteCounters<'_>]) {
     let name = "weir_edge_request_duration_seconds";
     let labels = format!("tenant=\"{}\",route=\"{}\"", key.tenant, key.route);
-    for bound in BOUNDS_US {
-        let le = seconds(bound);
-        line(text, format_args!("{name}_bucket{{{labels},le=\"{le}\"}} {}", sample.below(bound)));
+    let mut below: u64 = 0;
+    for duration in 0..DURATIONS {
+        below += counters.iter().map(|c| c.took(duration).value()).sum::<u64>();
+        let le = BOUNDS_US.get(duration).map_or_else(|| "+Inf".to_owned(), |bound| seconds(*bound));
+        line(text, format_args!("{name}_bucket{{{labels},le=\"{le}\"}} {below}"));
     }
-    let count = sample.count();
-    line(text, format_args!("{name}_bucket{{{labels},le=\"+Inf\"}} {count}"));
-    line(text, format_args!("{name}_sum{{{labels}}} {}", seconds(sample.sum_us)));
-    line(text, format_args!("{name}_count{{{labels}}} {count}"));
+    let sum_us = counters.iter().map(|c| c.sum_us().value()).sum();
+    line(text, format_args!("{name}_sum{{{labels}}} {}", seconds(sum_us)));
+    line(text, format_args!("{name}_count{{{labels}}} {below}"));
 }
 
 fn seconds(us: u64) -> String {
@@ -174,7 +170,7 @@ mod tests {
         for thread in &threads {
             thread.accepted.add(2);
             let key = RouteKey { tenant: "acme".to_owned(), route: "default/shop".to_owned() };
-            thread.route(&key).finished(Outcome::Forwarded, 200, 700);
+            thread.finished(thread.route(&key), Outcome::Forwarded, 200, 700);
         }
         let text = render(&threads);
         for expect in [

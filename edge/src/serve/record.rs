@@ -1,100 +1,32 @@
 //! What is remembered of a request until it is over, and counted then.
 
 use std::{
-    cell::RefCell,
-    collections::HashMap,
     error::Error,
-    hash::{BuildHasherDefault, Hasher},
     net::SocketAddr,
     rc::Rc,
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use model::{CompiledRule, Found, Listener, TenantId};
+use model::{Found, TenantId};
 
 use super::refusal::Refusal;
 use crate::{
-    accesslog::{Entry, Policy},
-    config::Config,
+    accesslog::Entry,
+    config::{Config, TenantTable},
     downstream::Client,
     h1::{Fields, Name, RequestHead},
-    journal::{BackendName, Facts, Gathered, OUTRUN, Place, RequestId, TryPlace, brief_micros},
-    metrics::{Outcome, RouteCounters, RouteKey},
+    journal::{BackendName, Facts, Gathered, OUTRUN, RequestId, TryPlace, brief_micros},
+    metrics::{Outcome, Series},
     share::Share,
     trace::{Trace, Traced},
     worker::{Thread, micros},
 };
 
-/// What is known of the rules of one configuration, found by their addresses.
-#[derive(Default)]
-pub(crate) struct RouteSeries {
-    known: RefCell<Known>,
-}
-
-#[derive(Default)]
-struct Known {
-    /// Keeps the rules alive, so that their addresses stay theirs.
-    config: Option<Arc<Config>>,
-    rules: HashMap<(*const CompiledRule, *const Listener), Series, BuildHasherDefault<Addresses>>,
-}
-
-/// Hashes addresses. Nobody outside chooses them, so it need not withstand anybody.
-#[derive(Default)]
-struct Addresses(u64);
-
-impl Hasher for Addresses {
-    fn write(&mut self, bytes: &[u8]) {
-        bytes.iter().for_each(|byte| self.write_usize(usize::from(*byte)));
-    }
-
-    fn write_usize(&mut self, address: usize) {
-        // 2^64 divided by the golden ratio, odd (Knuth, The Art of Computer Programming, section 6.4).
-        self.0 = (self.0.rotate_left(5) ^ address as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    }
-
-    fn finish(&self) -> u64 {
-        // The product's low bits say little of what was multiplied.
-        self.0.rotate_left(26)
-    }
-}
-
-/// Where a request is counted and remembered.
-#[derive(Clone)]
-struct Series {
-    /// The route's.
-    counters: Arc<RouteCounters>,
-    place: Rc<Place>,
-}
-
-impl RouteSeries {
-    fn of(&self, thread: &Thread, config: &Arc<Config>, tenant: &TenantId, found: &Found<'_>) -> Series {
-        let mut known = self.known.borrow_mut();
-        if !known.config.as_ref().is_some_and(|c| Arc::ptr_eq(c, config)) {
-            known.rules.clear();
-            known.config = Some(Arc::clone(config));
-        }
-        let series = known.rules.entry((std::ptr::from_ref(found.rule), std::ptr::from_ref(found.listener)));
-        let make = || Series {
-            counters: thread.counters.route(&RouteKey::new(Some(tenant), found.route_id())),
-            place: Rc::new(Place {
-                tenant: tenant.clone(),
-                listener: found.listener.id.to_string().into(),
-                route: found.route_id().into(),
-                rule: found.rule_number(),
-                log: found.listener.policy.access_log.as_deref().map(Policy::new),
-                sampled_ppm: thread.tracer.sampled_ppm(found.listener.policy.trace_sampled_ppm),
-            }),
-        };
-        series.or_insert_with(make).clone()
-    }
-}
-
 /// One request, from the end of its head until it is dropped: then it is counted, remembered and logged.
 pub(crate) struct Record {
     thread: Rc<Thread>,
     began: Instant,
-    route: Option<Arc<RouteCounters>>,
     /// Whose share it takes of.
     share: Option<Rc<Share>>,
     keeps_connection: bool,
@@ -110,7 +42,7 @@ impl Record {
         let began = Instant::now();
         let mut facts = Facts::new(thread.request_id(), thread.clock.wall(began));
         thread.turns.look(thread, began);
-        facts.queue_delay = thread.turns.delay();
+        facts.queue_delay_us = brief_micros(thread.turns.delay());
         let mut gathered = thread.journal.begin(facts, client, Some(head));
         if thread.logger.is_on() {
             gathered.line.asks(head);
@@ -120,7 +52,6 @@ impl Record {
             gathered: Some(gathered),
             thread: Rc::clone(thread),
             began,
-            route: None,
             share: None,
             keeps_connection: true,
             trace: None,
@@ -171,7 +102,8 @@ impl Record {
 
     /// It waited so long for its turn.
     pub(crate) fn waited(&mut self, time: Duration) {
-        self.facts_mut().queue_delay += time;
+        let facts = self.facts_mut();
+        facts.queue_delay_us = facts.queue_delay_us.saturating_add(brief_micros(time));
     }
 
     /// Its host is that tenant's.
@@ -183,18 +115,18 @@ impl Record {
     pub(crate) fn found(
         &mut self,
         config: &Arc<Config>,
-        tenant: &TenantId,
+        table: &Arc<TenantTable>,
         found: &Found<'_>,
         fields: &Fields,
     ) {
-        let Series { counters, place } = self.thread.series.of(&self.thread, config, tenant, found);
-        self.route = Some(counters);
+        let place = self.thread.places.of(&self.thread, config, table, found);
+        let entrance = &*place.entrance;
         if let (Some(policy), true, Some(gathered)) =
-            (&place.log, self.thread.logger.is_on(), &mut self.gathered)
+            (&entrance.log, self.thread.logger.is_on(), &mut self.gathered)
         {
             policy.request(&mut gathered.line, fields);
         }
-        if let Some(ppm) = place.sampled_ppm {
+        if let Some(ppm) = entrance.sampled_ppm {
             self.trace = Trace::begin(fields, ppm, &self.thread).map(Box::new);
         }
         let trace = self.trace.as_ref().filter(|trace| trace.sampled).map(|trace| trace.id);
@@ -213,7 +145,7 @@ impl Record {
     /// The client gets these fields.
     pub(crate) fn replies(&mut self, fields: &Fields) {
         let Some(Gathered { trail, line }) = self.gathered.as_deref_mut() else { return };
-        let policy = trail.facts.place.as_ref().and_then(|place| place.log.as_ref());
+        let policy = trail.facts.place.as_ref().and_then(|place| place.entrance.log.as_ref());
         if let Some(policy) = policy.filter(|policy| policy.looks_at_response)
             && self.thread.logger.is_on()
         {
@@ -333,17 +265,15 @@ impl Drop for Record {
             counters.errors.add(1);
         }
         counters.latency.record(latency_us);
-        // Requests without a route share one series; its map is looked up only for them.
-        match &self.route {
-            Some(route) => route.finished(facts.outcome, facts.status, latency_us),
-            None => counters.route(&RouteKey::default()).finished(facts.outcome, facts.status, latency_us),
-        }
+        let series = facts.place.as_ref().map_or(Series::NONE, |place| place.series);
+        counters.finished(series, facts.outcome, facts.status, latency_us);
         if thread.logger.is_on() && is_logged(thread, &gathered) {
-            thread.logger.log(&Entry::of(&gathered));
+            thread.logger.log(&Entry::of(&gathered, counters));
         }
         gathered.line.credentials = None;
         if let Some(trace) = self.trace.take().filter(|trace| trace.sampled) {
-            let dropped = thread.tracer.push(Traced { trace: *trace, request: gathered.trail.tell() });
+            let request = gathered.trail.tell(counters);
+            let dropped = thread.tracer.push(Traced { trace: *trace, request });
             thread.counters.spans_dropped.add(dropped);
         }
         thread.journal.end(gathered);
@@ -353,7 +283,7 @@ impl Drop for Record {
 /// Whether its listener's policy wants a line of it.
 fn is_logged(thread: &Thread, Gathered { trail, line }: &Gathered) -> bool {
     let place = trail.facts.place.as_ref();
-    let policy = place.and_then(|place| place.log.as_ref());
+    let policy = place.and_then(|place| place.entrance.log.as_ref());
     policy.is_none_or(|policy| policy.wants(line, &trail.facts, |below| thread.random_below(below)))
 }
 
@@ -375,20 +305,19 @@ fn in_words(refusal: &Refusal) -> Box<str> {
 /// Counts, remembers and logs what could not be read as a request; its name.
 pub(crate) fn unread(thread: &Thread, client: &Client, refusal: &Refusal) -> RequestId {
     thread.counters.requests.add(1);
-    let series = thread.counters.route(&RouteKey::default());
-    series.finished(Outcome::Refused, refusal.status(), 0);
+    thread.counters.finished(Series::NONE, Outcome::Refused, refusal.status(), 0);
     let id = thread.request_id();
     let facts = Facts {
         status: refusal.status(),
         outcome: Outcome::Refused,
         refusal: Some(refusal.kind()),
-        queue_delay: thread.turns.delay(),
+        queue_delay_us: brief_micros(thread.turns.delay()),
         ..Facts::new(id, thread.clock.wall(Instant::now()))
     };
     let mut gathered = thread.journal.begin(facts, client, None);
     if thread.logger.is_on() {
         gathered.line.asks_nothing();
-        thread.logger.log(&Entry::of(&gathered));
+        thread.logger.log(&Entry::of(&gathered, &thread.counters));
     }
     thread.journal.end(gathered);
     id
