@@ -249,6 +249,11 @@ impl Counters {
         self.routes.key(series)
     }
 
+    /// A request of that series of this thread's will be finished soon.
+    pub(crate) fn expect(&self, series: Series) {
+        self.routes.expect(series);
+    }
+
     /// Counts a finished request in a series of this thread's; only the thread may.
     pub fn finished(&self, series: Series, outcome: Outcome, status: u16, latency_us: u64) {
         self.routes.finished(series, outcome, status, latency_us);

@@ -13,6 +13,7 @@ use std::{
 };
 
 use model::TenantId;
+use sys::prefetch;
 
 use super::{Counter, Outcome};
 use crate::limits::ROUTE_SERIES;
@@ -198,6 +199,13 @@ impl Routes {
         self.len.store(series.0 + 1, Ordering::Release);
         numbers.insert(key, series);
         series
+    }
+
+    /// One of its requests will be finished soon.
+    pub(super) fn expect(&self, series: Series) {
+        if let Some(counters) = self.counters(series) {
+            prefetch::line(counters.usual);
+        }
     }
 
     /// Counts a finished request; only their owner may.

@@ -105,6 +105,7 @@ impl OfTable {
             OfRule::Unlisted(series, rule) => (series, self.unlisted.get(&at).cloned(), rule),
             OfRule::Unknown => (Series::NONE, None, 0),
         };
+        thread.counters.expect(series);
         let entrance = &mut self.entrances[found.listener_position()];
         let make = || Rc::new(entrance_of(thread, &self.table.tenant, found.listener));
         Place { entrance: Rc::clone(entrance.get_or_insert_with(make)), series, unlisted, rule }
