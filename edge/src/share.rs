@@ -10,6 +10,7 @@ use std::{
     sync::Arc,
 };
 
+use foldhash::fast::RandomState;
 use model::{TenantId, TrafficQuota};
 
 use crate::{admit::Scarce, config::Config, metrics::TenantCounters, turns::Lane};
@@ -91,7 +92,7 @@ impl Drop for Bill {
 /// What all tenants have of one thread.
 #[derive(Debug)]
 pub(crate) struct Shares {
-    known: RefCell<HashMap<TenantId, Rc<Share>>>,
+    known: RefCell<HashMap<TenantId, Rc<Share>, RandomState>>,
     /// Of requests for hosts that nobody owns.
     nobody: Rc<Share>,
     /// Of TLS handshakes, when nothing is known of what follows.

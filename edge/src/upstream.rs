@@ -24,6 +24,7 @@ use std::{
     sync::{self, Arc},
 };
 
+use foldhash::fast::RandomState;
 use model::{Backend, BackendId, TenantId};
 
 use crate::{
@@ -41,7 +42,7 @@ use transport::{Transport, TransportKey};
 #[derive(Default)]
 pub(crate) struct Upstreams {
     /// By the address of the backend's `Arc`, which the entry keeps alive, so that no other can take it.
-    balancers: RefCell<HashMap<*const Backend, Rc<Balancer>>>,
+    balancers: RefCell<HashMap<*const Backend, Rc<Balancer>, RandomState>>,
     /// Tenants never share a connection, and neither do backends.
     groups: RefCell<HashMap<(TenantId, BackendId), Weak<Group>>>,
     /// The configuration that the balancers were last made for.

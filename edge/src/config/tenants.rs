@@ -2,6 +2,7 @@
 
 use std::{collections::HashMap, ops::Index, sync::Arc};
 
+use foldhash::fast::RandomState;
 use model::TenantId;
 
 use super::TenantTable;
@@ -10,7 +11,7 @@ use super::TenantTable;
 /// for one that changed.
 const PIECES: usize = 64;
 
-type Piece = HashMap<TenantId, Arc<TenantTable>>;
+type Piece = HashMap<TenantId, Arc<TenantTable>, RandomState>;
 
 /// The tenants' tables. A clone shares what is not changed afterwards.
 #[derive(Debug, Clone)]
