@@ -17,7 +17,7 @@ pub(crate) mod upgrade;
 
 use std::{borrow::Cow, cell::RefCell, future::poll_fn, pin::pin, rc::Rc, sync::Arc, time::Duration};
 
-use model::{CompiledAction, Filter, Forward, Found, TenantId, Variant, path};
+use model::{CompiledAction, Filter, Forward, Found, NotFound, TenantId, Variant, path};
 use sys::prefetch;
 use tokio::time::{Instant, timeout_at};
 
@@ -120,8 +120,13 @@ pub(crate) async fn serve_request<'c>(
 }
 
 async fn reply_to<'c>(thread: &Rc<Thread>, client: &Client, mut incoming: Incoming<'c>) -> Reply<'c> {
+    // One request sees one configuration.
+    let config = thread.config();
+    // What is looked at for it, some of which is in no cache where there are many routes, comes while it waits for its turn.
+    let entered = Entered::of(&config, client, &incoming.head);
     let mut record = Record::begin(thread, client, &incoming.head);
-    if let Err(overload) = admit(thread, client, &incoming.head, &mut record).await {
+    let found = entered.and_then(|entered| entered.find(client, &incoming.head));
+    if let Err(overload) = admit(thread, client, &config, &incoming.head, &mut record).await {
         return refuse(&Refusal::Overload(overload), &incoming.head, record);
     }
     if incoming.head.method() == Method::Connect {
@@ -142,11 +147,12 @@ async fn reply_to<'c>(thread: &Rc<Thread>, client: &Client, mut incoming: Incomi
         record.name(&mut head.fields);
         return Reply { head, body: ReplyBody::Local(Cow::Borrowed(b"")), record };
     }
-    // One request sees one configuration.
-    let config = thread.config();
-    let place = match find(&config, client, &incoming.head, &mut record) {
+    let place = match found {
         Ok(place) => place,
-        Err(refusal) => return refuse(&refusal, &incoming.head, record),
+        Err(Unfound { refusal, tenant }) => {
+            tenant.into_iter().for_each(|tenant| record.of(tenant));
+            return refuse(&refusal, &incoming.head, record);
+        }
     };
     record.found(&config, place.table, &place.found, &incoming.head.fields);
     let mut reply = match answer(thread, client, &mut incoming, &place, &mut record).await {
@@ -165,11 +171,11 @@ async fn reply_to<'c>(thread: &Rc<Thread>, client: &Client, mut incoming: Incomi
 async fn admit(
     thread: &Rc<Thread>,
     client: &Client,
+    config: &Config,
     head: &RequestHead,
     record: &mut Record,
 ) -> Result<(), Overload> {
-    let config = thread.config();
-    let share = thread.shares.of(&config, head.host(), |tenant| thread.counters.tenant(tenant));
+    let share = thread.shares.of(config, head.host(), |tenant| thread.counters.tenant(tenant));
     let others = thread.counters.in_flight.value().saturating_sub(1);
     let admitted = thread.door.borrow().admit(&thread.shares, &share, others, &thread.limits);
     let admitted = admitted.and_then(|()| client.membership.join(thread, &share));
@@ -208,32 +214,54 @@ struct Place<'t> {
     clients: Option<(&'t ClientPolicy, Standing)>,
 }
 
-/// Finds the rule that answers a request.
-fn find<'t>(
-    config: &'t Config,
-    client: &Client,
-    head: &RequestHead,
-    record: &mut Record,
-) -> Result<Place<'t>, Refusal> {
-    let owner = config.hosts.owner(head.host());
-    let path = path::canonical(head.path()).map_err(Refusal::Path);
-    let path = path.inspect_err(|_| owner.into_iter().for_each(|tenant| record.of(tenant)))?;
-    let tenant = owner.ok_or(Refusal::UnknownHost)?;
-    client.may_ask(config, head.host(), tenant)?;
-    let table = config.tenants.get(tenant.as_str()).ok_or(Refusal::UnknownHost)?;
-    let request = Lookup { head, port: client.port, path: &path };
-    let found = table.routes.find(&request).map_err(Refusal::NoRoute).and_then(|found| {
-        let spoken = head.version() != Version::Http2 || found.listener.policy.http2;
-        if spoken { Ok(found) } else { Err(Refusal::Http2Off) }
-    });
-    let found = found.inspect_err(|_| record.of(tenant))?;
-    // Where there are many rules, this one is in no cache: it comes while the request is placed.
-    prefetch::line(found.rule);
-    let clients = match found.listener.client_certificates {
-        None => None,
-        Some(_) => client.comes_in(table, head.host()).inspect_err(|_| record.of(tenant))?,
-    };
-    Ok(Place { tenant, table, found, path: path.into_owned(), clients })
+/// Why a request has no place.
+struct Unfound<'t> {
+    refusal: Refusal,
+    /// Whose it is, if that is known.
+    tenant: Option<&'t TenantId>,
+}
+
+/// Whose host a request is for, and where it enters there.
+struct Entered<'t, 'h> {
+    tenant: &'t TenantId,
+    table: &'t Arc<TenantTable>,
+    path: Cow<'h, str>,
+    routes: Result<model::Entered<'t>, NotFound>,
+}
+
+impl<'t, 'h> Entered<'t, 'h> {
+    fn of(config: &'t Config, client: &Client, head: &'h RequestHead) -> Result<Self, Unfound<'t>> {
+        let owner = config.hosts.owner(head.host());
+        let unfound = |tenant| move |refusal| Unfound { refusal, tenant };
+        let path = path::canonical(head.path()).map_err(Refusal::Path).map_err(unfound(owner))?;
+        let tenant = owner.ok_or(Refusal::UnknownHost).map_err(unfound(None))?;
+        client.may_ask(config, head.host(), tenant).map_err(unfound(None))?;
+        let table = config.tenants.get(tenant.as_str());
+        let table = table.ok_or(Refusal::UnknownHost).map_err(unfound(None))?;
+        let routes = table.routes.enter(client.port, head.host());
+        if let Ok(routes) = &routes {
+            routes.first_step(&path).into_iter().for_each(prefetch::line);
+        }
+        Ok(Self { tenant, table, path, routes })
+    }
+
+    /// Finds the rule that answers the request.
+    fn find(self, client: &Client, head: &RequestHead) -> Result<Place<'t>, Unfound<'t>> {
+        let Self { tenant, table, path, routes } = self;
+        let unfound = |refusal| Unfound { refusal, tenant: Some(tenant) };
+        let request = Lookup { head, port: client.port, path: &path };
+        let found =
+            routes.and_then(|routes| routes.find(&request)).map_err(Refusal::NoRoute).map_err(unfound)?;
+        prefetch::line(found.rule);
+        if head.version() == Version::Http2 && !found.listener.policy.http2 {
+            return Err(unfound(Refusal::Http2Off));
+        }
+        let clients = match found.listener.client_certificates {
+            None => None,
+            Some(_) => client.comes_in(table, head.host()).map_err(unfound)?,
+        };
+        Ok(Place { tenant, table, found, path: path.into_owned(), clients })
+    }
 }
 
 /// What answers, before the request's body is handed over to it.

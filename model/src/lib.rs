@@ -46,7 +46,7 @@ pub use proxy::{ProxyTrust, ProxyVersion};
 pub use request::{Found, NotFound, Request, Written};
 pub use session::{SessionCarrier, SessionPersistence};
 pub use streams::{CompiledStream, FoundStream, StreamTable, attached_hosts};
-pub use table::RouteTable;
+pub use table::{Entered, RouteTable};
 pub use traffic::{
     AffinityCookie, Balancing, CheckKind, HashKey, HealthCheck, HedgeDelay, OutlierDetection, PoolPolicy,
     TrafficPolicy,

@@ -42,6 +42,38 @@ pub(crate) struct Group {
     pub(crate) hosts: HostMap<u32>,
 }
 
+/// Where requests for a host enter.
+#[derive(Debug, Clone, Copy)]
+pub struct Entered<'t> {
+    table: &'t RouteTable,
+    group: &'t Group,
+    index: u32,
+}
+
+impl<'t> Entered<'t> {
+    /// The memory that [`find`](Self::find) looks at first which may be in no cache, where there is such: whoever has
+    /// something else to do can have it fetched in the meantime.
+    #[must_use]
+    pub fn first_step(&self, path: &str) -> Option<&'t (impl Sized + use<>)> {
+        self.table.indices.first_step(self.index, path)
+    }
+
+    /// The rule that answers `request`, which is for this host.
+    ///
+    /// # Errors
+    /// When no match holds.
+    pub fn find(&self, request: &impl Request) -> Result<Found<'t>, NotFound> {
+        let table = self.table;
+        let ask = Ask::new(request);
+        let found = table.indices.find(self.index, &table.matches, &ask).ok_or(NotFound::Route)?;
+        let matched = &table.matches[found.at as usize];
+        let rule = &table.rules[found.rule as usize];
+        let entered_at = table.listener(self.group, rule);
+        let listener = &table.listeners[entered_at as usize];
+        Ok(Found { table, rule, matched, listener, rule_at: found.rule, entered_at })
+    }
+}
+
 impl RouteTable {
     /// The table of all listeners.
     ///
@@ -76,18 +108,18 @@ impl RouteTable {
     /// # Errors
     /// When no rule answers, why.
     pub fn find<'t>(&'t self, request: &impl Request) -> Result<Found<'t>, NotFound> {
-        let port = request.port();
-        let at = self.ports.binary_search_by_key(&port, |(port, _)| *port).map_err(|_| NotFound::Listener)?;
-        let group = self.ports[at].1.find(request.host()).ok_or(NotFound::Host)?;
-        let index = *group.hosts.find(request.host()).ok_or(NotFound::Host)?;
-        let ask = Ask::new(request);
-        let found = self.indices.find(index, &self.matches, &ask).ok_or(NotFound::Route)?;
+        self.enter(request.port(), request.host())?.find(request)
+    }
 
-        let matched = &self.matches[found.at as usize];
-        let rule = &self.rules[found.rule as usize];
-        let entered_at = self.listener(group, rule);
-        let listener = &self.listeners[entered_at as usize];
-        Ok(Found { table: self, rule, matched, listener, rule_at: found.rule, entered_at })
+    /// The first half of [`find`](Self::find): where requests for `host` enter on a port.
+    ///
+    /// # Errors
+    /// When none does.
+    pub fn enter(&self, port: u16, host: &str) -> Result<Entered<'_>, NotFound> {
+        let at = self.ports.binary_search_by_key(&port, |(port, _)| *port).map_err(|_| NotFound::Listener)?;
+        let group = self.ports[at].1.find(host).ok_or(NotFound::Host)?;
+        let index = *group.hosts.find(host).ok_or(NotFound::Host)?;
+        Ok(Entered { table: self, group, index })
     }
 
     /// The position of the first of the listeners of the rule's route that is in the group.

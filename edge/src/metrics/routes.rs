@@ -47,6 +47,16 @@ pub struct Series(u32);
 impl Series {
     /// Of requests that no route answers.
     pub const NONE: Self = Self(0);
+
+    /// The series of a number.
+    pub(crate) fn of(number: u32) -> Self {
+        Self(number)
+    }
+
+    /// Its number: from 0, without gaps.
+    pub(crate) fn number(self) -> u32 {
+        self.0
+    }
 }
 
 /// The classes of status codes, `1xx` to `5xx`.

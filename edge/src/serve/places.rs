@@ -3,14 +3,9 @@
 //! It is found by positions in the tenant's table, so that a request neither hashes nor counts references for its
 //! rule: of 10,000 rules no memory of their own would be in a cache.
 
-use std::{
-    cell::RefCell,
-    collections::HashMap,
-    hash::{BuildHasherDefault, Hasher},
-    rc::Rc,
-    sync::Arc,
-};
+use std::{cell::RefCell, collections::HashMap, rc::Rc, sync::Arc};
 
+use foldhash::fast::RandomState;
 use model::{Found, Listener, TenantId};
 
 use crate::{
@@ -32,7 +27,7 @@ struct Known {
     /// The configuration that the tables are of.
     config: Option<Arc<Config>>,
     /// By the address of the table, which the entry keeps alive, so that no other can take it.
-    tables: HashMap<*const TenantTable, OfTable, BuildHasherDefault<Addresses>>,
+    tables: HashMap<*const TenantTable, OfTable, RandomState>,
 }
 
 impl Known {
@@ -55,19 +50,44 @@ struct OfTable {
     rules: Box<[OfRule]>,
     /// By the listener's position; of those that requests came in by.
     entrances: Box<[Option<Rc<Entrance>>]>,
-    /// Of rules whose routes have no series of their own, by the rule's position.
-    unlisted: HashMap<usize, Rc<RouteKey>>,
+    /// By the rule's position.
+    unlisted: HashMap<usize, Unlisted>,
 }
 
-/// What is known of a rule.
-#[derive(Clone, Copy)]
-enum OfRule {
+/// What is known of a rule: four bytes, so that what is known of 16 is one line of a cache.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct OfRule(u32);
+
+/// Bits of a rule's number in its route; the others are the number of a series.
+const RULE_BITS: u32 = 6;
+
+impl OfRule {
     /// No request was for it.
-    Unknown,
-    /// Its requests are counted in the series of its route, of which it is the rule of that number.
-    Listed(Series, u32),
-    /// They are counted with those of others: there are too many series.
-    Unlisted(Series, u32),
+    const UNKNOWN: Self = Self(u32::MAX);
+    /// It is among the [`OfTable::unlisted`].
+    const UNLISTED: Self = Self(u32::MAX - 1);
+
+    /// Its requests are counted in the series of its route, of which it is the rule of that number. `None` if that is too much
+    /// for four bytes.
+    fn listed(series: Series, rule: u32) -> Option<Self> {
+        let fits = rule < 1 << RULE_BITS && series.number() < 1 << (u32::BITS - RULE_BITS - 1);
+        fits.then(|| Self(series.number() << RULE_BITS | rule))
+    }
+
+    fn series(self) -> Series {
+        Series::of(self.0 >> RULE_BITS)
+    }
+
+    fn rule(self) -> u32 {
+        self.0 & ((1 << RULE_BITS) - 1)
+    }
+}
+
+/// What is known of a rule whose requests are counted with those of others, because there are too many series.
+struct Unlisted {
+    series: Series,
+    rule: u32,
+    labels: Rc<RouteKey>,
 }
 
 impl Places {
@@ -89,7 +109,7 @@ impl OfTable {
     fn new(table: &Arc<TenantTable>) -> Self {
         Self {
             table: Arc::clone(table),
-            rules: vec![OfRule::Unknown; table.routes.rule_count()].into(),
+            rules: vec![OfRule::UNKNOWN; table.routes.rule_count()].into(),
             entrances: vec![None; table.routes.listeners().len()].into(),
             unlisted: HashMap::new(),
         }
@@ -97,13 +117,14 @@ impl OfTable {
 
     fn place(&mut self, thread: &Thread, found: &Found<'_>) -> Place {
         let at = found.rule_position();
-        if let OfRule::Unknown = self.rules[at] {
+        if self.rules[at] == OfRule::UNKNOWN {
             self.rules[at] = self.learn(thread, found);
         }
-        let (series, unlisted, rule) = match self.rules[at] {
-            OfRule::Listed(series, rule) => (series, None, rule),
-            OfRule::Unlisted(series, rule) => (series, self.unlisted.get(&at).cloned(), rule),
-            OfRule::Unknown => (Series::NONE, None, 0),
+        let known = self.rules[at];
+        let unlisted = if known == OfRule::UNLISTED { self.unlisted.get(&at) } else { None };
+        let (series, rule, unlisted) = match unlisted {
+            Some(of) => (of.series, of.rule, Some(Rc::clone(&of.labels))),
+            None => (known.series(), known.rule(), None),
         };
         thread.counters.expect(series);
         let entrance = &mut self.entrances[found.listener_position()];
@@ -112,13 +133,14 @@ impl OfTable {
     }
 
     fn learn(&mut self, thread: &Thread, found: &Found<'_>) -> OfRule {
-        let key = RouteKey::new(&self.table.tenant, found.route_id());
-        let series = thread.counters.route(&key);
-        if thread.counters.labels(series) == Some(&key) {
-            return OfRule::Listed(series, found.rule_number());
-        }
-        self.unlisted.insert(found.rule_position(), Rc::new(key));
-        OfRule::Unlisted(series, found.rule_number())
+        let labels = RouteKey::new(&self.table.tenant, found.route_id());
+        let (series, rule) = (thread.counters.route(&labels), found.rule_number());
+        let is_own = thread.counters.labels(series) == Some(&labels);
+        let listed = OfRule::listed(series, rule).filter(|_| is_own);
+        listed.unwrap_or_else(|| {
+            self.unlisted.insert(found.rule_position(), Unlisted { series, rule, labels: Rc::new(labels) });
+            OfRule::UNLISTED
+        })
     }
 }
 
@@ -128,25 +150,5 @@ fn entrance_of(thread: &Thread, tenant: &TenantId, listener: &Listener) -> Entra
         listener: listener.id.to_string().into(),
         log: listener.policy.access_log.as_deref().map(Policy::new),
         sampled_ppm: thread.tracer.sampled_ppm(listener.policy.trace_sampled_ppm),
-    }
-}
-
-/// Hashes addresses. Nobody outside chooses them, so it need not withstand anybody.
-#[derive(Default)]
-pub(crate) struct Addresses(u64);
-
-impl Hasher for Addresses {
-    fn write(&mut self, bytes: &[u8]) {
-        bytes.iter().for_each(|byte| self.write_usize(usize::from(*byte)));
-    }
-
-    fn write_usize(&mut self, address: usize) {
-        // 2^64 divided by the golden ratio, odd (Knuth, The Art of Computer Programming, section 6.4).
-        self.0 = (self.0.rotate_left(5) ^ address as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    }
-
-    fn finish(&self) -> u64 {
-        // The product's low bits say little of what was multiplied.
-        self.0.rotate_left(26)
     }
 }

@@ -100,6 +100,11 @@ impl PathIndices {
         Self { segments: Forest::new(&segments), others: others.into() }
     }
 
+    /// A node of the path's first segment, if there is any.
+    pub(super) fn first_step(&self, index: u32, path: &str) -> Option<&(impl Sized + use<>)> {
+        self.segments.first_step(index, path)
+    }
+
     /// Of the matches in the index of that number the one with the lowest rank that holds.
     pub(super) fn find<R: Request>(
         &self,

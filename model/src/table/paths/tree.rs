@@ -87,6 +87,19 @@ impl Forest {
         })
     }
 
+    /// What is probably the node of the first segment of `path`: by its tag, so that no node is looked at.
+    pub(super) fn first_step(&self, tree: u32, path: &str) -> Option<&(impl Sized + use<>)> {
+        let first = path.strip_prefix('/')?.split('/').next()?;
+        let (mut place, tag) = self.place(ROOT | tree, first)?;
+        while self.tags[place] != tag {
+            if self.tags[place] == FREE {
+                return None;
+            }
+            place = self.next(place);
+        }
+        self.nodes.get(place)
+    }
+
     fn node(&self, name: u32) -> Option<&Node> {
         if name & ROOT == 0 { self.nodes.get(name as usize) } else { self.roots.get((name & !ROOT) as usize) }
     }
@@ -119,8 +132,13 @@ impl Forest {
             if found == FREE {
                 return None;
             }
-            place = if place + 1 == self.tags.len() { 0 } else { place + 1 };
+            place = self.next(place);
         }
+    }
+
+    /// The place after another.
+    fn next(&self, place: usize) -> usize {
+        if place + 1 == self.tags.len() { 0 } else { place + 1 }
     }
 
     fn is(&self, node: &Node, parent: u32, segment: &str) -> bool {
@@ -144,7 +162,7 @@ impl Forest {
     fn enter(&mut self, segment: &str, node: Node) -> u32 {
         let Some((mut place, tag)) = self.place(node.parent, segment) else { return NONE };
         while self.tags[place] != FREE {
-            place = if place + 1 == self.tags.len() { 0 } else { place + 1 };
+            place = self.next(place);
         }
         self.tags[place] = tag;
         self.nodes[place] = node;
