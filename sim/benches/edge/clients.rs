@@ -18,7 +18,7 @@ use tokio::{
 };
 use tokio_rustls::TlsConnector;
 
-use crate::{configs::Identity, h3, proxies::Proxy, upstreams, websocket};
+use crate::{configs::Identity, figures, h3, proxies::Proxy, upstreams, websocket};
 
 /// How long one answer may take, under valgrind too.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
@@ -61,15 +61,37 @@ pub(crate) fn request(host: &str, path: &str) -> Vec<u8> {
 pub(crate) struct Quota {
     left: Cell<u64>,
     ends: Option<Instant>,
+    pace: Option<Pace>,
+}
+
+/// Requests that are made at a rate, for as long as their answers keep up.
+#[derive(Debug)]
+struct Pace {
+    began: Instant,
+    rate: f64,
+    begun: Cell<u64>,
 }
 
 impl Quota {
     pub(crate) fn count(count: u64) -> Self {
-        Self { left: Cell::new(count), ends: None }
+        Self { left: Cell::new(count), ends: None, pace: None }
     }
 
     pub(crate) fn span(span: Duration) -> Self {
-        Self { left: Cell::new(u64::MAX), ends: Some(Instant::now() + span) }
+        Self { left: Cell::new(u64::MAX), ends: Some(Instant::now() + span), pace: None }
+    }
+
+    /// At a rate, of all connections together; of HTTP/1.1, by whoever waits with [`turn`](Self::turn).
+    pub(crate) fn at(self, rate: f64) -> Self {
+        Self { pace: Some(Pace { began: Instant::now(), rate, begun: Cell::new(0) }), ..self }
+    }
+
+    /// Waits until the next request is due; a millisecond's come together.
+    async fn turn(&self) {
+        if let Some(Pace { began, rate, begun }) = &self.pace {
+            let due = *began + Duration::from_secs_f64(figures::float(begun.replace(begun.get() + 1)) / rate);
+            tokio::time::sleep_until(due).await;
+        }
     }
 
     /// Whether one more is to be done.
@@ -226,6 +248,7 @@ impl Connection {
     async fn run<'a>(&mut self, quota: &Quota, requests: impl Iterator<Item = &'a Vec<u8>>) -> Result<u64> {
         let mut done = 0;
         for request in requests {
+            quota.turn().await;
             if !quota.take() {
                 break;
             }

@@ -26,6 +26,8 @@ struct Contender {
     name: String,
     setup: Setup,
     load: Load,
+    /// Requests a second; `None`: as many as go.
+    rate: Option<f64>,
     micros: Vec<f64>,
     rates: Vec<f64>,
 }
@@ -60,36 +62,95 @@ pub(crate) async fn row(bench: &Bench, row: &str) -> Result<()> {
             let all = beside(&kinds, Service::WebSocket, upstreams.websocket, &Load::WebSocket);
             ("WebSocket, messages of 125 bytes echoed, 64 connections", all)
         }
-        "routes" => {
-            ("HTTP/1.1 kept alive, 64 connections, 10,000 routes of 1,000 hosts or one route", routes(bench))
-        }
+        "routes" => return routes(bench).await,
         _ => bail!("not a row of costs: {row}"),
     };
-    beside_each_other(bench, title, contenders).await
+    beside_each_other(bench, title, contenders).await?;
+    Ok(())
 }
 
 /// Requests for each of the many routes; neighbours in the configuration are far apart in time.
 pub(crate) fn to_all_routes() -> Load {
-    let order = (0..ROUTES).map(|number| number * 7919 % ROUTES);
+    to_routes((0..ROUTES).map(spread))
+}
+
+/// Requests of which the route of rank `r` gets a share of `1/r`, in an order that is the same each time.
+fn to_popular_routes() -> Load {
+    let weights = (1..=ROUTES).map(|rank| 1.0 / figures::float(rank as u64));
+    let sums: Vec<f64> = weights
+        .scan(0.0, |sum, weight| {
+            *sum += weight;
+            Some(*sum)
+        })
+        .collect();
+    let whole = sums.last().copied().unwrap_or_default();
+    let ranks = (0..4 * ROUTES as u64).map(|draw| {
+        let point = figures::float(scrambled(draw) >> 11) / figures::float(1 << 53) * whole;
+        sums.partition_point(|sum| *sum < point).min(ROUTES - 1)
+    });
+    to_routes(ranks.map(spread))
+}
+
+/// As good as random (SplitMix64).
+fn scrambled(number: u64) -> u64 {
+    let mut bits = number.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    bits = (bits ^ bits >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    bits = (bits ^ bits >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+    bits ^ bits >> 31
+}
+
+/// Neighbours are far apart.
+fn spread(number: usize) -> usize {
+    number * 7919 % ROUTES
+}
+
+fn to_routes(order: impl Iterator<Item = usize>) -> Load {
     let requests = order
         .map(|route| clients::request(&configs::host_of(route), &format!("{}/x", configs::path_of(route))));
     Load::H1 { tls: false, requests: Rc::new(requests.collect()) }
 }
 
-/// The same requests, for 10,000 routes and for one.
-fn routes(bench: &Bench) -> Vec<Contender> {
-    let load = to_all_routes();
-    let setup =
-        |routes| Setup { kind: Kind::Weir, service: Service::Http, upstream: bench.upstreams.http, routes };
-    vec![
-        Contender::new("10,000 routes", setup(ROUTES), load.clone()),
-        Contender::new("one route", setup(1), load),
-    ]
+/// Of what the slower one serves at most.
+const PACE: f64 = 0.6;
+
+/// The same requests, for 10,000 routes and for one: as many as go, and at an equal rate.
+///
+/// A client that is faster than its proxy sleeps, and to wake it is the proxy's cost: so a proxy that is a little slower
+/// seems to be more so. At an equal rate clients sleep as often for both.
+async fn routes(bench: &Bench) -> Result<()> {
+    let contenders = |load: &Load, rate| {
+        let contender = |name, routes| {
+            let (kind, service, upstream) = (Kind::Weir, Service::Http, bench.upstreams.http);
+            let setup = Setup { kind, service, upstream, routes };
+            Contender { rate, ..Contender::new(name, setup, load.clone()) }
+        };
+        vec![contender("10,000 routes", ROUTES), contender("one route", 1)]
+    };
+    let all = to_all_routes();
+    let title = "HTTP/1.1 kept alive, 64 connections, 10,000 routes of 1,000 hosts or one route";
+    let rates = beside_each_other(bench, title, contenders(&all, None)).await?;
+    let rate = (rates.into_iter().fold(f64::INFINITY, f64::min) * PACE).round();
+    println!();
+    let title = format!("The same at {rate}/s");
+    beside_each_other(bench, &title, contenders(&all, Some(rate))).await?;
+    println!();
+    let title = format!("The same, the route of rank r with a share of 1/r (Zipf), at {rate}/s");
+    beside_each_other(bench, &title, contenders(&to_popular_routes(), Some(rate))).await?;
+    Ok(())
 }
 
 impl Contender {
     fn new(name: &str, setup: Setup, load: Load) -> Self {
-        Self { name: name.to_owned(), setup, load, micros: vec![], rates: vec![] }
+        Self { name: name.to_owned(), setup, load, rate: None, micros: vec![], rates: vec![] }
+    }
+
+    /// For so long.
+    fn quota(&self, span: Duration) -> Quota {
+        let quota = Quota::span(span);
+        match self.rate {
+            Some(rate) => quota.at(rate),
+            None => quota,
+        }
     }
 
     /// Where requests differ, each has been made before: what is made for a route's first request is not a request's cost.
@@ -101,25 +162,27 @@ impl Contender {
     }
 }
 
-/// Runs the rounds and prints each contender's figures, and the first one's ratio to each other.
-async fn beside_each_other(bench: &Bench, title: &str, mut contenders: Vec<Contender>) -> Result<()> {
+/// Runs the rounds and prints each contender's figures, and the first one's ratio to each other. How many requests a
+/// second each has answered.
+async fn beside_each_other(bench: &Bench, title: &str, mut contenders: Vec<Contender>) -> Result<Vec<f64>> {
     for _ in 0..bench.plan.rounds {
         round(bench, &mut contenders).await?;
     }
     println!("{title}:\n");
     println!("| proxy | CPU us | answers/s | ratio of CPU to it [95 %] |");
     println!("|---|---|---|---|");
-    let Some(first) = contenders.first() else { return Ok(()) };
+    let mut rates = vec![];
     for (number, contender) in contenders.iter().enumerate() {
         let micros = Spread::of(contender.micros.iter().copied());
         let rate = Spread::of(contender.rates.iter().copied()).median();
         let ratio = match number {
             0 => String::new(),
-            _ => figures::ratio(&first.micros, &contender.micros),
+            _ => figures::ratio(&contenders[0].micros, &contender.micros),
         };
+        rates.push(rate);
         println!("| {} | {micros} | {rate:.0} | {ratio} |", contender.name);
     }
-    Ok(())
+    Ok(rates)
 }
 
 async fn round(bench: &Bench, contenders: &mut [Contender]) -> Result<()> {
@@ -135,7 +198,7 @@ async fn round(bench: &Bench, contenders: &mut [Contender]) -> Result<()> {
     for _ in 0..bench.plan.seconds {
         for ((proxy, clients, cpu, done, seconds), contender) in running.iter_mut().zip(&*contenders) {
             let (before, began) = (figures::cpu(proxy.process)?, Instant::now());
-            *done += clients.run(&Quota::span(SLICE)).await.with_context(|| contender.name.clone())?;
+            *done += clients.run(&contender.quota(SLICE)).await.with_context(|| contender.name.clone())?;
             *cpu += figures::cpu(proxy.process)? - before;
             *seconds += began.elapsed().as_secs_f64();
         }
