@@ -154,7 +154,7 @@ async fn reply_to<'c>(thread: &Rc<Thread>, client: &Client, mut incoming: Incomi
             return refuse(&refusal, &incoming.head, record);
         }
     };
-    record.found(&config, place.table, &place.found, &incoming.head.fields);
+    record.found(place.table, &place.found, &incoming.head.fields);
     let mut reply = match answer(thread, client, &mut incoming, &place, &mut record).await {
         Ok((head, answer)) => {
             record.answered(head.status());

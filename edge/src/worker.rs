@@ -263,6 +263,8 @@ fn on_tick(thread: &Thread, due: Instant) {
     thread.registry.sweep();
     thread.logger.flush();
     thread.tracer.flush();
+    // First: a table that is forgotten lets go of its backends.
+    thread.places.sweep(&thread.config());
     thread.upstreams.sweep(thread);
 }
 

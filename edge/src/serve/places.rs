@@ -3,7 +3,12 @@
 //! It is found by positions in the tenant's table, so that a request neither hashes nor counts references for its
 //! rule: of 10,000 rules no memory of their own would be in a cache.
 
-use std::{cell::RefCell, collections::HashMap, rc::Rc, sync::Arc};
+use std::{
+    cell::RefCell,
+    collections::HashMap,
+    rc::Rc,
+    sync::{Arc, Weak},
+};
 
 use foldhash::fast::RandomState;
 use model::{Found, Listener, TenantId};
@@ -24,23 +29,10 @@ pub(crate) struct Places {
 
 #[derive(Default)]
 struct Known {
-    /// The configuration that the tables are of.
-    config: Option<Arc<Config>>,
     /// By the address of the table, which the entry keeps alive, so that no other can take it.
     tables: HashMap<*const TenantTable, OfTable, RandomState>,
-}
-
-impl Known {
-    /// Moves on to another configuration. What is known of tables that are the same in it stays.
-    fn follow(&mut self, config: &Arc<Config>) {
-        if !self.config.as_ref().is_some_and(|known| Arc::ptr_eq(known, config)) {
-            let is_current = |table: &Arc<TenantTable>| {
-                config.tenants.get(table.tenant.as_str()).is_some_and(|current| Arc::ptr_eq(current, table))
-            };
-            self.tables.retain(|_, known| is_current(&known.table));
-            self.config = Some(Arc::clone(config));
-        }
-    }
+    /// The configuration that all of the tables are of; none if one was added since.
+    config: Weak<Config>,
 }
 
 /// What is known of one table.
@@ -91,17 +83,28 @@ struct Unlisted {
 }
 
 impl Places {
-    /// The place of a request that a rule of `table` answers, which is the tenant's in `config`.
-    pub(crate) fn of(
-        &self,
-        thread: &Thread,
-        config: &Arc<Config>,
-        table: &Arc<TenantTable>,
-        found: &Found<'_>,
-    ) -> Place {
-        let mut known = self.known.borrow_mut();
-        known.follow(config);
-        known.tables.entry(Arc::as_ptr(table)).or_insert_with(|| OfTable::new(table)).place(thread, found)
+    /// The place of a request that a rule of `table` answers.
+    pub(crate) fn of(&self, thread: &Thread, table: &Arc<TenantTable>, found: &Found<'_>) -> Place {
+        let Known { tables, config } = &mut *self.known.borrow_mut();
+        let known = tables.entry(Arc::as_ptr(table)).or_insert_with(|| {
+            // It may be of an older configuration, which the request began with.
+            *config = Weak::new();
+            OfTable::new(table)
+        });
+        known.place(thread, found)
+    }
+
+    /// A tick: forgets tables that are in no configuration any more. What is known of those that are the same in the newest one
+    /// stays.
+    pub(crate) fn sweep(&self, newest: &Arc<Config>) {
+        let Known { tables, config } = &mut *self.known.borrow_mut();
+        if !std::ptr::eq(config.as_ptr(), Arc::as_ptr(newest)) {
+            let is_current = |table: &Arc<TenantTable>| {
+                newest.tenants.get(table.tenant.as_str()).is_some_and(|current| Arc::ptr_eq(current, table))
+            };
+            tables.retain(|_, known| is_current(&known.table));
+            *config = Arc::downgrade(newest);
+        }
     }
 }
 

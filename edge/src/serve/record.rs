@@ -13,7 +13,7 @@ use model::{Found, TenantId};
 use super::refusal::Refusal;
 use crate::{
     accesslog::Entry,
-    config::{Config, TenantTable},
+    config::TenantTable,
     downstream::Client,
     h1::{Fields, Name, RequestHead},
     journal::{BackendName, Facts, Gathered, OUTRUN, RequestId, TryPlace, brief_micros},
@@ -112,14 +112,8 @@ impl Record {
     }
 
     /// A route answers it; `fields` are as the client sent them.
-    pub(crate) fn found(
-        &mut self,
-        config: &Arc<Config>,
-        table: &Arc<TenantTable>,
-        found: &Found<'_>,
-        fields: &Fields,
-    ) {
-        let place = self.thread.places.of(&self.thread, config, table, found);
+    pub(crate) fn found(&mut self, table: &Arc<TenantTable>, found: &Found<'_>, fields: &Fields) {
+        let place = self.thread.places.of(&self.thread, table, found);
         let entrance = &*place.entrance;
         if let (Some(policy), true, Some(gathered)) =
             (&entrance.log, self.thread.logger.is_on(), &mut self.gathered)
