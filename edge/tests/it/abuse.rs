@@ -4,6 +4,7 @@
 //! are promised, and prints what it measured; `WEIR_ABUSED` names a worker that is built for speed (`examples/abused.rs`).
 
 mod attacks;
+mod cores;
 mod fairness;
 mod load;
 mod origin;
@@ -31,10 +32,16 @@ fn tell(line: &str) {
     }
 }
 
-/// The one upstream of all of them.
+/// The one upstream of all honest clients.
 fn origin() -> SocketAddr {
     static ORIGIN: OnceLock<SocketAddr> = OnceLock::new();
-    *ORIGIN.get_or_init(origin::start)
+    *ORIGIN.get_or_init(|| origin::start(|| {}))
+}
+
+/// One that only attackers ask.
+fn bulk_origin() -> SocketAddr {
+    static ORIGIN: OnceLock<SocketAddr> = OnceLock::new();
+    *ORIGIN.get_or_init(|| origin::start(cores::give_way))
 }
 
 /// Everything on port 80 goes to the upstream.

@@ -42,20 +42,22 @@ fn check(manner: Manner, terms: &Terms) {
         time: terms.time + Duration::from_millis(500),
         ..honest.clone()
     };
-    let flood = flood.start();
+    let flood = flood.start_aside();
     let beside = honest.run();
     let flood = flood.join().unwrap();
     let goodput = |outcome: &super::load::Outcome| outcome.goodput(skip, terms.time);
     let (before, during) = (alone.p99(skip).as_secs_f64() * 1e3, beside.p99(skip).as_secs_f64() * 1e3);
     let share = goodput(&beside) / goodput(&alone);
     tell(&format!(
-        "| {manner:?} | {:.0}/s | {:.0}/s ({:.1} %) | {before:.1} ms | {during:.1} ms ({:.1}x) | {:.0}/s, {} refused |",
+        "| {manner:?} | {:.0}/s | {:.0}/s ({:.1} %) | {before:.1} ms | {during:.1} ms ({:.1}x) | {:.0}/s, {} refused | {:.1} %, {:.1} % before |",
         goodput(&alone),
         goodput(&beside),
         100.0 * share,
         during / before,
         goodput(&flood),
         flood.refused,
+        100.0 * beside.kept_waiting,
+        100.0 * alone.kept_waiting,
     ));
     assert!(share >= terms.least_goodput, "{manner:?}: {share} of what it was");
     assert!(flood.refused > 0, "{manner:?}: the flood was none");
@@ -67,8 +69,10 @@ fn check(manner: Manner, terms: &Terms) {
 #[test]
 fn one_tenants_flood_leaves_the_other_its_share() {
     if is_long() {
-        tell("| flood by | served alone | beside the flood | p99 alone | beside the flood | the flood |");
-        tell("|---|---|---|---|---|---|");
+        tell(
+            "| flood by | served alone | beside the flood | p99 alone | beside the flood | the flood | its clients waited for a core |",
+        );
+        tell("|---|---|---|---|---|---|---|");
         let terms =
             Terms { toll_us: 1_000, time: Duration::from_secs(8), least_goodput: 0.95, most_slower: 2.0 };
         for manner in [Manner::Http1, Manner::Http1Close, Manner::Http2] {

@@ -10,13 +10,14 @@ use tokio::{
 /// Bytes of what `/large` is answered with.
 pub(crate) const LARGE: usize = 1 << 20;
 
-/// Starts it on a thread of its own, to the end of the process.
-pub(crate) fn start() -> SocketAddr {
+/// Starts it on a thread of its own, which begins with `first`, to the end of the process.
+pub(crate) fn start(first: fn()) -> SocketAddr {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     listener.set_nonblocking(true).unwrap();
     rustix::net::listen(&listener, 4096).unwrap();
     let address = listener.local_addr().unwrap();
     std::thread::spawn(move || {
+        first();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
             let listener = TcpListener::from_std(listener).unwrap();

@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use super::worker::Spec;
+use super::{cores, worker::Spec};
 
 /// A worker in a process of its own; ends with this.
 pub(crate) struct Process {
@@ -34,6 +34,7 @@ impl Process {
         };
         let command = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
         let mut child = command.spawn().unwrap();
+        cores::part(&child);
         let mut input = child.stdin.take().unwrap();
         writeln!(input, "{}", serde_json::to_string(spec).unwrap()).unwrap();
         let mut ports = HashMap::new();

@@ -22,8 +22,8 @@ pub(super) fn attacks() -> Vec<Attack> {
         attack("WINDOW_UPDATE of one", "frame", 20, 50_000.0, window_updates),
         attack("header bomb", "head", 20, 1_000.0, header_bomb),
         attack("cookie crumbs", "head", 20, 1_000.0, crumbs),
-        Attack { requests: 100, ..attack("window stall, 100 streams each", "connection", 20, 20.0, window_stall) },
-        attack("window stall", "connection", 2_000, 20_000.0, window_stall_of_one),
+        Attack { requests: 100, ..attack("window stall, 100 streams each", "stream", 20, 20_000.0, window_stall) },
+        attack("window stall", "stream", 2_000, 20_000.0, window_stall_of_one),
     ]
 }
 
@@ -161,7 +161,7 @@ fn crumbs(striker: Rc<Striker>) -> Strike {
 }
 
 /// Asks for what is large and opens no window.
-fn stall(striker: Rc<Striker>, count: usize) -> Strike {
+fn stall(striker: Rc<Striker>, count: u64) -> Strike {
     Box::pin(async move {
         let mut stream = TcpStream::connect(striker.targets.http).await?;
         // SETTINGS_INITIAL_WINDOW_SIZE is zero.
@@ -174,8 +174,8 @@ fn stall(striker: Rc<Striker>, count: usize) -> Strike {
             block.extend(b"a.test");
             all.extend(frame(HEADERS, END_STREAM | END_HEADERS, next(), &block));
         }
+        striker.pace(count).await;
         stream.write_all(&all).await?;
-        striker.pace(1).await;
         tokio::time::sleep_until(striker.ends.into()).await;
         Ok(())
     })

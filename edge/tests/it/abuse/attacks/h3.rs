@@ -4,6 +4,7 @@ use std::{
     io::{Error, ErrorKind},
     net::SocketAddr,
     rc::Rc,
+    sync::Arc,
     time::Duration,
 };
 
@@ -25,7 +26,7 @@ pub(super) fn attacks() -> Vec<Attack> {
         attack("streams without meaning", "stream", 10, 2_000.0, foreign_streams),
         attack("datagrams that are not QUIC", "datagram", 4, 20_000.0, garbage),
         attack("moving clients", "path", 10, 500.0, moving),
-        Attack { requests: 100, ..attack("window stall, 100 streams each", "connection", 20, 20.0, window_stall) },
+        Attack { requests: 100, ..attack("window stall, 100 streams each", "stream", 20, 20_000.0, window_stall) },
     ]
 }
 
@@ -55,7 +56,17 @@ fn get(path: Option<&str>, more: &[u8]) -> Vec<u8> {
 
 /// A connection with its control stream.
 async fn open(striker: &Striker) -> std::io::Result<(quinn::Endpoint, quinn::Connection, quinn::SendStream)> {
-    let (endpoint, connection) = raw::quic(&striker.targets).await?;
+    open_with(striker, quinn::TransportConfig::default()).await
+}
+
+/// The same, of a client with such windows.
+async fn open_with(
+    striker: &Striker,
+    transport: quinn::TransportConfig,
+) -> std::io::Result<(quinn::Endpoint, quinn::Connection, quinn::SendStream)> {
+    let mut targets = striker.targets.clone();
+    targets.quic_config.transport_config(Arc::new(transport));
+    let (endpoint, connection) = raw::quic(&targets).await?;
     let mut control = connection.open_uni().await.map_err(lost)?;
     // The stream's kind, and SETTINGS that say nothing.
     control.write_all(&[0, 4, 0]).await.map_err(lost)?;
@@ -175,10 +186,13 @@ fn moving(striker: Rc<Striker>) -> Strike {
     })
 }
 
-/// Asks for what is large and reads nothing.
+/// Asks for what is large and opens no window but for a head.
 fn window_stall(striker: Rc<Striker>) -> Strike {
     Box::pin(async move {
-        let (_endpoint, connection, _control) = open(&striker).await?;
+        let mut transport = quinn::TransportConfig::default();
+        transport.stream_receive_window(VarInt::from_u32(1024));
+        let (_endpoint, connection, _control) = open_with(&striker, transport).await?;
+        striker.pace(100).await;
         let mut held = Vec::new();
         for _ in 0..100 {
             let (mut send, receive) = connection.open_bi().await.map_err(lost)?;
@@ -186,7 +200,6 @@ fn window_stall(striker: Rc<Striker>) -> Strike {
             send.finish().map_err(lost)?;
             held.push(receive);
         }
-        striker.pace(1).await;
         tokio::time::sleep_until(striker.ends.into()).await;
         Ok(())
     })
