@@ -257,6 +257,11 @@ pub const CONNECT_LOOKUPS: usize = 64;
 /// lost its network holds a connection for two minutes at most.
 pub const TCP_KEEPALIVE: Duration = Duration::from_secs(30);
 
+/// Bytes of a connection that wait in the kernel for a client to take what was sent before, above which it takes no more from us.
+/// Its own bound is on all that is not acknowledged, 4 MiB: a client that takes nothing would have a large answer copied and kept.
+/// As much as one of our buffers, so that a connection that moves is never out of data.
+pub const UNSENT: u32 = 64 * 1024;
+
 /// How long an HTTP/2 client is given to see our last words before the connection is closed under what it still sends.
 pub const H2_FAREWELL: Duration = Duration::from_secs(2);
 

@@ -23,6 +23,7 @@ use rustix::{
     io::Errno,
     net::{SocketFlags, acceptfrom_with, sockopt},
 };
+use socket2::SockRef;
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::oneshot,
@@ -33,7 +34,7 @@ use tracing::{debug, warn};
 use crate::{
     admit::{Overload, admit_connection},
     downstream::{self, Arrival},
-    limits::{ACCEPT_BATCH, ACCEPT_PAUSE, Limits, TCP_KEEPALIVE},
+    limits::{ACCEPT_BATCH, ACCEPT_PAUSE, Limits, TCP_KEEPALIVE, UNSENT},
     quic,
     share::Share,
     udp,
@@ -348,6 +349,7 @@ impl Acceptors {
             sockopt::set_tcp_keepidle(&socket, TCP_KEEPALIVE)?;
             sockopt::set_tcp_keepintvl(&socket, TCP_KEEPALIVE)?;
             sockopt::set_tcp_keepcnt(&socket, 3)?;
+            SockRef::from(&socket).set_tcp_notsent_lowat(UNSENT)?;
             let listener = TcpListener::from_std(socket.into())?;
             let (stop, stopped) = oneshot::channel();
             let task = spawn_local(accept(Rc::clone(thread), listener, Arc::clone(point), stopped));
