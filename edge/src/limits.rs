@@ -154,6 +154,14 @@ pub const FREE_LARGE_BUFFERS: usize = 64;
 /// in one go, and the wait that it imposes on requests stays under 2 ms.
 pub const ACCEPT_BATCH: usize = 32;
 
+/// What is ready may take this long with what new connections bring before fewer of them are accepted at once: a quarter of what
+/// makes a thread busy, for a request waits for that two or three times.
+pub const ACCEPT_PASS: Duration = Duration::from_micros(500);
+
+/// Connections that are accepted for each millisecond that all else takes, at least: more than a thread can serve that is as
+/// busy as that, so that they are refused rather than kept waiting.
+pub const ACCEPT_LEAST_PER_MS: usize = 2;
+
 /// The pause after `accept` failed for lack of descriptors or memory: long enough for connections to end, short
 /// enough that the kernel's queue (4,096) does not overflow at 10,000 connections per second.
 pub const ACCEPT_PAUSE: Duration = Duration::from_millis(100);

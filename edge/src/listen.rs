@@ -15,7 +15,7 @@ use std::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicUsize, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use api::agent::{Listen, MAX_SOCKETS, Slots, Transport};
@@ -34,7 +34,7 @@ use tracing::{debug, warn};
 use crate::{
     admit::{Overload, admit_connection},
     downstream::{self, Arrival},
-    limits::{ACCEPT_BATCH, ACCEPT_PAUSE, Limits, TCP_KEEPALIVE, UNSENT},
+    limits::{ACCEPT_BATCH, ACCEPT_LEAST_PER_MS, ACCEPT_PASS, ACCEPT_PAUSE, Limits, TCP_KEEPALIVE, UNSENT},
     quic,
     share::Share,
     udp,
@@ -406,8 +406,9 @@ async fn accept(
     point: Arc<Point>,
     mut stop: oneshot::Receiver<bool>,
 ) {
+    let mut batch = ACCEPT_BATCH;
     loop {
-        for _ in 0..ACCEPT_BATCH {
+        for _ in 0..batch {
             let event = tokio::select! {
                 biased;
                 stop = &mut stop => Event::Stop { empty: stop.unwrap_or(false) },
@@ -428,8 +429,20 @@ async fn accept(
                 }
             }
         }
+        let accepted = Instant::now();
         tokio::task::yield_now().await;
+        batch = next_batch(batch, accepted.elapsed());
     }
+}
+
+/// How many connections are accepted at once after `batch` of them, behind which all that was ready took so long: as many as
+/// take [`ACCEPT_PASS`] with all that they ask for. So a burst of clients waits in the kernel's queue, and not in front of
+/// those who are here.
+fn next_batch(batch: usize, took: Duration) -> usize {
+    // What takes long may be others' requests: clients are taken in all the same, to be refused if need be.
+    let least = 1 + usize::try_from(took.as_millis()).unwrap_or(ACCEPT_BATCH) * ACCEPT_LEAST_PER_MS;
+    let next = if took > ACCEPT_PASS { batch / 2 } else { batch * 2 };
+    next.clamp(least.min(ACCEPT_BATCH), ACCEPT_BATCH)
 }
 
 /// Accepts until the queue is empty. Asks the kernel itself: the runtime knows only of what its last look at the
@@ -508,6 +521,22 @@ mod tests {
         for loopback in ["127.0.0.1:1", "127.9.9.9:1", "[::1]:1", "[::ffff:127.0.0.1]:1"] {
             assert_eq!(client(loopback), None, "{loopback}");
         }
+    }
+
+    #[test]
+    fn as_many_are_accepted_as_are_worked_on_in_time() {
+        let settled = |each: Duration| {
+            let mut batch = ACCEPT_BATCH;
+            (0..20).for_each(|_| batch = next_batch(batch, each * u32::try_from(batch).unwrap()));
+            batch
+        };
+        assert_eq!(settled(Duration::from_micros(10)), ACCEPT_BATCH);
+        assert!(settled(Duration::from_micros(300)) <= 2, "what they ask for is much");
+        // All else takes ten milliseconds.
+        let took = Duration::from_millis(10);
+        let settled = (0..20).fold(1, |batch, _| next_batch(batch, took));
+        assert!(settled >= 20, "2,000 a second, whatever else there is to do: {settled}");
+        assert_eq!(next_batch(1, Duration::from_secs(1)), ACCEPT_BATCH);
     }
 
     #[test]
