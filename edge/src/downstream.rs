@@ -176,7 +176,7 @@ async fn handshake(
 ) -> Option<(ClientIo, Agreed, Option<Credentials>)> {
     // Its signature is the most that a client can ask for before it has said anything.
     let handshakes = &thread.shares.handshakes;
-    turns::wait(thread, handshakes, Instant::now()).await.ok()?;
+    turns::wait(thread, handshakes, None, Instant::now()).await.ok()?;
     let mut spent = Duration::ZERO;
     let timer = thread.clock.timer();
     let result = {

@@ -5,7 +5,7 @@
 //! other processes keep it open, and its events would come for ever.
 
 use std::{
-    cell::OnceCell,
+    cell::{Cell, OnceCell},
     collections::{BTreeMap, HashMap},
     io,
     net::{IpAddr, SocketAddr},
@@ -248,11 +248,31 @@ impl Admitted {
 pub(crate) struct Membership {
     point: Arc<Point>,
     share: OnceCell<Rc<Share>>,
+    /// One of its requests was answered.
+    answered: Cell<bool>,
+    /// One of its requests waits for its turn before those of strangers.
+    waits: Cell<bool>,
 }
 
 impl Membership {
     pub(crate) fn new(point: &Arc<Point>) -> Self {
-        Self { point: Arc::clone(point), share: OnceCell::new() }
+        Self {
+            point: Arc::clone(point),
+            share: OnceCell::new(),
+            answered: Cell::default(),
+            waits: Cell::default(),
+        }
+    }
+
+    /// One of the connection's requests was answered.
+    pub(crate) fn answered(&self) {
+        self.answered.set(true);
+    }
+
+    /// Whose request it is that is to wait for its turn now: one at a time is somebody's whom we know.
+    pub(crate) fn asks(&self) -> Asking<'_> {
+        let known = self.answered.get() && !self.waits.replace(true);
+        Asking(known.then_some(self))
     }
 
     /// Whose it is, if that is known.
@@ -274,6 +294,28 @@ impl Membership {
         // It was empty a moment ago.
         let _set = self.share.set(Rc::clone(share));
         Ok(())
+    }
+}
+
+/// A request that waits for its turn.
+pub(crate) struct Asking<'m>(Option<&'m Membership>);
+
+impl Asking<'_> {
+    /// One whose client is not known.
+    pub(crate) fn stranger() -> Self {
+        Self(None)
+    }
+
+    pub(crate) fn is_known(&self) -> bool {
+        self.0.is_some()
+    }
+}
+
+impl Drop for Asking<'_> {
+    fn drop(&mut self) {
+        if let Some(membership) = self.0 {
+            membership.waits.set(false);
+        }
     }
 }
 
@@ -537,6 +579,24 @@ mod tests {
         let settled = (0..20).fold(1, |batch, _| next_batch(batch, took));
         assert!(settled >= 20, "2,000 a second, whatever else there is to do: {settled}");
         assert_eq!(next_batch(1, Duration::from_secs(1)), ACCEPT_BATCH);
+    }
+
+    #[test]
+    fn of_one_connection_one_request_at_a_time_goes_before_strangers() {
+        let listen = Listen {
+            bind: "127.0.0.1:1".parse().unwrap(),
+            port: 80,
+            tls: false,
+            transport: Transport::Tcp,
+            raw: false,
+        };
+        let membership = Membership::new(&Arc::new(Point { listen, connections: AtomicUsize::new(0) }));
+        assert!(!membership.asks().is_known(), "nobody knows it");
+        membership.answered();
+        let first = membership.asks();
+        assert!(first.is_known() && !membership.asks().is_known());
+        drop(first);
+        assert!(membership.asks().is_known());
     }
 
     #[test]

@@ -112,6 +112,7 @@ pub(crate) async fn serve_request<'c>(
     if let Some(share) = reply.record.share().filter(|_| !spent.is_zero()) {
         thread.turns.charge(share, spent);
     }
+    client.membership.answered();
     date::stamp(&mut reply.head, thread.clock.swept());
     if client.advertise_h3 {
         edit::advertise_h3(&mut reply.head, port);
@@ -182,7 +183,9 @@ async fn admit(
     let admitted = match admitted {
         Ok(()) => {
             record.takes_of(&share);
-            turns::wait(thread, &share, record.began()).await.map(|time| record.waited(time))
+            turns::wait(thread, &share, Some(&client.membership), record.began())
+                .await
+                .map(|time| record.waited(time))
         }
         Err(overload) => Err(overload),
     };

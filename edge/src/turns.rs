@@ -28,6 +28,7 @@ use lane::Pass;
 use crate::{
     admit::Overload,
     limits::{BUSY, PROBE_PAUSE, QUANTUM, QUANTUM_MOST},
+    listen::{Asking, Membership},
     share::Share,
     worker::{Thread, micros},
 };
@@ -137,8 +138,8 @@ impl Turns {
         }
     }
 
-    /// Asks for a turn for one of `share`'s requests, which came at `now`.
-    fn ask(&self, share: &Rc<Share>, now: Instant, limit: Duration) -> Result<Asked, Overload> {
+    /// Asks for a turn for one of `share`'s requests, which came at `now`; `known`: of a client that goes before strangers.
+    fn ask(&self, share: &Rc<Share>, known: bool, now: Instant, limit: Duration) -> Result<Asked, Overload> {
         let lane = &share.lane;
         let cost = lane.cost(self.cost.get());
         if self.waiting.borrow().is_empty() && self.left.get() >= cost {
@@ -146,7 +147,7 @@ impl Turns {
             self.begins(share, cost);
             return Ok(Asked::Now);
         }
-        if lane.is_overloaded(now, limit) && self.wait_in(share) > limit {
+        if lane.is_overloaded(now, limit) && self.wait_in(share, known) > limit {
             return Err(Overload::Queue);
         }
         if lane.place.get().is_none() {
@@ -154,16 +155,16 @@ impl Turns {
             let start = lane.finish.get().max(self.now.get());
             self.enter(share, (start, self.numbers.get()));
         }
-        Ok(Asked::Later(lane.wait(now)))
+        Ok(Asked::Later(lane.wait(now, known)))
     }
 
     /// How long one more request of `share`'s would wait.
-    fn wait_in(&self, share: &Rc<Share>) -> Duration {
+    fn wait_in(&self, share: &Rc<Share>, known: bool) -> Duration {
         let lane = &share.lane;
         let own = share.weight();
         let weights = self.weights.get() + if lane.place.get().is_none() { own } else { 0 };
         let each = u128::from(self.pace.get()) * u128::from(weights) / u128::from(own);
-        let wait = each * (lane.len() as u128 + 1);
+        let wait = each * (lane.ahead_of(known) as u128 + 1);
         Duration::from_nanos(u64::try_from(wait).unwrap_or(u64::MAX))
     }
 
@@ -254,17 +255,24 @@ impl Turns {
     }
 }
 
-/// Waits until one of `share`'s requests may begin, which came at `now`. How long that was.
+/// Waits until one of `share`'s requests may begin, which came at `now` on `member`'s connection, if that is known. How long that
+/// was.
 ///
 /// # Errors
 /// [`Overload`], if it would be too long.
-pub(crate) async fn wait(thread: &Rc<Thread>, share: &Rc<Share>, now: Instant) -> Result<Duration, Overload> {
+pub(crate) async fn wait(
+    thread: &Rc<Thread>,
+    share: &Rc<Share>,
+    member: Option<&Membership>,
+    now: Instant,
+) -> Result<Duration, Overload> {
     let turns = &thread.turns;
     if !turns.busy.get() {
         return Ok(Duration::ZERO);
     }
+    let asking = member.map_or_else(Asking::stranger, Membership::asks);
     let was_idle = turns.waiting.borrow().is_empty();
-    let pass = match turns.ask(share, now, thread.limits.queue_delay)? {
+    let pass = match turns.ask(share, asking.is_known(), now, thread.limits.queue_delay)? {
         Asked::Now => return Ok(Duration::ZERO),
         Asked::Later(pass) => pass,
     };

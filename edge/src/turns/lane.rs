@@ -69,12 +69,58 @@ impl Drop for Pass {
     }
 }
 
-/// The requests of one tenant that wait, and what is known of them.
+/// Requests that wait, in the order in which they came.
 #[derive(Debug, Default)]
-pub(crate) struct Lane {
+struct Queue {
     tickets: RefCell<VecDeque<Rc<Ticket>>>,
     /// Those of them whose clients are still there.
     waiting: Rc<Cell<usize>>,
+}
+
+impl Queue {
+    fn len(&self) -> usize {
+        self.waiting.get()
+    }
+
+    fn push(&self, now: Instant) -> Pass {
+        let ticket =
+            Rc::new(Ticket { came: now, state: Cell::new(State::Waiting), waker: RefCell::default() });
+        self.tickets.borrow_mut().push_back(Rc::clone(&ticket));
+        self.waiting.set(self.waiting.get() + 1);
+        Pass { ticket, waiting: Rc::clone(&self.waiting) }
+    }
+
+    fn pop(&self) -> Option<Rc<Ticket>> {
+        let mut tickets = self.tickets.borrow_mut();
+        while let Some(ticket) = tickets.pop_front() {
+            if ticket.state.get() == State::Waiting {
+                self.waiting.set(self.waiting.get() - 1);
+                return Some(ticket);
+            }
+        }
+        None
+    }
+
+    /// How long the first of them has waited.
+    fn longest(&self, now: Instant) -> Duration {
+        let tickets = self.tickets.borrow();
+        tickets.front().map_or(Duration::ZERO, |first| now.saturating_duration_since(first.came))
+    }
+}
+
+/// Of so many turns of a lane one is a stranger's, if any waits.
+const STRANGERS: u32 = 4;
+
+/// The requests of one tenant that wait, and what is known of them.
+///
+/// Those of clients that have had an answer on their connection go before those of strangers, one of each connection at a time: a
+/// crowd that has just come, or asks for much at once, does not hold up those who are here.
+#[derive(Debug, Default)]
+pub(crate) struct Lane {
+    known: Queue,
+    strangers: Queue,
+    /// Turns that known clients had since a stranger's.
+    passed: Cell<u32>,
     /// Where it stands in the order, if it does, and the weight that counts there.
     pub(super) place: Cell<Option<(u64, u64)>>,
     pub(super) entered_as: Cell<u64>,
@@ -87,14 +133,20 @@ pub(crate) struct Lane {
 }
 
 impl Lane {
+    /// How many wait before one that comes now.
+    pub(super) fn ahead_of(&self, known: bool) -> usize {
+        // A few strangers' turns are among those of known clients: a third more.
+        if known { self.known.len() + self.known.len().div_ceil(3) } else { self.len() }
+    }
+
     /// How many wait.
     pub(super) fn len(&self) -> usize {
-        self.waiting.get()
+        self.known.len() + self.strangers.len()
     }
 
     /// Whether somebody waits.
     pub(super) fn waits(&self) -> bool {
-        self.waiting.get() > 0
+        self.len() > 0
     }
 
     /// What its requests cost, or else `usual`; never nothing.
@@ -109,24 +161,20 @@ impl Lane {
     }
 
     /// A request joins the queue.
-    pub(super) fn wait(&self, now: Instant) -> Pass {
-        let ticket =
-            Rc::new(Ticket { came: now, state: Cell::new(State::Waiting), waker: RefCell::default() });
-        self.tickets.borrow_mut().push_back(Rc::clone(&ticket));
-        self.waiting.set(self.waiting.get() + 1);
-        Pass { ticket, waiting: Rc::clone(&self.waiting) }
+    pub(super) fn wait(&self, now: Instant, known: bool) -> Pass {
+        if known { self.known.push(now) } else { self.strangers.push(now) }
     }
 
-    /// The request that waits longest leaves the queue.
+    /// The request whose turn it is leaves the queue.
     pub(super) fn next(&self) -> Option<Rc<Ticket>> {
-        let mut tickets = self.tickets.borrow_mut();
-        while let Some(ticket) = tickets.pop_front() {
-            if ticket.state.get() == State::Waiting {
-                self.waiting.set(self.waiting.get() - 1);
-                return Some(ticket);
-            }
+        if self.passed.get() + 1 < STRANGERS
+            && let Some(ticket) = self.known.pop()
+        {
+            self.passed.set(self.passed.get() + 1);
+            return Some(ticket);
         }
-        None
+        self.passed.set(0);
+        self.strangers.pop().or_else(|| self.known.pop())
     }
 
     /// A request has waited for so long. Whether the lane is overloaded.
@@ -139,9 +187,7 @@ impl Lane {
 
     /// Whether its queue has been too long for a while.
     pub(super) fn is_overloaded(&self, now: Instant, limit: Duration) -> bool {
-        let tickets = self.tickets.borrow();
-        let longest = tickets.front().map(|first| now.saturating_duration_since(first.came));
-        self.note(now, longest.unwrap_or_default(), limit)
+        self.note(now, self.known.longest(now).max(self.strangers.longest(now)), limit)
     }
 
     fn is_standing(&self, now: Instant) -> bool {

@@ -71,7 +71,7 @@ impl World {
             while tenant.due >= 1.0 {
                 tenant.due -= 1.0;
                 self.now += LITTLE;
-                match self.turns.ask(&tenant.share, began, LIMIT) {
+                match self.turns.ask(&tenant.share, false, began, LIMIT) {
                     Ok(Asked::Now) => self.serve(tenant, began),
                     Ok(Asked::Later(pass)) => tenant.passes.push((pass, began)),
                     Err(_) => tenant.refused += 1,
@@ -178,11 +178,44 @@ fn whoever_asks_for_too_much_is_served_by_weight() {
 }
 
 #[test]
+fn who_is_known_goes_before_strangers_but_not_always() {
+    let lane = Lane::default();
+    let now = Instant::now();
+    let _strangers: Vec<_> = (0..100).map(|_| lane.wait(now, false)).collect();
+    let later = now + Duration::from_millis(1);
+    let _known: Vec<_> = (0..6).map(|_| lane.wait(later, true)).collect();
+    assert_eq!((lane.ahead_of(true), lane.ahead_of(false)), (8, 106));
+    let order: Vec<_> = (0..10)
+        .map(|_| {
+            let ticket = lane.next().unwrap();
+            ticket.end(lane::State::Granted);
+            ticket.came == later
+        })
+        .collect();
+    let expected = [true, true, true, false, true, true, true, false, false, false];
+    assert_eq!(order, expected);
+}
+
+#[test]
+fn a_crowd_of_strangers_is_refused_and_who_is_known_is_not() {
+    let world = World::new();
+    let share = Tenant::new(0.0, 100).share;
+    let ask = |known, at| world.turns.ask(&share, known, at, LIMIT);
+    world.turns.pace.set(nanos(COST));
+    let _crowd: Vec<_> = (0..200).map(|_| ask(false, world.now)).collect();
+    let late = world.now + LIMIT * 2;
+    let _seen = ask(false, late);
+    let standing = late + crate::limits::STANDING;
+    assert!(matches!(ask(false, standing), Err(Overload::Queue)));
+    assert!(matches!(ask(true, standing), Ok(Asked::Later(_))));
+}
+
+#[test]
 fn whoever_goes_away_takes_no_turn() {
     let world = World::new();
     let share = Tenant::new(0.0, 100).share;
     let passes: Vec<_> = (0..10)
-        .map(|_| match world.turns.ask(&share, world.now, LIMIT) {
+        .map(|_| match world.turns.ask(&share, false, world.now, LIMIT) {
             Ok(Asked::Later(pass)) => pass,
             _ => panic!("a turn without a round"),
         })
