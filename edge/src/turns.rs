@@ -61,6 +61,8 @@ pub(crate) struct Turns {
     numbers: Cell<u64>,
     /// What is left of the quantum, nanoseconds.
     left: Cell<u64>,
+    /// What may still begin at once in this round although others wait, nanoseconds.
+    owed: Cell<u64>,
     /// The last round: when it began, how many began in it, and what requests cost in it.
     round: Cell<Option<Instant>>,
     begun: Cell<u32>,
@@ -81,6 +83,7 @@ impl Default for Turns {
             now: Cell::default(),
             numbers: Cell::default(),
             left: Cell::default(),
+            owed: Cell::default(),
             round: Cell::default(),
             begun: Cell::default(),
             spent: Cell::default(),
@@ -142,8 +145,19 @@ impl Turns {
     fn ask(&self, share: &Rc<Share>, known: bool, now: Instant, limit: Duration) -> Result<Asked, Overload> {
         let lane = &share.lane;
         let cost = lane.cost(self.cost.get());
-        if self.waiting.borrow().is_empty() && self.left.get() >= cost {
-            self.left.set(self.left.get() - cost);
+        let start = lane.finish.get().max(self.now.get());
+        let next = self.waiting.borrow().first_key_value().map(|(place, _)| place.0);
+        let left = match next {
+            None if self.left.get() >= cost => Some(&self.left),
+            // It would be the next to begin: it need not wait for the dispatcher to find that out, nor behind all that is ready
+            // for a second time.
+            Some(next) if lane.place.get().is_none() && start <= next && self.owed.get() > 0 => {
+                Some(&self.owed)
+            }
+            _ => None,
+        };
+        if let Some(left) = left {
+            left.set(left.get().saturating_sub(cost));
             self.begins(share, cost);
             return Ok(Asked::Now);
         }
@@ -152,7 +166,6 @@ impl Turns {
         }
         if lane.place.get().is_none() {
             self.numbers.set(self.numbers.get() + 1);
-            let start = lane.finish.get().max(self.now.get());
             self.enter(share, (start, self.numbers.get()));
         }
         Ok(Asked::Later(lane.wait(now, known)))
@@ -217,16 +230,19 @@ impl Turns {
 
     /// A round: lets those begin whose turn it is. Whether others still wait.
     fn turn(&self, now: Instant, limit: Duration) -> bool {
-        let begun = self.begun.replace(0);
+        let count = self.begun.replace(0);
         let spent = self.spent.take();
         let round = self.round.replace(Some(now)).map(|last| now.saturating_duration_since(last));
-        if let Some(round) = round.filter(|_| begun > 0) {
-            self.pace.set(average(self.pace.get(), nanos(round) / u64::from(begun)));
+        if let Some(round) = round.filter(|_| count > 0) {
+            self.pace.set(average(self.pace.get(), nanos(round) / u64::from(count)));
         }
         // All else costs time, too, refusals among it: requests get at least half of the thread, and whoever has just come
         // waits for no more than one round of both.
         let other = round.unwrap_or_default().saturating_sub(spent);
-        let mut left = nanos((QUANTUM + other).min(QUANTUM_MOST));
+        let owed = nanos(QUANTUM);
+        // Those who did not wait had their part of it.
+        let begun = owed.saturating_sub(self.owed.replace(owed));
+        let mut left = nanos((QUANTUM + other).min(QUANTUM_MOST)).saturating_sub(begun);
         while let Some(share) = self.leave_first() {
             let cost = share.lane.cost(self.cost.get());
             if let Some(ticket) = share.lane.next() {
