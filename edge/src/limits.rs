@@ -84,8 +84,8 @@ pub struct Limits {
     /// Frames on the client's HTTP/3 control stream in one second: clients send three, and reprioritise now and then.
     pub h3_control_frames_per_s: u32,
     /// QUIC handshakes of a thread whose clients' addresses are not proved before further clients must prove theirs first
-    /// (Retry): more than an ordinary burst, and a hundredth of the connections that a flood of forged addresses could
-    /// otherwise hold for the time of a handshake.
+    /// (Retry): more than begin at once in ordinary times, and, at some 60 KiB each, 2 MiB that a flood of forged addresses can hold
+    /// for the time of a handshake. Who comes above it loses a round trip and nothing else.
     pub quic_unproved: usize,
     /// Sessions of UDP of one port, on one thread: as many as connections.
     pub udp_sessions: usize,
@@ -127,7 +127,7 @@ pub const LIMITS: Limits = Limits {
     h2_small_frames_per_s: 1000,
     h3_cancelled_per_s: 100,
     h3_control_frames_per_s: 100,
-    quic_unproved: 100,
+    quic_unproved: 32,
     udp_sessions: 10_000,
     udp_sessions_per_client: 1_000,
 };
