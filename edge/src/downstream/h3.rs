@@ -256,7 +256,7 @@ impl Connection {
             match leaving {
                 Leaving::No if retired => {
                     // A number that no request reaches: those on their way are still served.
-                    if !goaway(&mut control, VARINT_MAX - 3).await {
+                    if !self.goaway(&mut control, VARINT_MAX - 3).await {
                         return self.link.close(Code::ClosedCriticalStream);
                     }
                     leaving = Leaving::Said { at_ms: now };
@@ -266,7 +266,7 @@ impl Connection {
                     if idle && now.saturating_sub(at_ms) >= self.quiet_ms() && idle_ms >= self.quiet_ms() =>
                 {
                     // It is not lost if the close is: whoever sees the number knows that no later request was served.
-                    let _closing = goaway(&mut control, self.next_id).await;
+                    let _closing = self.goaway(&mut control, self.next_id).await;
                     return self.link.close(Code::NoError);
                 }
                 // The client does not care; during a drain its requests are served until the deadline all the same.
@@ -274,7 +274,7 @@ impl Connection {
                     if verdict < Verdict::Retire
                         && now.saturating_sub(at_ms) >= millis(self.link.thread.limits.idle) =>
                 {
-                    if !goaway(&mut control, self.next_id).await {
+                    if !self.goaway(&mut control, self.next_id).await {
                         return self.link.close(Code::ClosedCriticalStream);
                     }
                     leaving = Leaving::Final;
@@ -288,14 +288,28 @@ impl Connection {
     /// Opens our control stream and says our settings.
     async fn open_control(&self) -> Option<SendStream> {
         let limits = &self.link.thread.limits;
-        let mut opening = pin!(self.link.quic.open_uni());
-        let opened = self.timer.within(limits.handshake, |cx| opening.as_mut().poll(cx)).await;
-        let mut control = opened.ok()?.ok()?;
         let mut hello = Vec::new();
         write_varint(&mut hello, 0x00);
         write_settings(&mut hello, limits.head_bytes as u64);
-        control.write_all(&hello).await.ok()?;
-        Some(control)
+        let mut opening = pin!(async {
+            let mut control = self.link.quic.open_uni().await.ok()?;
+            control.write_all(&hello).await.ok()?;
+            Some(control)
+        });
+        self.timer.within(limits.handshake, |cx| opening.as_mut().poll(cx)).await.ok()?
+    }
+
+    /// Says that requests from `id` on are not served; whether the client let us.
+    async fn goaway(&self, control: &mut SendStream, id: u64) -> bool {
+        let mut payload = Vec::new();
+        write_varint(&mut payload, id);
+        let mut frame = Vec::new();
+        write_frame_header(&mut frame, FrameKind::GoAway, payload.len());
+        frame.extend_from_slice(&payload);
+        // A client that gives no room for ten bytes is none.
+        let mut writing = pin!(control.write(&frame));
+        let written = self.timer.within(self.link.thread.limits.stall, |cx| writing.as_mut().poll(cx)).await;
+        matches!(written, Ok(Ok(written)) if written == frame.len())
     }
 
     /// How long nothing must have come before the connection is closed: what was sent when our GOAWAY came is here then.
@@ -358,17 +372,6 @@ impl Connection {
         link.moved_ms.set(link.thread.clock.now_ms());
         spawn_local(serve_stream(open, Rc::clone(&self.client), answer, frames));
     }
-}
-
-/// Sends GOAWAY. Whether the stream could be written to; it is short, and the client gives it room at once.
-async fn goaway(control: &mut SendStream, id: u64) -> bool {
-    let mut payload = Vec::new();
-    write_varint(&mut payload, id);
-    let mut frame = Vec::new();
-    write_frame_header(&mut frame, FrameKind::GoAway, payload.len());
-    frame.extend_from_slice(&payload);
-    // A client that gives no room for ten bytes is none.
-    matches!(control.write(&frame).await, Ok(written) if written == frame.len())
 }
 
 fn millis(duration: Duration) -> u64 {

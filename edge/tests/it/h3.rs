@@ -6,7 +6,7 @@ use bytes::{Buf, Bytes};
 use edge::Limits;
 use h3::client::{RequestStream, SendRequest};
 use http::{HeaderMap, Request, Response, StatusCode};
-use quinn::{ConnectionError, Endpoint, VarInt};
+use quinn::{ConnectionError, Endpoint, TransportConfig, VarInt};
 use tokio::time::timeout;
 
 use crate::{
@@ -54,11 +54,15 @@ impl Served {
     }
 }
 
-pub(crate) fn client_endpoint(secured: &Secured) -> Endpoint {
+fn client_settings(secured: &Secured) -> quinn::ClientConfig {
     let tls = client_config(&secured.roots, &[b"h3"]);
     let crypto = quinn::crypto::rustls::QuicClientConfig::try_from(tls).unwrap();
+    quinn::ClientConfig::new(Arc::new(crypto))
+}
+
+pub(crate) fn client_endpoint(secured: &Secured) -> Endpoint {
     let mut endpoint = Endpoint::client("127.0.0.1:0".parse().unwrap()).unwrap();
-    endpoint.set_default_client_config(quinn::ClientConfig::new(Arc::new(crypto)));
+    endpoint.set_default_client_config(client_settings(secured));
     endpoint
 }
 
@@ -430,6 +434,27 @@ fn errors_of_the_protocol_end_the_connection_with_their_code() {
     });
     // Whatever was wrong after a whole head may have been forwarded as far as it was right, never as a whole request.
     assert!(upstream.received().iter().all(|request| request.header("content-length").is_none()));
+}
+
+#[test]
+fn a_client_that_gives_no_room_for_our_settings_is_left() {
+    let upstream = Upstream::saying("x");
+    let served = serve_with(&upstream, Limits { handshake: Duration::from_millis(300), ..Limits::default() });
+    served.edge.runtime.block_on(async {
+        let (mut no_stream, mut no_room) = (TransportConfig::default(), TransportConfig::default());
+        no_stream.max_concurrent_uni_streams(0_u8.into());
+        no_room.stream_receive_window(0_u8.into());
+        for transport in [no_stream, no_room] {
+            let mut config = client_settings(&served.secured);
+            config.transport_config(Arc::new(transport));
+            let endpoint = Endpoint::client("127.0.0.1:0".parse().unwrap()).unwrap();
+            let to = served.edge.udp_at(443);
+            let connection = endpoint.connect_with(config, to, "a.test").unwrap().await.unwrap();
+            let closed = timeout(PATIENCE, connection.closed()).await.expect("it is left");
+            let ConnectionError::ApplicationClosed(close) = closed else { panic!("{closed:?}") };
+            assert_eq!(close.error_code, VarInt::from_u32(0x103));
+        }
+    });
 }
 
 #[test]
