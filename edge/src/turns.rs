@@ -245,15 +245,11 @@ impl Turns {
         let mut left = nanos((QUANTUM + other).min(QUANTUM_MOST)).saturating_sub(begun);
         while let Some(share) = self.leave_first() {
             let cost = share.lane.cost(self.cost.get());
+            share.lane.expire(now, limit);
             if let Some(ticket) = share.lane.next() {
-                let waited = now.saturating_duration_since(ticket.came);
-                if share.lane.note(now, waited, limit) && waited > limit * 2 {
-                    ticket.end(lane::State::Refused);
-                } else {
-                    ticket.end(lane::State::Granted);
-                    self.begins(&share, cost);
-                    left = left.saturating_sub(cost);
-                }
+                ticket.end(lane::State::Granted);
+                self.begins(&share, cost);
+                left = left.saturating_sub(cost);
             }
             if share.lane.waits() {
                 self.numbers.set(self.numbers.get() + 1);

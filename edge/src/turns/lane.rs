@@ -91,14 +91,21 @@ impl Queue {
     }
 
     fn pop(&self) -> Option<Rc<Ticket>> {
-        let mut tickets = self.tickets.borrow_mut();
-        while let Some(ticket) = tickets.pop_front() {
+        while let Some(ticket) = self.pop_first() {
             if ticket.state.get() == State::Waiting {
-                self.waiting.set(self.waiting.get() - 1);
                 return Some(ticket);
             }
         }
         None
+    }
+
+    /// Also one whose client has gone away.
+    fn pop_first(&self) -> Option<Rc<Ticket>> {
+        let ticket = self.tickets.borrow_mut().pop_front()?;
+        if ticket.state.get() == State::Waiting {
+            self.waiting.set(self.waiting.get() - 1);
+        }
+        Some(ticket)
     }
 
     /// How long the first of them has waited.
@@ -135,8 +142,13 @@ pub(crate) struct Lane {
 impl Lane {
     /// How many wait before one that comes now.
     pub(super) fn ahead_of(&self, known: bool) -> usize {
-        // A few strangers' turns are among those of known clients: a third more.
-        if known { self.known.len() + self.known.len().div_ceil(3) } else { self.len() }
+        match (known, self.known.len()) {
+            // A few strangers' turns are among those of known clients: a third more.
+            (true, waiting) => waiting + waiting.div_ceil(3),
+            (false, 0) => self.len(),
+            // Known clients will go on coming.
+            (false, _) => self.len().max(self.strangers.len() * STRANGERS as usize),
+        }
     }
 
     /// How many wait.
@@ -165,6 +177,21 @@ impl Lane {
         if known { self.known.push(now) } else { self.strangers.push(now) }
     }
 
+    /// Where the lane is overloaded, refuses those that have waited for twice the limit: whoever would be served then has given up,
+    /// and stands before those who have not.
+    pub(super) fn expire(&self, now: Instant, limit: Duration) {
+        if !self.is_overloaded(now, limit) {
+            return;
+        }
+        for queue in [&self.known, &self.strangers] {
+            while queue.longest(now) > limit * 2
+                && let Some(ticket) = queue.pop_first()
+            {
+                ticket.end(State::Refused);
+            }
+        }
+    }
+
     /// The request whose turn it is leaves the queue.
     pub(super) fn next(&self) -> Option<Rc<Ticket>> {
         if self.passed.get() + 1 < STRANGERS
@@ -177,20 +204,12 @@ impl Lane {
         self.strangers.pop().or_else(|| self.known.pop())
     }
 
-    /// A request has waited for so long. Whether the lane is overloaded.
-    pub(super) fn note(&self, now: Instant, waited: Duration, limit: Duration) -> bool {
-        if waited > limit && self.late_since.get().is_none() {
-            self.late_since.set(Some(now));
-        }
-        self.is_standing(now)
-    }
-
     /// Whether its queue has been too long for a while.
     pub(super) fn is_overloaded(&self, now: Instant, limit: Duration) -> bool {
-        self.note(now, self.known.longest(now).max(self.strangers.longest(now)), limit)
-    }
-
-    fn is_standing(&self, now: Instant) -> bool {
+        let longest = self.known.longest(now).max(self.strangers.longest(now));
+        if longest > limit && self.late_since.get().is_none() {
+            self.late_since.set(Some(now));
+        }
         self.late_since.get().is_some_and(|since| now.saturating_duration_since(since) >= STANDING)
     }
 

@@ -198,7 +198,7 @@ fn who_is_known_goes_before_strangers_but_not_always() {
     let _strangers: Vec<_> = (0..100).map(|_| lane.wait(now, false)).collect();
     let later = now + Duration::from_millis(1);
     let _known: Vec<_> = (0..6).map(|_| lane.wait(later, true)).collect();
-    assert_eq!((lane.ahead_of(true), lane.ahead_of(false)), (8, 106));
+    assert_eq!((lane.ahead_of(true), lane.ahead_of(false)), (8, 400));
     let order: Vec<_> = (0..10)
         .map(|_| {
             let ticket = lane.next().unwrap();
@@ -222,6 +222,23 @@ fn a_crowd_of_strangers_is_refused_and_who_is_known_is_not() {
     let standing = late + crate::limits::STANDING;
     assert!(matches!(ask(false, standing), Err(Overload::Queue)));
     assert!(matches!(ask(true, standing), Ok(Asked::Later(_))));
+}
+
+#[test]
+fn who_has_waited_for_too_long_does_not_stand_before_others() {
+    let lane = Lane::default();
+    let now = Instant::now();
+    let _strangers: Vec<_> = (0..100).map(|_| lane.wait(now, false)).collect();
+    lane.expire(now + LIMIT * 3, LIMIT);
+    assert_eq!(lane.len(), 100, "it may be a burst");
+    let standing = now + LIMIT * 3 + crate::limits::STANDING;
+    let fresh = lane.wait(standing, false);
+    lane.expire(standing, LIMIT);
+    assert_eq!(lane.len(), 1);
+    let first = lane.next().unwrap();
+    first.end(lane::State::Granted);
+    assert_eq!(first.came, standing);
+    drop(fresh);
 }
 
 #[test]
