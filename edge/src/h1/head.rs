@@ -154,13 +154,11 @@ impl RequestHead {
         let parsed = Target::parse(method, target.as_bytes())?;
         let mut names = String::with_capacity(target.len() + SPARE_NAMES);
         names.push_str(target);
-        let host = HostSpan::default();
-        let mut head =
-            Self { method, names, method_text: Span::default(), target: parsed, host, version, fields };
-        if method == Method::Other {
-            head.method_text = head.note(method_text);
-        }
-        Ok(head)
+        let method_text = match method {
+            Method::Other => note(&mut names, method_text),
+            _ => Span::default(),
+        };
+        Ok(Self { method, names, method_text, target: parsed, host: HostSpan::default(), version, fields })
     }
 
     /// The method.
@@ -228,13 +226,13 @@ impl RequestHead {
     fn str(&self, span: Span) -> &str {
         span.of_str(&self.names)
     }
+}
 
-    /// Appends to the names.
-    pub(super) fn note(&mut self, name: &str) -> Span {
-        let span = Span::new(self.names.len(), name.len());
-        self.names.push_str(name);
-        span
-    }
+/// Appends to a head's names.
+pub(super) fn note(names: &mut String, name: &str) -> Span {
+    let span = Span::new(names.len(), name.len());
+    names.push_str(name);
+    span
 }
 
 /// Room for most authorities, beside the target.

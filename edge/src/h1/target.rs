@@ -2,7 +2,7 @@
 
 use super::{
     fields::{Fields, Span, is_token},
-    head::{HostSpan, Method, RequestHead, Scheme, Version},
+    head::{HostSpan, Method, RequestHead, Scheme, Version, note},
     host::{Authority, HostError},
     name::Name,
     request::RequestError,
@@ -141,13 +141,10 @@ pub(super) fn resolve_host(head: &mut RequestHead, host: Option<Span>) -> Result
     let host_len = host.len();
     let authority = match head.target.authority {
         Some(authority) => authority,
-        None => {
-            let written = ascii(written)?.to_owned();
-            head.note(&written)
-        }
+        None => note(&mut head.names, ascii(written)?),
     };
     let name = match lowercase {
-        Some(lowercase) => head.note(ascii(&lowercase)?),
+        Some(lowercase) => note(&mut head.names, ascii(&lowercase)?),
         // An authority begins with its host.
         None => Span::new(authority.start(), host_len),
     };

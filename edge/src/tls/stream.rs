@@ -475,15 +475,15 @@ impl TlsStream {
     /// As `poll_write`, and if all is taken, nothing follows: `close_notify` goes with it, and the close that the caller does
     /// next.
     pub(crate) fn poll_write_last(&mut self, cx: &mut Context<'_>, plain: &[u8]) -> Poll<io::Result<usize>> {
-        self.poll_seal(cx, plain, true)
+        self.poll_seal(cx, plain, After::Close)
     }
 
-    fn poll_seal(&mut self, cx: &mut Context<'_>, plain: &[u8], last: bool) -> Poll<io::Result<usize>> {
+    fn poll_seal(&mut self, cx: &mut Context<'_>, plain: &[u8], after: After) -> Poll<io::Result<usize>> {
         if self.out.waiting().len() >= LARGE_BUFFER {
             ready!(self.out.poll_send(cx, &self.socket, After::More))?;
         }
         let count = self.seal(plain)?;
-        let after = if last && count == plain.len() { After::Close } else { After::More };
+        let after = if count == plain.len() { after } else { After::More };
         if after == After::Close {
             self.close()?;
         }
@@ -533,7 +533,7 @@ impl AsyncRead for TlsStream {
 
 impl AsyncWrite for TlsStream {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, plain: &[u8]) -> Poll<io::Result<usize>> {
-        self.get_mut().poll_seal(cx, plain, false)
+        self.get_mut().poll_seal(cx, plain, After::More)
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
