@@ -11,6 +11,7 @@
 //! While a thread is not busy a request costs a comparison, and a task every [`PROBE_PAUSE`] measures how long what is ready takes.
 
 mod lane;
+mod rest;
 
 use std::{
     cell::{Cell, RefCell},
@@ -24,6 +25,7 @@ use tokio::task::{spawn_local, yield_now};
 
 pub(crate) use lane::Lane;
 use lane::Pass;
+pub(crate) use rest::Rest;
 
 use crate::{
     admit::Overload,
@@ -146,14 +148,16 @@ impl Turns {
         let lane = &share.lane;
         let cost = lane.cost(self.cost.get());
         let start = lane.finish.get().max(self.now.get());
-        let next = self.waiting.borrow().first_key_value().map(|(place, _)| place.0);
+        let next = self.waiting.borrow().first_key_value().map(|(place, _)| *place);
+        let is_next = |next: Place| match lane.place.get() {
+            None => start <= next.0,
+            place => place == Some(next) && lane.is_first(known),
+        };
         let left = match next {
             None if self.left.get() >= cost => Some(&self.left),
             // It would be the next to begin: it need not wait for the dispatcher to find that out, nor behind all that is ready
             // for a second time.
-            Some(next) if lane.place.get().is_none() && start <= next && self.owed.get() > 0 => {
-                Some(&self.owed)
-            }
+            Some(next) if self.owed.get() > 0 && is_next(next) => Some(&self.owed),
             _ => None,
         };
         if let Some(left) = left {
@@ -207,7 +211,7 @@ impl Turns {
     /// A request of `share`'s that waited its turn was answered, and cost so much CPU time up to there.
     pub(crate) fn charge(&self, share: &Share, spent: Duration) {
         let spent = nanos(spent);
-        let expected = share.lane.cost(self.cost.get());
+        let expected = share.lane.head(self.cost.get());
         share.lane.learn(spent, expected);
         self.cost.set(average(self.cost.get(), spent));
         // What it cost above what was expected is paid for by its tenant's next requests.
@@ -226,6 +230,11 @@ impl Turns {
         self.spent.set(self.spent.get() + took);
         *spent += took;
         done
+    }
+
+    /// What is left to do for one of `share`'s requests, whose head is answered.
+    pub(crate) fn rest<'t>(&'t self, share: Option<&'t Rc<Share>>) -> Rest<'t> {
+        Rest::new(self, share)
     }
 
     /// A round: lets those begin whose turn it is. Whether others still wait.

@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::limits::STANDING;
+use crate::limits::{QUANTUM, STANDING};
 
 /// Where a request is on its way to its turn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -133,8 +133,10 @@ pub(crate) struct Lane {
     pub(super) entered_as: Cell<u64>,
     /// When, in virtual time, what has begun is paid for.
     pub(super) finish: Cell<u64>,
-    /// CPU time of a request, nanoseconds, an average; zero: none was measured.
-    cost: Cell<u64>,
+    /// CPU time of a request up to its answer's head, nanoseconds, an average; zero: none was measured.
+    head: Cell<u64>,
+    /// The same of what is left then.
+    rest: Cell<u64>,
     /// Since when requests wait for too long.
     late_since: Cell<Option<Instant>>,
 }
@@ -161,15 +163,35 @@ impl Lane {
         self.len() > 0
     }
 
-    /// What its requests cost, or else `usual`; never nothing.
+    /// What its requests cost, whose heads cost `usual` unless that is known better; never nothing.
     pub(super) fn cost(&self, usual: u64) -> u64 {
-        let own = self.cost.get();
+        self.head(usual) + self.rest()
+    }
+
+    /// What its requests cost up to their answers' heads, or else `usual`; never nothing.
+    pub(super) fn head(&self, usual: u64) -> u64 {
+        let own = self.head.get();
         if own > 0 { own } else { usual.max(1) }
     }
 
-    /// A request cost so much.
+    /// What they cost beside that.
+    pub(super) fn rest(&self) -> u64 {
+        self.rest.get()
+    }
+
+    /// A request cost so much up to its answer's head.
     pub(super) fn learn(&self, spent: u64, expected: u64) {
-        self.cost.set(super::average(expected, spent).max(1));
+        self.head.set(super::average(expected, spent).max(1));
+    }
+
+    /// A request cost so much beside that. One that costs very much, and has paid for it, tells little of others.
+    pub(super) fn learn_rest(&self, spent: u64) {
+        self.rest.set(super::average(self.rest.get(), spent.min(super::nanos(QUANTUM))));
+    }
+
+    /// Whether a request that comes now is the first of its lane to begin.
+    pub(super) fn is_first(&self, known: bool) -> bool {
+        known && self.known.len() == 0
     }
 
     /// A request joins the queue.

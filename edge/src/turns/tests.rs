@@ -192,6 +192,54 @@ fn whoever_would_be_next_begins_at_once_for_up_to_a_quantum_a_round() {
 }
 
 #[test]
+fn who_is_known_begins_at_once_before_its_own_tenants_strangers() {
+    let world = World::new();
+    let [crowd, other] = [Tenant::new(0.0, 100), Tenant::new(0.0, 100)];
+    let ask = |tenant: &Tenant, known| world.turns.ask(&tenant.share, known, world.now, LIMIT);
+    let _strangers: Vec<_> = (0..100).map(|_| ask(&crowd, false)).collect();
+    assert!(world.turns.turn(world.now, LIMIT), "strangers wait");
+    assert!(matches!(ask(&crowd, false), Ok(Asked::Later(_))), "a stranger is behind them");
+    assert!(matches!(ask(&crowd, true), Ok(Asked::Now)));
+    // Where another tenant's turn comes before, its own does not.
+    world.turns.owed.set(nanos(QUANTUM));
+    other.share.lane.finish.set(0);
+    world.turns.enter(&other.share, (0, 0));
+    let _before = other.share.lane.wait(world.now, false);
+    assert!(matches!(ask(&crowd, true), Ok(Asked::Later(_))));
+}
+
+#[test]
+fn what_is_left_of_a_reply_is_paid_for_and_expected_the_next_time() {
+    let world = World::new();
+    let share = Tenant::new(0.0, 100).share;
+    let work = || {
+        let began = Instant::now();
+        while began.elapsed() < Duration::from_micros(200) {}
+    };
+    let mut rest = world.turns.rest(Some(&share));
+    rest.timed(work);
+    let once = share.lane.finish.get();
+    assert!(once >= 200_000, "{once} ns");
+    rest.timed(work);
+    assert!(share.lane.finish.get() >= once + 200_000);
+    assert_eq!(share.lane.rest(), 0, "it has not ended");
+    drop(rest);
+    let expected = share.lane.rest();
+    assert!(expected >= 50_000, "an eighth of it: {expected} ns");
+    assert_eq!(share.lane.cost(7), expected + 7);
+    assert!(world.turns.spent.get() >= Duration::from_micros(400));
+
+    // What was expected is paid for when a request begins.
+    let before = share.lane.finish.get();
+    world.turns.rest(Some(&share)).timed(|| ());
+    assert_eq!(share.lane.finish.get(), before);
+    // Who is not busy does not look at the clock.
+    world.turns.busy.set(false);
+    world.turns.rest(Some(&share)).timed(work);
+    assert_eq!((share.lane.finish.get(), share.lane.rest()), (before, share.lane.rest()));
+}
+
+#[test]
 fn who_is_known_goes_before_strangers_but_not_always() {
     let lane = Lane::default();
     let now = Instant::now();

@@ -30,6 +30,58 @@ fn a_mebibyte_goes_both_ways() {
     assert_eq!(upstream.last().header("content-length"), Some("1048576"));
 }
 
+/// An upstream whose answers are as long as the path says.
+fn of_length() -> Upstream {
+    Upstream::start(|exchange, request| {
+        let length: usize = request.line()["GET /".len()..].split(' ').next().unwrap().parse().unwrap();
+        exchange.send(format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n"));
+        exchange.send(pattern(length));
+    })
+}
+
+#[test]
+fn long_bodies_come_whole_and_leave_their_connections_in_order() {
+    let upstream = of_length();
+    let edge = Edge::start(&proxy(&upstream));
+    let mut client = edge.connect();
+    for length in [16_384, 65_536, 100_000, 524_288, 8 << 20, 12] {
+        client.send(format!("GET /{length} HTTP/1.1\r\nHost: a.test\r\n\r\n"));
+        let response = client.response();
+        assert!(response.whole && response.body == pattern(length), "{length}");
+    }
+    assert_eq!(upstream.connections(), 1);
+}
+
+#[test]
+fn a_long_body_that_ends_too_early_is_never_complete() {
+    let upstream = Upstream::raw(|exchange| {
+        exchange.head().unwrap();
+        exchange.send("HTTP/1.1 200 OK\r\nContent-Length: 4000000\r\n\r\n");
+        exchange.send(pattern(3_000_000));
+        exchange.close();
+    });
+    let edge = Edge::start(&proxy(&upstream));
+    let mut client = edge.connect();
+    client.send("GET / HTTP/1.1\r\nHost: a.test\r\n\r\n");
+    let response = client.response();
+    assert!(!response.whole && response.body == pattern(3_000_000), "{} bytes", response.body.len());
+    // Nothing of it is left for whoever comes next.
+    assert!(!edge.get("/").whole);
+}
+
+#[test]
+fn who_leaves_in_the_middle_of_a_long_body_leaves_nothing_to_others() {
+    let upstream = of_length();
+    let edge = Edge::start(&proxy(&upstream));
+    for _ in 0..3 {
+        let mut client = edge.connect();
+        client.send("GET /80000000 HTTP/1.1\r\nHost: a.test\r\n\r\n");
+        client.stream.peek(&mut [0]).unwrap();
+        drop(client);
+        assert_eq!(edge.get("/1000000").body, pattern(1_000_000));
+    }
+}
+
 #[test]
 fn chunks_and_trailers_go_both_ways() {
     let upstream = Upstream::start(|exchange, request| {

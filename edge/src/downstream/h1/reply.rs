@@ -84,14 +84,16 @@ impl Wire {
                     (BodyLength::Chunked | BodyLength::UntilClose, _) => open_ended(last.version),
                 };
                 let stay = self.begin(&head, length, last, outbox);
+                let mut rest = self.thread.turns.rest(record.share());
                 let relayed = poll_fn(|cx| {
-                    let relayed = self.poll_relay(cx, seat, &mut relay, outbox, stay);
+                    let relayed = rest.timed(|| self.poll_relay(cx, seat, &mut relay, outbox, stay));
                     if relayed.is_pending() {
                         self.hold(client, outbox.bytes.capacity());
                     }
                     relayed
                 });
                 let relayed = relayed.await;
+                drop(rest);
                 record.moved(relay.request.received(), relay.sent);
                 match relayed {
                     Ok(()) => {

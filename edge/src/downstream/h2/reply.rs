@@ -76,14 +76,17 @@ impl<'s> Answer<'s> {
                     self.patience = self.thread().limits.tunnel_idle;
                 }
                 let mut begun = false;
+                let thread = self.thread();
+                let mut rest = thread.turns.rest(record.share());
                 let relayed = poll_fn(|cx| {
                     if !begun {
                         ready!(self.poll_head(cx, &head, length))?;
                         begun = true;
                     }
-                    self.poll_relay(cx, &mut relay, grpc::is_grpc(&head.fields))
+                    rest.timed(|| self.poll_relay(cx, &mut relay, grpc::is_grpc(&head.fields)))
                 });
                 let relayed = relayed.await;
+                drop(rest);
                 record.moved(relay.request.received(), relay.sent);
                 let (outcome, code) = match relayed {
                     Ok(outcome) => (outcome, None),

@@ -119,7 +119,12 @@ impl Answer {
                     (BodyLength::Chunked | BodyLength::UntilClose, _) => None,
                 };
                 out.head(&head, length);
-                let relayed = poll_fn(|cx| self.poll_relay(cx, thread, timer, &mut relay, &mut out)).await;
+                let mut rest = thread.turns.rest(record.share());
+                let relayed = poll_fn(|cx| {
+                    rest.timed(|| self.poll_relay(cx, thread, timer, &mut relay, &mut out))
+                });
+                let relayed = relayed.await;
+                drop(rest);
                 record.moved(relay.request.received(), relay.sent);
                 match relayed {
                     Ok(()) if out.broken => record.finished(Outcome::Truncated),
