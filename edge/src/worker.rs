@@ -12,7 +12,7 @@ use std::{
 use api::quic::QuicSecret;
 use arc_swap::{ArcSwap, Cache};
 use tokio::{sync::mpsc, task::LocalSet, time::MissedTickBehavior};
-use tracing::{debug, info};
+use tracing::{debug, info, warn};
 
 use crate::{
     accesslog::Logger,
@@ -47,6 +47,16 @@ pub struct WorkerSettings {
     pub tracing: Option<Tracing>,
 }
 
+/// Has the kernel give this process its memory in pages of the ordinary size.
+///
+/// A huge one is cleared when it is touched first, for longer than an ordinary request takes, and a burst of new connections touches
+/// many: everybody else waits meanwhile (Redis does without them for the same reason).
+fn spare_huge_pages() {
+    if let Err(error) = rustix::thread::disable_transparent_huge_pages(true) {
+        warn!(%error, "the kernel may give huge pages, which make a burst of connections slow for others");
+    }
+}
+
 /// The running threads.
 #[derive(Debug)]
 pub struct Worker {
@@ -56,7 +66,8 @@ pub struct Worker {
 }
 
 impl Worker {
-    /// Starts the threads. They serve nothing until a configuration is activated and sockets are given to them.
+    /// Starts the threads. They serve nothing until a configuration is activated and sockets are given to them. The process gets
+    /// no huge pages from now on.
     ///
     /// # Errors
     /// When a thread or its runtime cannot be made.
@@ -69,6 +80,7 @@ impl Worker {
     /// # Errors
     /// As [`start`](Self::start).
     pub fn start_logging(settings: &WorkerSettings, logger: &dyn Fn() -> Logger) -> io::Result<Self> {
+        spare_huge_pages();
         let (seats, inboxes): (Vec<_>, Vec<_>) = (0..settings.threads.max(1))
             .map(|_| {
                 let (commands, inbox) = mpsc::channel(COMMANDS);

@@ -124,3 +124,9 @@ fn a_head_that_fills_the_buffer_is_431_to_its_end() {
     assert_eq!((response.status, response.whole), (431, true));
     assert!(client.is_closed());
 }
+
+#[test]
+fn a_worker_gets_no_huge_pages() {
+    let _edge = Edge::start(&proxy(&Upstream::saying("x")));
+    assert!(rustix::thread::transparent_huge_pages_are_disabled().unwrap());
+}

@@ -120,9 +120,8 @@ impl Answer {
                 };
                 out.head(&head, length);
                 let mut rest = thread.turns.rest(record.share());
-                let relayed = poll_fn(|cx| {
-                    rest.timed(|| self.poll_relay(cx, thread, timer, &mut relay, &mut out))
-                });
+                let relayed =
+                    poll_fn(|cx| rest.timed(|| self.poll_relay(cx, thread, timer, &mut relay, &mut out)));
                 let relayed = relayed.await;
                 drop(rest);
                 record.moved(relay.request.received(), relay.sent);
