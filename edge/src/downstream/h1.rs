@@ -110,7 +110,8 @@ pub(crate) async fn serve(thread: &Rc<Thread>, io: ClientIo, client: &Client, se
             After::Close => return End::Closed,
             After::Tunnel(tunnel) => {
                 let (io, input) = (wire.io.into_inner(), wire.input.into_inner());
-                Box::pin(tunnel.run(thread, io, input, seat)).await;
+                let share = client.membership.share();
+                Box::pin(tunnel.run(thread, io, input, seat, share)).await;
                 return End::Closed;
             }
         }

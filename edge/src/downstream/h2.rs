@@ -382,7 +382,7 @@ async fn serve_request_stream(
             answer.begin(&head).await?;
             record.finished(Outcome::Forwarded);
             drop(record);
-            tunnel::run(stream, *tunnel).await;
+            tunnel::run(stream, *tunnel, client.membership.share()).await;
             Ok(())
         }
         reply => answer.reply(reply, method).await,

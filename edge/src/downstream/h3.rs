@@ -435,7 +435,7 @@ async fn serve_request_stream(
     };
     let method = head.method();
     if upgrade.is_none() && method != Method::Connect {
-        let body = H3Body::request(link, frames, &head, length);
+        let body = H3Body::request(link, frames, &head, length, client.membership.share());
         let reply = serve_request(thread, client, Incoming { head: Box::new(head), body, upgrade }).await;
         return answer.reply(link, &timer, reply, method).await;
     }
@@ -446,7 +446,7 @@ async fn serve_request_stream(
             answer.begin(&timer, limits, &head).await?;
             record.finished(Outcome::Forwarded);
             drop(record);
-            tunnel::run(link, *tunnel, answer, frames).await;
+            tunnel::run(link, *tunnel, answer, frames, client.membership.share()).await;
             if method == Method::Connect {
                 // Not where it has ended as it should.
                 answer.reset(Code::ConnectError);

@@ -16,6 +16,7 @@ use std::{
     future::poll_fn,
     io,
     pin::Pin,
+    rc::Rc,
     task::{Context, Poll},
 };
 
@@ -26,6 +27,7 @@ use crate::{
     clock::Timer,
     drain::{Seat, TunnelRoute, Verdict},
     limits::WEBSOCKET_GOODBYE,
+    share::{Bill, Share},
     upstream::{Occupied, pool::Connection},
     websocket::going_away,
     worker::Thread,
@@ -45,13 +47,15 @@ pub(crate) struct Tunnel {
 }
 
 impl Tunnel {
-    /// Joins the client's side, of which `input` was read already, to the upstream's, until the tunnel's end.
+    /// Joins the client's side, of which `input` was read already, to the upstream's, until the tunnel's end. What it buffers is
+    /// for `share`.
     pub(crate) async fn run(
         self,
         thread: &Thread,
         mut client: impl AsyncRead + AsyncWrite + Unpin,
         input: ReadBuffer,
         seat: &Seat,
+        share: Option<&Rc<Share>>,
     ) {
         let Self { mut upstream, occupied: _occupied, websocket, route } = self;
         thread.counters.tunnels.add(1);
@@ -65,8 +69,13 @@ impl Tunnel {
         };
         let mut joint = Joint { up, down, step: Step::Open, timer: thread.clock.timer() };
         joint.timer.set(thread.limits.tunnel_idle);
+        let bill = share.map(Bill::new);
         let moving = |cx: &mut Context<'_>| {
-            joint.poll(cx, thread, Pin::new(&mut client), Pin::new(&mut upstream.stream), seat)
+            let moved = joint.poll(cx, thread, Pin::new(&mut client), Pin::new(&mut upstream.stream), seat);
+            if let Some(bill) = &bill {
+                bill.note(joint.up.held() + joint.down.held());
+            }
+            moved
         };
         if poll_fn(moving).await == End::Ours {
             joint.farewell(Pin::new(&mut client), Pin::new(&mut upstream.stream));

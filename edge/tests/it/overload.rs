@@ -186,6 +186,29 @@ fn what_is_buffered_for_slow_readers_counts_for_their_tenant() {
 }
 
 #[test]
+fn what_a_tunnel_buffers_counts_for_its_tenant() {
+    let upstream = Upstream::raw(|exchange| {
+        exchange.head().unwrap();
+        exchange.send("HTTP/1.1 101 Switching Protocols\r\nUpgrade: anything\r\nConnection: upgrade\r\n\r\n");
+        // More than all that is between us and the client takes; the client's end breaks it off.
+        let part = vec![b'x'; 1 << 20];
+        while std::io::Write::write_all(&mut exchange.stream, &part).is_ok() {}
+    });
+    let edge = Edge::start(&proxy(&upstream));
+    let buffered = |edge: &Edge| {
+        let metrics = edge.control.metrics();
+        let name = "weir_edge_tenant_buffered_bytes{tenant=\"static\"} ";
+        metrics.lines().find_map(|line| line.strip_prefix(name)).map(|bytes| bytes.parse::<u64>().unwrap())
+    };
+    let mut client = edge.connect();
+    client.send("GET / HTTP/1.1\r\nHost: a.test\r\nUpgrade: anything\r\nConnection: upgrade\r\n\r\n");
+    assert_eq!(client.response().status, 101);
+    wait_for("the buffer that the client does not empty", || buffered(&edge).is_some_and(|bytes| bytes > 0));
+    drop(client);
+    wait_for("nothing is left", || buffered(&edge).is_none_or(|bytes| bytes == 0));
+}
+
+#[test]
 fn a_tenant_object_of_another_name_is_refused_with_what_to_do() {
     let upstream = Upstream::saying("x");
     let content = proxy(&upstream) + &quotas("{weight: 1}").replace("name: static", "name: acme");

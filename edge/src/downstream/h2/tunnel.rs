@@ -3,19 +3,20 @@
 use std::{
     io,
     pin::Pin,
+    rc::Rc,
     task::{Context, Poll},
 };
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::link::{Gone, OpenStream};
-use crate::{buffer::ReadBuffer, downstream::tunnel::Tunnel};
+use crate::{buffer::ReadBuffer, downstream::tunnel::Tunnel, share::Share};
 
 /// Runs the tunnel to its end.
-pub(super) async fn run(stream: &OpenStream, tunnel: Tunnel) {
+pub(super) async fn run(stream: &OpenStream, tunnel: Tunnel, share: Option<&Rc<Share>>) {
     let thread = &stream.link().thread;
     let seat = thread.registry.enter(thread.random_below(1000));
-    tunnel.run(thread, Stream(stream), ReadBuffer::default(), &seat).await;
+    tunnel.run(thread, Stream(stream), ReadBuffer::default(), &seat, share).await;
 }
 
 /// The client's side.

@@ -14,6 +14,7 @@ use crate::{
     downstream::request,
     h1::{BodyLength, Fields, RequestHead},
     h3::Code,
+    share::{Bill, Share},
 };
 
 /// The body of a request.
@@ -26,6 +27,8 @@ pub(crate) struct H3Body {
     trailers: Fields,
     meter: Meter,
     link: Rc<Link>,
+    /// Whom what is read ahead is for.
+    bill: Option<Bill>,
 }
 
 impl H3Body {
@@ -34,6 +37,7 @@ impl H3Body {
         mut frames: Frames,
         head: &RequestHead,
         declared: Option<u64>,
+        share: Option<&Rc<Share>>,
     ) -> RequestBody<'static> {
         // A request without a body ends with its head, in one packet.
         let mut cx = Context::from_waker(Waker::noop());
@@ -53,6 +57,7 @@ impl H3Body {
             trailers: Fields::new(),
             meter: Meter::new(&link.thread, length, head),
             link: Rc::clone(link),
+            bill: share.map(Bill::new),
         };
         RequestBody::H3(Box::new(body))
     }
@@ -117,7 +122,12 @@ impl H3Body {
                 Poll::Ready(Err(ClientError::Malformed))
             }
             Poll::Ready(Err(Broken::Stream(_) | Broken::Head(_))) => Poll::Ready(Err(ClientError::Malformed)),
-            Poll::Pending => self.meter.poll_slow(cx).map(Err),
+            Poll::Pending => {
+                if let Some(bill) = &self.bill {
+                    bill.note(self.frames.held());
+                }
+                self.meter.poll_slow(cx).map(Err)
+            }
         }
     }
 }

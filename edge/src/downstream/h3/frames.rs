@@ -69,6 +69,11 @@ pub(super) struct Frames {
 }
 
 impl Frames {
+    /// Bytes of memory that it has.
+    pub(super) fn held(&self) -> usize {
+        self.input.capacity()
+    }
+
     pub(super) fn new(recv: RecvStream) -> Self {
         Self {
             recv: Some(recv),

@@ -21,6 +21,7 @@ use crate::{
     limits::{BUFFER, LARGE_BUFFER, Limits},
     metrics::Outcome,
     serve::{Relay, Reply, ReplyBody, local::has_body},
+    share::Bill,
     upstream::exchange::ExchangeError,
     worker::Thread,
 };
@@ -120,8 +121,14 @@ impl Answer {
                 };
                 out.head(&head, length);
                 let mut rest = thread.turns.rest(record.share());
-                let relayed =
-                    poll_fn(|cx| rest.timed(|| self.poll_relay(cx, thread, timer, &mut relay, &mut out)));
+                let mut bill = None;
+                let relayed = poll_fn(|cx| {
+                    let relayed = rest.timed(|| self.poll_relay(cx, thread, timer, &mut relay, &mut out));
+                    if let (Poll::Pending, Some(share)) = (&relayed, record.share()) {
+                        bill.get_or_insert_with(|| Bill::new(share)).note(out.bytes.capacity());
+                    }
+                    relayed
+                });
                 let relayed = relayed.await;
                 drop(rest);
                 record.moved(relay.request.received(), relay.sent);

@@ -18,14 +18,21 @@ use crate::{
     buffer::ReadBuffer,
     downstream::tunnel::Tunnel,
     h3::{Code, FrameKind, write_frame_header},
+    share::Share,
 };
 
 /// Runs the tunnel to its end.
-pub(super) async fn run(link: &Rc<Link>, tunnel: Tunnel, answer: &mut Answer, frames: Frames) {
+pub(super) async fn run(
+    link: &Rc<Link>,
+    tunnel: Tunnel,
+    answer: &mut Answer,
+    frames: Frames,
+    share: Option<&Rc<Share>>,
+) {
     let thread = &link.thread;
     let seat = thread.registry.enter(thread.random_below(1000));
     let stream = Stream { link, frames, answer, header: Vec::new(), announced: 0, empty_frames: 0 };
-    tunnel.run(thread, stream, ReadBuffer::default(), &seat).await;
+    tunnel.run(thread, stream, ReadBuffer::default(), &seat, share).await;
 }
 
 /// The client's side.

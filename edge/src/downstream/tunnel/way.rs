@@ -95,6 +95,11 @@ impl Way {
         self.ended || self.scanner.as_ref().is_some_and(Scanner::is_closed)
     }
 
+    /// Bytes of memory that it has.
+    pub(super) fn held(&self) -> usize {
+        self.input.capacity()
+    }
+
     /// Bytes that were passed on since the last call.
     pub(crate) fn take_moved(&mut self) -> u64 {
         std::mem::take(&mut self.moved)
