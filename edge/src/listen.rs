@@ -24,8 +24,9 @@ use rustix::{
     net::{SocketFlags, acceptfrom_with, sockopt},
 };
 use socket2::SockRef;
+use sys::polled::{Interest, Polled};
 use tokio::{
-    net::{TcpListener, TcpStream},
+    net::TcpStream,
     sync::oneshot,
     task::{JoinHandle, spawn_local},
 };
@@ -392,7 +393,7 @@ impl Acceptors {
             sockopt::set_tcp_keepintvl(&socket, TCP_KEEPALIVE)?;
             sockopt::set_tcp_keepcnt(&socket, 3)?;
             SockRef::from(&socket).set_tcp_notsent_lowat(UNSENT)?;
-            let listener = TcpListener::from_std(socket.into())?;
+            let listener = Polled::new(socket, Interest::READABLE)?;
             let (stop, stopped) = oneshot::channel();
             let task = spawn_local(accept(Rc::clone(thread), listener, Arc::clone(point), stopped));
             acceptors.insert(*slot, Acceptor::Tcp { stop, task });
@@ -436,44 +437,38 @@ impl Acceptors {
     }
 }
 
-/// What woke an acceptor.
-enum Event {
-    Accepted(io::Result<(TcpStream, SocketAddr)>),
-    Stop { empty: bool },
-}
-
 async fn accept(
     thread: Rc<Thread>,
-    listener: TcpListener,
+    listener: Polled<OwnedFd>,
     point: Arc<Point>,
     mut stop: oneshot::Receiver<bool>,
 ) {
     let mut batch = ACCEPT_BATCH;
     loop {
-        for _ in 0..batch {
-            let event = tokio::select! {
-                biased;
-                stop = &mut stop => Event::Stop { empty: stop.unwrap_or(false) },
-                accepted = listener.accept() => Event::Accepted(accepted),
-            };
-            match event {
-                Event::Accepted(Ok((stream, peer))) => begin(&thread, &point, stream, peer),
-                Event::Accepted(Err(error)) => {
-                    if pause_after(&thread, &error) {
-                        tokio::time::sleep(ACCEPT_PAUSE).await;
-                    }
+        let ready = tokio::select! {
+            biased;
+            stop = &mut stop => {
+                if stop.unwrap_or(false) {
+                    accept_queued(&thread, &listener, &point);
                 }
-                Event::Stop { empty } => {
-                    if empty {
-                        accept_queued(&thread, &listener, &point);
-                    }
-                    return;
-                }
+                return;
+            }
+            ready = listener.readable() => ready,
+        };
+        // The runtime ends.
+        let Ok(mut ready) = ready else { return };
+        match accept_some(&thread, &listener, &point, batch) {
+            Ok(Queue::Empty) => ready.clear_ready(),
+            Ok(Queue::Unknown) => {
+                let accepted = Instant::now();
+                tokio::task::yield_now().await;
+                batch = next_batch(batch, accepted.elapsed());
+            }
+            Err(error) => {
+                warn!(%error, "cannot accept connections, pausing");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
             }
         }
-        let accepted = Instant::now();
-        tokio::task::yield_now().await;
-        batch = next_batch(batch, accepted.elapsed());
     }
 }
 
@@ -487,12 +482,28 @@ fn next_batch(batch: usize, took: Duration) -> usize {
     next.clamp(least.min(ACCEPT_BATCH), ACCEPT_BATCH)
 }
 
-/// Accepts until the queue is empty. Asks the kernel itself: the runtime knows only of what its last look at the
-/// events told, and hands out no more than its budget for one turn; what is left is reset when the socket closes.
-fn accept_queued(thread: &Rc<Thread>, listener: &TcpListener, point: &Arc<Point>) {
+/// What is known of the connections that wait in the kernel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Queue {
+    Empty,
+    /// As many were accepted as were wanted.
+    Unknown,
+}
+
+/// Accepts at most `most` connections. Asks the kernel itself: the runtime would ask for its readiness each time, and knows only of
+/// what its last look at the events told.
+///
+/// # Errors
+/// Those that are ours (no descriptors, no memory) and will last. Others are a connection's own.
+fn accept_some(
+    thread: &Rc<Thread>,
+    listener: &Polled<OwnedFd>,
+    point: &Arc<Point>,
+    most: usize,
+) -> io::Result<Queue> {
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-    loop {
-        match acceptfrom_with(listener, flags) {
+    for _ in 0..most {
+        match acceptfrom_with(listener.inner(), flags) {
             Ok((socket, peer)) => {
                 let peer = peer.and_then(|peer| SocketAddr::try_from(peer).ok());
                 let stream = TcpStream::from_std(socket.into());
@@ -500,23 +511,23 @@ fn accept_queued(thread: &Rc<Thread>, listener: &TcpListener, point: &Arc<Point>
                     begin(thread, point, stream, peer);
                 }
             }
-            // One connection that broke before it was accepted is not the end of the queue.
-            Err(Errno::CONNABORTED | Errno::INTR) => {}
-            Err(_) => return,
+            Err(Errno::WOULDBLOCK) => return Ok(Queue::Empty),
+            // Not the end of the queue.
+            Err(Errno::INTR) => {}
+            Err(error) => {
+                thread.counters.accept_errors.add(1);
+                if [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM].contains(&error) {
+                    return Err(error.into());
+                }
+            }
         }
     }
+    Ok(Queue::Unknown)
 }
 
-/// Whether the failure is ours (no descriptors, no memory) and will last; otherwise it is the one connection's.
-fn pause_after(thread: &Thread, error: &io::Error) -> bool {
-    thread.counters.accept_errors.add(1);
-    let lasting = [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM]
-        .iter()
-        .any(|errno| error.raw_os_error() == Some(errno.raw_os_error()));
-    if lasting {
-        warn!(%error, "cannot accept connections, pausing");
-    }
-    lasting
+/// Accepts until the queue is empty; what is left is reset when the socket closes.
+fn accept_queued(thread: &Rc<Thread>, listener: &Polled<OwnedFd>, point: &Arc<Point>) {
+    while matches!(accept_some(thread, listener, point, ACCEPT_BATCH), Ok(Queue::Unknown)) {}
 }
 
 fn begin(thread: &Rc<Thread>, point: &Arc<Point>, stream: TcpStream, peer: SocketAddr) {
@@ -534,7 +545,8 @@ fn begin(thread: &Rc<Thread>, point: &Arc<Point>, stream: TcpStream, peer: Socke
     // Entered here, not by the task's first turn: a drain that ends in between would take it for no connection.
     let seat = thread.registry.enter(thread.random_below(1000));
     let from = Arrival { stream, peer, introduces };
-    spawn_local(downstream::serve(Rc::clone(thread), from, admitted, seat));
+    // Boxed: a task is moved several times before it is where it stays, and once more at its end.
+    spawn_local(Box::pin(downstream::serve(Rc::clone(thread), from, admitted, seat)));
 }
 
 /// A client has, or an address has, as many connections as it may.

@@ -160,7 +160,7 @@ pub(crate) async fn serve(
     let client = Client {
         peer,
         local: quic.local_ip().map_or(bind, |ip| std::net::SocketAddr::new(ip, bind.port())),
-        address: peer.ip().to_canonical().to_string(),
+        address: super::address_text(peer),
         port,
         scheme: Scheme::Https,
         server_name,
@@ -365,7 +365,7 @@ impl Connection {
         let peer = link.quic.remote_address();
         if peer != self.client.peer {
             // It moved to another network, or its NAT to another port.
-            let address = peer.ip().to_canonical().to_string();
+            let address = super::address_text(peer);
             self.client = Rc::new(Client { peer, address, ..Client::clone(&self.client) });
         }
         let open = OpenRequest::new(link);
