@@ -32,6 +32,7 @@ pub mod limits;
 mod listen;
 pub mod metrics;
 pub mod proxy;
+mod mux;
 mod quic;
 mod retry;
 mod section;
