@@ -104,7 +104,7 @@ impl<E> Mux<E> {
         Poll::Ready(Ok(()))
     }
 
-    /// Whether so much waits to be written that even small things have to.
+    /// Whether there is room for something small that nobody waits for.
     pub(crate) fn has_room(&self) -> bool {
         !self.is_full()
     }

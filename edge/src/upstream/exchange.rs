@@ -13,7 +13,7 @@ use std::{
 use tokio::time::Instant;
 
 pub(crate) use h1::H1Exchange;
-pub(crate) use h2::{H2Exchange, Unsayable, request};
+pub(crate) use h2::H2Exchange;
 
 use super::{Occupied, pool::Connection};
 use crate::{
