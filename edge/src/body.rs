@@ -283,13 +283,6 @@ impl Outbox {
         self.unflushed = false;
         Poll::Ready(Ok(()))
     }
-
-    /// Gives the memory back if nothing is in it and it is large: small boxes are kept for the next message.
-    pub(crate) fn release(&mut self) {
-        if self.is_empty() && self.bytes.capacity() > BUFFER / 4 {
-            self.bytes = Vec::new();
-        }
-    }
 }
 
 impl Drop for Outbox {

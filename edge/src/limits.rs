@@ -57,8 +57,6 @@ pub struct Limits {
     pub h2_stream_window: u32,
     /// HTTP/2 connection window, bytes: four streams at full window.
     pub h2_connection_window: u32,
-    /// Bytes of a request that wait for an HTTP/2 upstream, for each stream; h2's 400 KiB would let one connection hold 40 MiB.
-    pub h2_send_buffer: usize,
     /// DATA frames without data in a row, of one stream: they are free to send and must not be free to repeat.
     pub h2_empty_frames: u32,
     /// HTTP/2 streams reset by us through the client's fault before GOAWAY (MadeYouReset, CVE-2025-8671).
@@ -116,7 +114,6 @@ pub const LIMITS: Limits = Limits {
     h2_streams: 100,
     h2_stream_window: 256 * 1024,
     h2_connection_window: 1024 * 1024,
-    h2_send_buffer: 64 * 1024,
     h2_empty_frames: 100,
     h2_local_resets: 200,
     h2_pending_resets: 50,
@@ -195,10 +192,6 @@ pub const UPSTREAM_IDLE: usize = 512;
 /// Requests at once on one HTTP/2 connection to an upstream, at most what the upstream allows: as many as we allow our
 /// clients, and what servers commonly do.
 pub const UPSTREAM_H2_STREAMS: usize = 100;
-
-/// The largest HTTP/2 frame that an upstream may send: the least that there is, so that one stream's data does not hold
-/// up the others'.
-pub const UPSTREAM_H2_FRAME: u32 = 16 * 1024;
 
 /// TLS sessions kept for each backend, to resume them: endpoints of one name share them.
 pub const UPSTREAM_SESSIONS: usize = 256;

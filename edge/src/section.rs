@@ -3,6 +3,8 @@
 
 mod huffman;
 
+use crate::h1::{Fields, Name};
+
 /// What a field costs beyond its text (RFC 9113 section 6.5.2, RFC 9114 section 4.2.2).
 pub(crate) const FIELD_OVERHEAD: usize = 32;
 
@@ -117,6 +119,28 @@ impl FieldLines {
         }
         Ok(Text::Own { start, end: self.text.len() })
     }
+}
+
+/// Whether a field's name may be one: it is there, and in lowercase. Which other bytes it has, [`Fields`] look at.
+pub(crate) fn is_name(name: &[u8]) -> bool {
+    !name.is_empty() && !name.iter().any(u8::is_ascii_uppercase)
+}
+
+/// Trailers as ours. `None` if they are malformed.
+pub(crate) fn trailers(lines: &FieldLines) -> Option<Fields> {
+    let mut fields = Fields::new();
+    for (name, value) in lines.iter() {
+        if name.first() == Some(&b':') || !is_name(name) {
+            return None;
+        }
+        let framing = [Name::ContentLength, Name::TransferEncoding, Name::Host, Name::Connection];
+        if !framing.contains(&Name::of(name)) {
+            // What cannot be a field on HTTP/1 is left out.
+            let name = std::str::from_utf8(name).ok()?;
+            let _unfit = fields.push_trimmed(name, value);
+        }
+    }
+    Some(fields)
 }
 
 /// What is left to read of a section.

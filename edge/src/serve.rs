@@ -41,7 +41,7 @@ use crate::{
     upstream::{
         Balancer, Endpoint, Occupied,
         connect::{self, Way, Wish},
-        exchange::{self, Exchange, ExchangeError, H1Exchange, H2Exchange},
+        exchange::{Exchange, ExchangeError, H1Exchange, H2Exchange},
         links::Slot,
     },
     worker::Thread,
@@ -622,12 +622,14 @@ fn begin_stream(
 ) -> Result<Exchange, Refusal> {
     let head = &incoming.head;
     let (host, path) = rewritten(head, to);
+    if host.is_empty() {
+        return Err(Refusal::Unsayable);
+    }
     let target = RequestTarget { path: &path, query: head.query(), host: &host };
-    let request = exchange::request(head, &target, endpoint.scheme(), incoming.body.length())
-        .map_err(|exchange::Unsayable| Refusal::Unsayable)?;
-    let begun = H2Exchange::begin(thread, slot, occupied, request, head.method(), &incoming.body);
+    let said = (&target, endpoint.scheme());
+    let begun = H2Exchange::begin(thread, slot, occupied, head, said, &incoming.body);
     let gone = || Refusal::UpstreamClosed(std::io::ErrorKind::ConnectionAborted.into());
-    begun.map(|exchange| Exchange::H2(Box::new(exchange))).ok_or_else(gone)
+    begun.map(Exchange::H2).ok_or_else(gone)
 }
 
 /// Host and path as the upstream shall see them.

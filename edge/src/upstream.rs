@@ -10,6 +10,7 @@ pub(crate) mod check;
 pub(crate) mod connect;
 pub(crate) mod endpoint;
 pub(crate) mod exchange;
+pub(crate) mod h2;
 mod latency;
 pub(crate) mod links;
 pub(crate) mod pool;

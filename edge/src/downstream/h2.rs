@@ -11,7 +11,6 @@ mod floods;
 mod link;
 mod receive;
 mod reply;
-mod streams;
 mod tunnel;
 
 use std::{

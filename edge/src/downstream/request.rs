@@ -7,7 +7,7 @@ use crate::{
         content_length,
     },
     limits::Limits,
-    section::FieldLines,
+    section::{FieldLines, is_name},
     serve::refusal::Refusal,
 };
 
@@ -80,7 +80,9 @@ pub(super) fn convert(lines: &FieldLines, limits: &Limits, version: Version) -> 
             continue;
         }
         ordinary += 1;
-        check_name(name)?;
+        if !is_name(name) {
+            return Err(malformed(HeadError::FieldName));
+        }
         match Name::of(name) {
             Name::Host if host.replace(value).is_some() => return Err(RequestError::HostRepeated.into()),
             Name::ContentLength if length.replace(value).is_some() => {
@@ -179,14 +181,6 @@ fn authority<'p>(pseudo: &Pseudo<'p>, host: Option<&'p [u8]>) -> Refused<&'p str
     std::str::from_utf8(authority).map_err(|_| RequestError::HostMissing.into())
 }
 
-/// A field's name is a token in lowercase.
-fn check_name(name: &[u8]) -> Refused<()> {
-    if name.is_empty() || name.iter().any(u8::is_ascii_uppercase) {
-        return Err(malformed(HeadError::FieldName));
-    }
-    Ok(())
-}
-
 fn push(fields: &mut Fields, name: &[u8], value: &[u8]) -> Refused<()> {
     let name = std::str::from_utf8(name).map_err(|_| malformed(HeadError::FieldName))?;
     fields.push_trimmed(name, value).map_err(|_| malformed(HeadError::Control))
@@ -201,29 +195,13 @@ pub(super) fn body_length(ended: bool, declared: Option<u64>) -> BodyLength {
     }
 }
 
-/// Trailers as ours. `None` if they are malformed.
-pub(super) fn trailers(lines: &FieldLines) -> Option<Fields> {
-    let mut fields = Fields::new();
-    for (name, value) in lines.iter() {
-        if name.first() == Some(&b':') || check_name(name).is_err() {
-            return None;
-        }
-        let framing = [Name::ContentLength, Name::TransferEncoding, Name::Host, Name::Connection];
-        if !framing.contains(&Name::of(name)) {
-            // What cannot be a field on HTTP/1 is left out.
-            let name = std::str::from_utf8(name).ok()?;
-            let _unfit = fields.push_trimmed(name, value);
-        }
-    }
-    Some(fields)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::{
         h3::qpack::{self, SectionLimits, begin as begin_section, write_field},
         limits::LIMITS,
+        section::trailers,
     };
 
     const GET: &[(&str, &str)] =

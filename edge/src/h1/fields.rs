@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 
 use super::name::Name;
+use crate::section::FieldLines;
 
 /// Why a field cannot be part of a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -94,6 +95,14 @@ impl Fields {
     #[must_use]
     pub const fn new() -> Self {
         Self { text: Vec::new(), entries: Vec::new() }
+    }
+
+    /// None yet, with room for those of a section and for what a proxy adds.
+    pub(crate) fn with_room(lines: &FieldLines) -> Self {
+        Self {
+            text: Vec::with_capacity(lines.mark() + SPARE_TEXT),
+            entries: Vec::with_capacity(lines.len() + SPARE_FIELDS),
+        }
     }
 
     /// How many fields there are.

@@ -24,6 +24,9 @@ pub enum ResponseError {
     /// The fields do not say where the body ends.
     #[error("malformed response: {0}")]
     Framing(#[from] FramingError),
+    /// A field of the connection in HTTP/2, which has none.
+    #[error("malformed response: a field of the connection in HTTP/2")]
+    Connection,
 }
 
 impl ResponseError {
@@ -41,6 +44,7 @@ impl ResponseError {
             Self::Version => "version",
             Self::Status => "status",
             Self::Framing(error) => error.kind(),
+            Self::Connection => "connection",
         }
     }
 }

@@ -32,11 +32,11 @@ pub enum FrameKind {
     Reset,
     /// Settings, or the answer to ours.
     Settings,
-    /// Never a client's.
+    /// Never a client's, and refused of servers.
     PushPromise,
     /// A question whether we are there, or the answer to ours.
     Ping,
-    /// The client goes away.
+    /// The peer goes away.
     GoAway,
     /// Room for more data.
     WindowUpdate,
@@ -144,6 +144,41 @@ impl FrameHeader {
             return Err(Fault::Connection(Code::ProtocolError));
         }
         if fits { Ok(()) } else { Err(size) }
+    }
+}
+
+/// A whole frame.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Frame<'i> {
+    /// Its header.
+    pub header: FrameHeader,
+    /// What follows the header.
+    pub payload: &'i [u8],
+    /// What is wrong with it, which ends its stream.
+    pub fault: Option<Code>,
+}
+
+impl<'i> Frame<'i> {
+    /// The frame that `input` begins with. `None`: it has not ended.
+    ///
+    /// # Errors
+    ///
+    /// It ends the connection, whatever is in it; see [`FrameHeader::check`].
+    pub fn read(input: &'i [u8]) -> Result<Option<Self>, Code> {
+        let Some(header) = FrameHeader::read(input) else { return Ok(None) };
+        let fault = match header.check() {
+            Ok(()) => None,
+            Err(Fault::Stream(code)) => Some(code),
+            Err(Fault::Connection(code)) => return Err(code),
+        };
+        let payload = input.get(FRAME_HEADER..FRAME_HEADER + header.length);
+        Ok(payload.map(|payload| Self { header, payload, fault }))
+    }
+
+    /// Bytes of all of it.
+    #[must_use]
+    pub const fn size(&self) -> usize {
+        FRAME_HEADER + self.payload.len()
     }
 }
 

@@ -169,7 +169,7 @@ fn place(index: u64) -> Result<Place, HpackError> {
     })
 }
 
-/// Appends the fields of blocks, in the order in which those are sent. It has no dynamic table: most fields of a response are
+/// Appends the fields of blocks, in the order in which those are sent. It has no dynamic table: most fields of a message are
 /// different each time, or cheaper to copy than to find.
 #[derive(Debug, Default)]
 pub struct Encoder {
@@ -204,11 +204,46 @@ pub fn write_status(out: &mut Vec<u8>, status: u16) {
     out.push(0b1000_0000 | known);
 }
 
+/// Appends `:method`.
+pub fn write_method(out: &mut Vec<u8>, method: &str) {
+    match method {
+        "GET" => out.push(0b1000_0000 | 2),
+        "POST" => out.push(0b1000_0000 | 3),
+        _ => write_value(out, 2, &[method]),
+    }
+}
+
+/// Appends `:scheme`, `http` or `https`.
+pub fn write_scheme(out: &mut Vec<u8>, is_https: bool) {
+    out.push(0b1000_0000 | if is_https { 7 } else { 6 });
+}
+
+/// Appends `:authority`.
+pub fn write_authority(out: &mut Vec<u8>, authority: &str) {
+    write_value(out, 1, &[authority]);
+}
+
+/// Appends `:path`; the query without its `?`.
+pub fn write_path(out: &mut Vec<u8>, path: &str, query: Option<&str>) {
+    match query {
+        Some(query) => write_value(out, 4, &[path, "?", query]),
+        None if path == "/" => out.push(0b1000_0000 | 4),
+        None => write_value(out, 4, &[path]),
+    }
+}
+
+/// Appends a field that is not to be remembered and has the name of a static entry. Its value is of parts.
+fn write_value(out: &mut Vec<u8>, name: usize, parts: &[&str]) {
+    write_integer(out, 0, 4, name);
+    write_integer(out, 0, 7, parts.iter().map(|part| part.len()).sum());
+    parts.iter().for_each(|part| out.extend_from_slice(part.as_bytes()));
+}
+
 /// Appends a field that is not to be remembered; its name in lowercase.
 pub fn write_field(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
     match static_name(name) {
-        // What a cookie holds no proxy behind us should put into a table (RFC 7541 section 7.1.3).
-        Some(SET_COOKIE) => write_integer(out, 0b0001_0000, 4, SET_COOKIE),
+        // What these hold no proxy behind us should put into a table (RFC 7541 section 7.1.3).
+        Some(secret @ (AUTHORIZATION | COOKIE | SET_COOKIE)) => write_integer(out, 0b0001_0000, 4, secret),
         Some(index) => write_integer(out, 0, 4, index),
         None => {
             out.push(0);
@@ -219,11 +254,14 @@ pub fn write_field(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
     write_string(out, value);
 }
 
+const AUTHORIZATION: usize = 23;
+const COOKIE: usize = 32;
 const SET_COOKIE: usize = 55;
 
-/// The static entry that has the name of a field that responses often have.
+/// The static entry that has the name of a field that messages often have.
 fn static_name(name: &[u8]) -> Option<usize> {
-    let (index, candidate) = match (name.len(), name.first()?.to_ascii_lowercase()) {
+    let letter = |at: usize| name.get(at).map_or(0, u8::to_ascii_lowercase);
+    let (index, candidate) = match (name.len(), letter(0)) {
         (3, b'a') => (21, "age"),
         (3, b'v') => (60, "via"),
         (4, b'd') => (33, "date"),
@@ -231,18 +269,28 @@ fn static_name(name: &[u8]) -> Option<usize> {
         (4, b'l') => (45, "link"),
         (4, b'v') => (59, "vary"),
         (5, b'a') => (22, "allow"),
+        (5, b'r') => (50, "range"),
+        (6, b'a') => (19, "accept"),
+        (6, b'c') => (COOKIE, "cookie"),
         (6, b's') => (54, "server"),
         (7, b'e') => (36, "expires"),
+        (7, b'r') => (51, "referer"),
         (8, b'l') => (46, "location"),
         (10, b's') => (SET_COOKIE, "set-cookie"),
+        (10, b'u') => (58, "user-agent"),
         (11, b'r') => (53, "retry-after"),
         (12, b'c') => (31, "content-type"),
+        (13, b'a') if letter(1) == b'u' => (AUTHORIZATION, "authorization"),
         (13, b'a') => (18, "accept-ranges"),
-        (13, b'c') if name.get(1) == Some(&b'a') => (24, "cache-control"),
+        (13, b'c') if letter(1) == b'a' => (24, "cache-control"),
         (13, b'c') => (30, "content-range"),
+        (13, b'i') => (41, "if-none-match"),
         (13, b'l') => (44, "last-modified"),
         (14, b'c') => (28, "content-length"),
+        (15, b'a') if letter(7) == b'e' => (16, "accept-encoding"),
+        (15, b'a') => (17, "accept-language"),
         (16, b'c') => (26, "content-encoding"),
+        (17, b'i') => (40, "if-modified-since"),
         _ => return None,
     };
     name.eq_ignore_ascii_case(candidate.as_bytes()).then_some(index)

@@ -9,9 +9,13 @@ const MAX_FRAME_SIZE: u16 = 0x5;
 const MAX_HEADER_LIST_SIZE: u16 = 0x6;
 const ENABLE_CONNECT_PROTOCOL: u16 = 0x8;
 
-/// What a client says about itself, as far as it concerns us. `None` where it does not say.
+/// What a peer says about itself, as far as it concerns us. `None` where it does not say.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Settings {
+    /// Whether it is told of push, which a server must not be (RFC 9113 section 6.5.2).
+    pub push: Option<bool>,
+    /// Streams that we may have open at once.
+    pub streams: Option<u32>,
     /// The window of each of its streams, at most 2^31-1.
     pub initial_window: Option<u32>,
     /// The largest frame that it takes, 2^14 to 2^24-1 bytes.
@@ -30,11 +34,13 @@ impl Settings {
             let value = u32::from_be_bytes([a, b, c, d]);
             match u16::from_be_bytes([i, j]) {
                 ENABLE_PUSH | ENABLE_CONNECT_PROTOCOL if value > 1 => return Err(Code::ProtocolError),
+                ENABLE_PUSH => settings.push = Some(value == 1),
+                MAX_CONCURRENT_STREAMS => settings.streams = Some(value),
                 INITIAL_WINDOW_SIZE if value > MOST => return Err(Code::FlowControlError),
                 INITIAL_WINDOW_SIZE => settings.initial_window = Some(value),
                 MAX_FRAME_SIZE if !(1 << 14..1 << 24).contains(&value) => return Err(Code::ProtocolError),
                 MAX_FRAME_SIZE => settings.max_frame = Some(value),
-                // The size of a table that we do not fill, and bounds on what we do not send, or keep anyway.
+                // The size of a table that we do not fill, and what a head may cost, which is for its peer to say.
                 _ => {}
             }
         }
@@ -42,7 +48,7 @@ impl Settings {
     }
 }
 
-/// What we say about ourselves.
+/// What we say about ourselves to a client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct OurSettings {
     /// Streams that the client may have open at once.
@@ -53,15 +59,27 @@ pub struct OurSettings {
     pub field_section: u32,
 }
 
-/// Appends SETTINGS. The largest frame and the decoder's table stay what they are without a word; an extended CONNECT is
-/// welcome.
+/// Appends a server's SETTINGS. The largest frame and the decoder's table stay what they are without a word; an extended
+/// CONNECT is welcome.
 pub fn write_settings(out: &mut Vec<u8>, settings: &OurSettings) {
-    let said = [
-        (MAX_CONCURRENT_STREAMS, settings.streams),
-        (INITIAL_WINDOW_SIZE, settings.window),
-        (MAX_HEADER_LIST_SIZE, settings.field_section),
-        (ENABLE_CONNECT_PROTOCOL, 1),
-    ];
+    write(
+        out,
+        &[
+            (MAX_CONCURRENT_STREAMS, settings.streams),
+            (INITIAL_WINDOW_SIZE, settings.window),
+            (MAX_HEADER_LIST_SIZE, settings.field_section),
+            (ENABLE_CONNECT_PROTOCOL, 1),
+        ],
+    );
+}
+
+/// Appends a client's SETTINGS: nothing is to be pushed, `window` bytes may come on each stream, and a head may cost
+/// `field_section` bytes. The largest frame and the decoder's table stay what they are without a word.
+pub fn write_client_settings(out: &mut Vec<u8>, window: u32, field_section: u32) {
+    write(out, &[(ENABLE_PUSH, 0), (INITIAL_WINDOW_SIZE, window), (MAX_HEADER_LIST_SIZE, field_section)]);
+}
+
+fn write(out: &mut Vec<u8>, said: &[(u16, u32)]) {
     write_frame_header(out, said.len() * 6, FrameKind::Settings, 0, 0);
     for (id, value) in said {
         out.extend_from_slice(&id.to_be_bytes());
@@ -69,7 +87,7 @@ pub fn write_settings(out: &mut Vec<u8>, settings: &OurSettings) {
     }
 }
 
-/// Appends the answer to a client's SETTINGS.
+/// Appends the answer to a peer's SETTINGS.
 pub fn write_settings_ack(out: &mut Vec<u8>) {
     write_frame_header(out, 0, FrameKind::Settings, flags::ACK, 0);
 }

@@ -190,7 +190,9 @@ fn what_we_write_is_what_is_read() {
         let fields: Vec<_> =
             "age via date etag link vary allow server expires location set-cookie retry-after \
                               content-type accept-ranges cache-control content-range last-modified \
-                              content-length content-encoding X-Other"
+                              content-length content-encoding accept accept-encoding accept-language \
+                              authorization cookie if-modified-since if-none-match range referer \
+                              user-agent X-Other"
                 .split_whitespace()
                 .collect();
         for field in &fields {
@@ -202,6 +204,33 @@ fn what_we_write_is_what_is_read() {
             assert_eq!((name, &**value), (&field.to_ascii_lowercase(), *field));
         }
         assert_eq!(read.len(), fields.len() + 1);
+    }
+}
+
+#[test]
+fn what_a_request_begins_with_is_what_is_read() {
+    let block = |method: &str, is_https, authority: &str, path: &str, query| {
+        let mut block = vec![];
+        hpack::write_method(&mut block, method);
+        hpack::write_scheme(&mut block, is_https);
+        hpack::write_authority(&mut block, authority);
+        hpack::write_path(&mut block, path, query);
+        block
+    };
+    let long = "p".repeat(300);
+    assert_eq!(block("GET", false, "a.test", "/", None).len(), 11, "an index for each but the authority");
+    for (method, is_https, path, query) in [
+        ("GET", false, "/", None),
+        ("POST", true, "/", Some("")),
+        ("PATCH", true, "/a", Some("b=c")),
+        ("GET", true, &*long, Some(&*long)),
+    ] {
+        let block = block(method, is_https, "a.test", path, query);
+        let read = decode(&mut Decoder::default(), &block).unwrap();
+        let path = query.map_or(path.to_owned(), |query| format!("{path}?{query}"));
+        let scheme = if is_https { "https" } else { "http" };
+        let expect = [(":method", method), (":scheme", scheme), (":authority", "a.test"), (":path", &*path)];
+        assert_eq!(read, expect.map(|(name, value)| (name.to_owned(), value.to_owned())));
     }
 }
 
@@ -291,7 +320,13 @@ fn settings_have_their_bounds() {
     }
     let settings =
         read(&[(1, u32::MAX), (2, 1), (3, 0), (4, 5), (4, 7), (5, (1 << 24) - 1), (99, 9)]).unwrap();
-    assert_eq!(settings, Settings { initial_window: Some(7), max_frame: Some((1 << 24) - 1) });
+    let expect = Settings {
+        push: Some(true),
+        streams: Some(0),
+        initial_window: Some(7),
+        max_frame: Some((1 << 24) - 1),
+    };
+    assert_eq!(settings, expect);
 }
 
 proptest! {

@@ -125,7 +125,7 @@ pub(super) async fn open(
     let Some(tls) = &endpoint.transport.tls else {
         let io = UpstreamIo::Plain(stream);
         return if wants_http2 {
-            links::begin(thread, endpoint, io).await.map(Way::H2)
+            Ok(Way::H2(links::begin(thread, endpoint, io)))
         } else {
             Ok(Way::H1(Connection::new(thread, endpoint, wish.hop, io)))
         };
@@ -137,7 +137,7 @@ pub(super) async fn open(
     let io = UpstreamIo::Tls(Box::new(stream));
     if is_http2 {
         endpoint.spoken.set(Spoken::Http2);
-        return links::begin(thread, endpoint, io).await.map(Way::H2);
+        return Ok(Way::H2(links::begin(thread, endpoint, io)));
     }
     if wants_http2 {
         endpoint.rest(thread.clock.now_ms());

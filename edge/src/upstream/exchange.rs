@@ -13,7 +13,7 @@ use std::{
 use tokio::time::Instant;
 
 pub(crate) use h1::H1Exchange;
-pub(crate) use h2::{H2Exchange, Unsayable, request};
+pub(crate) use h2::H2Exchange;
 
 use super::{Occupied, pool::Connection};
 use crate::{
@@ -99,10 +99,11 @@ impl Exchange {
         }
     }
 
-    /// Its buffers are for that tenant. Those of a stream of HTTP/2 are the connection's.
+    /// Its buffers are for that tenant.
     pub(crate) fn bill(&mut self, share: &Rc<Share>) {
-        if let Self::H1(exchange) = self {
-            exchange.bill(share);
+        match self {
+            Self::H1(exchange) => exchange.bill(share),
+            Self::H2(exchange) => exchange.bill(share),
         }
     }
 

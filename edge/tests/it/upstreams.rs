@@ -474,6 +474,25 @@ fn trailers_and_streams_pass_from_http_2_to_http_2() {
 }
 
 #[test]
+fn frames_without_data_are_no_reason_to_break_off() {
+    let peer = Peer::start(Manner::default(), |turn| {
+        async move {
+            let Turn { mut respond, .. } = turn;
+            let mut send = respond.send_response(Response::new(()), false).unwrap();
+            for _ in 0..500 {
+                send.send_data(Bytes::new(), false).unwrap();
+            }
+            send.send_data("all".into(), true).unwrap();
+        }
+        .boxed()
+    });
+    let edge = Edge::start(&proxy(&peer, H2C));
+    let response = edge.ask("GET / HTTP/1.1\r\nHost: a.test\r\n\r\n");
+    assert_eq!((response.status, response.text()), (200, "all"));
+    assert_eq!(peer.connections(), 1);
+}
+
+#[test]
 fn a_response_that_is_reset_never_looks_whole() {
     let peer = Peer::start(Manner::default(), |turn| {
         async move {

@@ -5,13 +5,14 @@ use std::{
     task::{Context, Poll},
 };
 
-use super::link::{Came, Gone, Link, OpenStream};
+use super::link::{Came, Link, OpenStream};
 use crate::{
     body::{ClientError, Meter, Outbox, RequestBody},
     downstream::request,
     h1::{BodyLength, RequestHead},
     h2::hpack::write_status,
     limits::BUFFER,
+    mux::Gone,
 };
 
 /// The body of a request.

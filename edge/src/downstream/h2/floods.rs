@@ -1,27 +1,9 @@
 //! How much a client may do that costs it nothing.
 
-use crate::limits::Limits;
-
-/// How often something happened in the second that began then.
-#[derive(Debug, Clone, Copy, Default)]
-struct Rate {
-    began_ms: u64,
-    count: u64,
-    /// What was earned before this second began, and before the one before it: what is asked for now may be for that.
-    earned: [u64; 2],
-}
-
-impl Rate {
-    /// It happened once more. Whether that is more often in a second than `limit`, and once for each that was earned (`earned`,
-    /// counted from the beginning).
-    fn exceeds(&mut self, limit: u32, earned: u64, now_ms: u64) -> bool {
-        if self.count == 0 || now_ms.saturating_sub(self.began_ms) >= 1000 {
-            *self = Self { began_ms: now_ms, count: 0, earned: [earned, self.earned[0]] };
-        }
-        self.count += 1;
-        self.count > u64::from(limit) + earned.saturating_sub(self.earned[1])
-    }
-}
+use crate::{
+    limits::Limits,
+    mux::{BYTES_PER_FRAME, Rate},
+};
 
 /// What a connection's client has done of that. Each method notes one thing more and says whether it is too much.
 #[derive(Debug, Default)]
@@ -76,10 +58,6 @@ impl Floods {
         self.small.exceeds(limits.h2_small_frames_per_s, sent / BYTES_PER_FRAME, now_ms)
     }
 }
-
-/// Bytes sent for which a client may say something once: those that say most often that they have room again do so twice, for
-/// stream and connection, for each of their reads of 4 KiB.
-const BYTES_PER_FRAME: u64 = 1024;
 
 #[cfg(test)]
 mod tests {

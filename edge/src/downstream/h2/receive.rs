@@ -4,20 +4,17 @@ use std::{net::SocketAddr, rc::Rc};
 
 use tokio::task::spawn_local;
 
-use super::{
-    Leaving, Request,
-    link::{CALM, Link},
-    serve_stream,
-    streams::Closed,
-};
+use super::{Leaving, Request, link::Link, serve_stream};
 use crate::{
     downstream::{Client, request},
     h1::{FramingError, HeadError, RequestError, Version},
     h2::{
-        Code, FRAME_HEADER, Fault, FrameHeader, FrameKind, PREFACE, Settings, data, flags, goaway, headers,
+        Code, Fault, Frame, FrameHeader, FrameKind, PREFACE, Settings, data, flags, goaway, headers,
         hpack::{Decoder, FieldLines, HpackError, SectionLimits},
         priority, window_update,
     },
+    mux::{Blocks, CALM, Closed},
+    section,
     serve::{record, refusal::Refusal},
 };
 
@@ -27,8 +24,8 @@ pub(super) struct Receiver {
     client: Rc<Client>,
     decoder: Decoder,
     lines: FieldLines,
-    /// A field block that has not ended.
-    block: Option<Block>,
+    /// Of which one may have begun and not ended.
+    blocks: Blocks,
     /// The largest number that the client has used for a stream.
     last: u32,
     /// Requests that were begun.
@@ -44,15 +41,6 @@ pub(super) struct Receiver {
     pub(super) pinged: bool,
 }
 
-/// A field block of which more is to come.
-struct Block {
-    stream: u32,
-    ends: bool,
-    depends_on_itself: bool,
-    bytes: Vec<u8>,
-    continuations: u32,
-}
-
 /// What our PING says.
 pub(super) const DRAIN_PING: [u8; 8] = *b"leaving!";
 
@@ -63,7 +51,7 @@ impl Receiver {
             client,
             decoder: Decoder::default(),
             lines: FieldLines::default(),
-            block: None,
+            blocks: Blocks::default(),
             last: 0,
             requests: 0,
             preface: false,
@@ -95,7 +83,7 @@ impl Receiver {
 
     /// A field block has begun and not ended.
     pub(super) fn is_in_block(&self) -> bool {
-        self.block.is_some()
+        self.blocks.is_open()
     }
 
     /// Reads what `input` begins with. How many bytes that were; zero if there is not all of it yet.
@@ -110,21 +98,18 @@ impl Receiver {
             self.preface = rest == PREFACE;
             return if self.preface { Ok(PREFACE.len()) } else { Err(Code::ProtocolError) };
         }
-        let Some(header) = FrameHeader::read(input) else { return Ok(0) };
-        let checked = header.check();
-        if let Err(Fault::Connection(code)) = checked {
-            return Err(code);
-        }
-        let size = FRAME_HEADER + header.length;
-        let Some(payload) = input.get(FRAME_HEADER..size) else { return Ok(0) };
-        let frame = checked.and_then(|()| self.frame(&header, payload, leaving));
-        let fault = match frame {
-            Err(Fault::Stream(code)) => self.fault(header.stream, code),
+        let Some(frame) = Frame::read(input)? else { return Ok(0) };
+        let came = match frame.fault {
+            Some(code) => Err(Fault::Stream(code)),
+            None => self.frame(&frame.header, frame.payload, leaving),
+        };
+        let fault = match came {
+            Err(Fault::Stream(code)) => self.fault(frame.header.stream, code),
             other => other,
         };
         match fault {
             Err(Fault::Connection(code) | Fault::Stream(code)) => Err(code),
-            Ok(()) => Ok(size),
+            Ok(()) => Ok(frame.size()),
         }
     }
 
@@ -139,10 +124,7 @@ impl Receiver {
     fn frame(&mut self, header: &FrameHeader, payload: &[u8], leaving: Leaving) -> Result<(), Fault> {
         const PROTOCOL: Fault = Fault::Connection(Code::ProtocolError);
         let id = header.stream;
-        let continues = header.kind == FrameKind::Continuation;
-        if self.block.as_ref().is_some_and(|block| !continues || block.stream != id) {
-            return Err(PROTOCOL);
-        }
+        self.blocks.check(header)?;
         if !self.settled && (header.kind != FrameKind::Settings || header.has(flags::ACK)) {
             return Err(PROTOCOL);
         }
@@ -163,29 +145,12 @@ impl Receiver {
                     self.lines.clear();
                     return came;
                 }
-                self.block = Some(Block {
-                    stream: id,
-                    ends,
-                    depends_on_itself: frame.depends_on_itself,
-                    bytes: frame.fragment.to_vec(),
-                    continuations: 0,
-                });
+                self.blocks.begin(header, frame.fragment, frame.depends_on_itself);
                 Ok(())
             }
             FrameKind::Continuation => {
-                let limits = &self.link.thread.limits;
-                let mut block = self.block.take().ok_or(PROTOCOL)?;
-                block.continuations += 1;
-                if block.continuations > limits.h2_continuations
-                    || block.bytes.len() + payload.len() > limits.head_bytes.saturating_mul(2)
-                {
-                    return Err(CALM);
-                }
-                block.bytes.extend_from_slice(payload);
-                if !header.has(flags::END_HEADERS) {
-                    self.block = Some(block);
-                    return Ok(());
-                }
+                let block = self.blocks.go_on(header, payload, &self.link.thread.limits)?;
+                let Some(block) = block else { return Ok(()) };
                 let came = self.section(id, block.ends, block.depends_on_itself, &block.bytes, leaving);
                 self.lines.clear();
                 came
@@ -263,13 +228,13 @@ impl Receiver {
                 Some(_) => Err(Fault::Stream(Code::Cancel)),
                 None => {
                     let trailers =
-                        request::trailers(&self.lines).ok_or(Fault::Stream(Code::ProtocolError))?;
+                        section::trailers(&self.lines).ok_or(Fault::Stream(Code::ProtocolError))?;
                     self.link.trailers(id, trailers)
                 }
             },
             None => match self.link.how_closed(id) {
                 Some(Closed::ByUs) => self.link.small_frame(),
-                Some(Closed::ByClient) => Err(Fault::Connection(Code::StreamClosed)),
+                Some(Closed::ByPeer) => Err(Fault::Connection(Code::StreamClosed)),
                 // A number below others that was never used, or too long ago.
                 None => Err(Fault::Connection(Code::ProtocolError)),
             },

@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use super::link::{Gone, OpenStream};
+use super::link::OpenStream;
 use crate::{
     clock::Timer,
     grpc,
@@ -16,6 +16,7 @@ use crate::{
         hpack::{write_field, write_status},
     },
     metrics::Outcome,
+    mux::Gone,
     serve::{Relay, Reply, ReplyBody, is_slow_stream, local::has_body},
     upstream::exchange::ExchangeError,
     worker::Thread,

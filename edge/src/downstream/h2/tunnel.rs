@@ -9,8 +9,8 @@ use std::{
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::link::{Gone, OpenStream};
-use crate::{buffer::ReadBuffer, downstream::tunnel::Tunnel, share::Share};
+use super::link::OpenStream;
+use crate::{buffer::ReadBuffer, downstream::tunnel::Tunnel, mux::Gone, share::Share};
 
 /// Runs the tunnel to its end.
 pub(super) async fn run(stream: &OpenStream, tunnel: Tunnel, share: Option<&Rc<Share>>) {

@@ -14,6 +14,7 @@ use crate::{
     downstream::request,
     h1::{BodyLength, Fields, RequestHead},
     h3::Code,
+    section,
     share::{Bill, Share},
 };
 
@@ -91,7 +92,7 @@ impl H3Body {
                 Poll::Ready(Ok(false))
             }
             // The request is whole when its stream ends, and nothing may come in between.
-            Next::Trailers(lines) => match request::trailers(&lines) {
+            Next::Trailers(lines) => match section::trailers(&lines) {
                 Some(trailers) => {
                     self.trailers = trailers;
                     self.poll_more(cx, out)

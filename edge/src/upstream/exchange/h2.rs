@@ -4,73 +4,34 @@ use std::{
     future::poll_fn,
     io,
     pin::Pin,
+    rc::Rc,
     task::{Context, Poll, ready},
     time::Duration,
 };
 
-use bytes::Bytes;
-use h2::{Reason, RecvStream, SendStream, client::ResponseFuture};
-use http::{HeaderMap, HeaderName, HeaderValue, Uri, header};
 use tokio::time::{Instant, Sleep};
 
-use super::{ExchangeError, Sending, closed};
+use super::{ExchangeError, Sending};
 use crate::{
     body::{ClientError, Outbox, RequestBody},
     clock::Timer,
-    h1::{
-        BodyLength, Fields, HeadError, Method, Name, ParsedResponse, RequestHead, RequestTarget,
-        ResponseError, ResponseFraming, ResponseHead, Scheme,
+    h1::{BodyLength, Fields, Method, ParsedResponse, RequestHead, RequestTarget, Scheme},
+    mux::Gone,
+    share::{Bill, Share},
+    upstream::{
+        Occupied,
+        h2::{Came, Failure, OpenStream, write_request},
+        links::Slot,
     },
-    upstream::{Occupied, links::Slot},
     worker::Thread,
 };
 
-/// The request cannot be said in HTTP/2.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("the request cannot be put into HTTP/2")]
-pub(crate) struct Unsayable;
-
-/// The request's head as it goes out (RFC 9113 section 8.3.1). `Expect` is left out: with flow control the body costs
-/// nobody anything until the upstream wants it.
-pub(crate) fn request(
-    head: &RequestHead,
-    target: &RequestTarget<'_>,
-    scheme: Scheme,
-    body: BodyLength,
-) -> Result<http::Request<()>, Unsayable> {
-    let path = match target.query {
-        Some(query) => format!("{}?{query}", target.path),
-        None => target.path.to_owned(),
-    };
-    let uri = Uri::builder().scheme(scheme.as_str()).authority(target.host).path_and_query(path);
-    let mut request = http::Request::new(());
-    *request.uri_mut() = uri.build().map_err(|_| Unsayable)?;
-    *request.method_mut() = http::Method::from_bytes(head.method_str().as_bytes()).map_err(|_| Unsayable)?;
-    *request.version_mut() = http::Version::HTTP_2;
-    let fields = request.headers_mut();
-    copy_fields(&head.fields, fields);
-    for name in [header::HOST, header::CONTENT_LENGTH, header::EXPECT, header::TE] {
-        fields.remove(name);
-    }
-    if let BodyLength::Length(length) = body {
-        fields.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
-    }
-    if head.fields.all_known(Name::Te).any(has_trailers) {
-        fields.insert(header::TE, HeaderValue::from_static("trailers"));
-    }
-    Ok(request)
-}
-
-fn has_trailers(te: &[u8]) -> bool {
-    te.split(|byte| *byte == b',').any(|coding| coding.trim_ascii().eq_ignore_ascii_case(b"trailers"))
-}
-
 /// A request on its way and the response that comes back.
 pub(crate) struct H2Exchange {
+    /// Until the response has come to its end. Before the slot: it makes room.
+    stream: Option<OpenStream>,
     slot: Option<Slot>,
     _occupied: Occupied,
-    method: Method,
-    head_fields: usize,
     /// How long nothing may move.
     patience: Duration,
     timer: Timer,
@@ -79,52 +40,51 @@ pub(crate) struct H2Exchange {
     deadline: Option<Pin<Box<Sleep>>>,
     outbox: Outbox,
     sending: Sending,
-    /// The upstream said that it did nothing for this request.
+    /// The upstream has done nothing for this request.
     refused: bool,
-    response: ResponseFuture,
-    send: SendStream<Bytes>,
-    receive: Option<RecvStream>,
-    data: Bytes,
     trailers: Fields,
+    /// Whom its buffers are for.
+    bill: Option<Bill>,
 }
 
 impl H2Exchange {
-    /// Begins the stream with the request's head. `None` if the connection has ended in this moment.
+    /// Begins the stream with the request's head. `None` if the connection has ended in this moment. Boxed: it is handed on to
+    /// the reply.
     pub(crate) fn begin(
         thread: &Thread,
         slot: Slot,
         occupied: Occupied,
-        request: http::Request<()>,
-        method: Method,
+        head: &RequestHead,
+        (target, scheme): (&RequestTarget<'_>, Scheme),
         body: &RequestBody<'_>,
-    ) -> Option<Self> {
+    ) -> Option<Box<Self>> {
         let bodiless = matches!(body.length(), BodyLength::None | BodyLength::Length(0));
-        let mut sender = slot.sender();
-        let (response, send) = match sender.send_request(request, bodiless) {
-            Ok(begun) => begun,
-            Err(_) => {
-                slot.retire();
-                return None;
-            }
-        };
-        Some(Self {
+        let stream = slot.channel().open(head.method() == Method::Head, bodiless, |out| {
+            write_request(out, head, target, scheme, body.length());
+        })?;
+        let mut outbox = Outbox::apart();
+        if !bodiless {
+            outbox.warm();
+        }
+        Some(Box::new(Self {
+            stream: Some(stream),
             slot: Some(slot),
             _occupied: occupied,
-            method,
-            head_fields: thread.limits.head_fields,
             patience: thread.limits.stall,
             timer: thread.clock.timer(),
             waiting: false,
             deadline: None,
-            outbox: Outbox::apart(),
+            outbox,
             sending: if bodiless { Sending::Done } else { Sending::Body },
             refused: false,
-            response,
-            send,
-            receive: None,
-            data: Bytes::new(),
             trailers: Fields::new(),
-        })
+            bill: None,
+        }))
+    }
+
+    /// Its buffers are for that tenant.
+    pub(super) fn bill(&mut self, share: &Rc<Share>) {
+        self.bill = Some(Bill::new(share));
     }
 
     pub(super) fn set_deadline(&mut self, at: Option<Instant>) {
@@ -155,47 +115,15 @@ impl H2Exchange {
         if let Poll::Ready(Err(error)) = self.poll_send(cx, request) {
             return Poll::Ready(Err(error.into()));
         }
-        match Pin::new(&mut self.response).poll(cx) {
-            Poll::Ready(Ok(response)) => {
+        let Some(stream) = &self.stream else { return Poll::Ready(Err(super::closed())) };
+        match stream.poll_head(cx) {
+            Poll::Ready(Ok(parsed)) => {
                 self.waiting = false;
-                let (parts, receive) = response.into_parts();
-                let parsed = self.parse(&parts, receive.is_end_stream());
-                self.receive = Some(receive);
-                Poll::Ready(parsed.map_err(Into::into))
+                Poll::Ready(Ok(parsed))
             }
-            Poll::Ready(Err(error)) => Poll::Ready(Err(self.failed(error))),
+            Poll::Ready(Err(failure)) => Poll::Ready(Err(self.failed(failure))),
             Poll::Pending => self.poll_patience(cx).map(Err),
         }
-    }
-
-    fn parse(&self, parts: &http::response::Parts, ended: bool) -> Result<ParsedResponse, ResponseError> {
-        let status = parts.status.as_u16();
-        if !(200..600).contains(&status) {
-            return Err(ResponseError::Status);
-        }
-        if parts.headers.len() > self.head_fields {
-            return Err(HeadError::TooManyFields.into());
-        }
-        let mut head = ResponseHead::new(status);
-        let mut declared_length = None;
-        for (name, value) in &parts.headers {
-            match *name {
-                // h2 has checked it against the data.
-                header::CONTENT_LENGTH => {
-                    declared_length = value.to_str().ok().and_then(|text| text.parse().ok());
-                }
-                header::CONNECTION | header::TRANSFER_ENCODING | header::UPGRADE => {}
-                _ => push(&mut head.fields, name, value)?,
-            }
-        }
-        let none = ended || self.method == Method::Head || matches!(status, 204 | 304);
-        let body = match declared_length {
-            _ if none => BodyLength::None,
-            Some(length) => BodyLength::Length(length),
-            None => BodyLength::Chunked,
-        };
-        let framing = ResponseFraming { body, declared_length, keep_alive: true, interim: false };
-        Ok(ParsedResponse { head, framing, consumed: 0 })
     }
 
     /// Sends as much of the request as the upstream takes and the client has sent. Pending while more is to come.
@@ -204,55 +132,25 @@ impl H2Exchange {
         cx: &mut Context<'_>,
         request: &mut RequestBody<'_>,
     ) -> Poll<Result<(), ClientError>> {
+        let Some(stream) = &self.stream else { return Poll::Ready(Ok(())) };
         loop {
             self.sending.fill(cx, request, &mut self.outbox)?;
             match self.sending {
                 Sending::Done | Sending::Broken => return Poll::Ready(Ok(())),
                 Sending::Body if self.outbox.is_empty() => return Poll::Pending,
                 Sending::Last if self.outbox.is_empty() => {
-                    self.finish();
-                    continue;
+                    stream.finish(&self.outbox.take_trailers());
+                    self.sending = Sending::Done;
+                    return Poll::Ready(Ok(()));
                 }
                 Sending::Body | Sending::Last => {}
             }
-            match ready!(self.poll_room(cx)) {
-                None => self.sending = Sending::Broken,
-                Some(room) => {
-                    let waiting = self.outbox.waiting();
-                    let part = Bytes::copy_from_slice(&waiting[..room.min(waiting.len())]);
-                    self.outbox.sent(part.len());
+            match ready!(stream.poll_write(cx, self.outbox.waiting())) {
+                Ok(count) => {
+                    self.outbox.sent(count);
                     self.waiting = false;
-                    if self.send.send_data(part, false).is_err() {
-                        self.sending = Sending::Broken;
-                    }
                 }
-            }
-        }
-    }
-
-    /// Ends the request.
-    fn finish(&mut self) {
-        let fields = self.outbox.take_trailers();
-        let sent = if fields.is_empty() {
-            self.send.send_data(Bytes::new(), true)
-        } else {
-            let mut trailers = HeaderMap::new();
-            copy_fields(&fields, &mut trailers);
-            self.send.send_trailers(trailers)
-        };
-        self.sending = if sent.is_ok() { Sending::Done } else { Sending::Broken };
-    }
-
-    /// How much the upstream takes now, not zero; `None` if it takes no more.
-    fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<Option<usize>> {
-        self.send.reserve_capacity(self.outbox.len());
-        loop {
-            if self.send.capacity() > 0 {
-                return Poll::Ready(Some(self.send.capacity()));
-            }
-            match ready!(self.send.poll_capacity(cx)) {
-                Some(Ok(_)) => {}
-                Some(Err(_)) | None => return Poll::Ready(None),
+                Err(Gone) => self.sending = Sending::Broken,
             }
         }
     }
@@ -267,55 +165,41 @@ impl H2Exchange {
         {
             return Poll::Ready(Err(error.into()));
         }
-        let mut empty = 0;
-        loop {
-            if !self.data.is_empty() {
-                return Poll::Ready(Ok(Some(self.data.len())));
-            }
-            let Some(receive) = &mut self.receive else { return Poll::Ready(Ok(None)) };
-            match receive.poll_data(cx) {
-                Poll::Ready(Some(Ok(data))) => {
-                    self.waiting = false;
-                    self.data = data;
-                    empty += 1;
-                    // Frames without data are free to send; that they keep us busy is bounded.
-                    if empty > EMPTY_FRAMES {
-                        cx.waker().wake_by_ref();
-                        return Poll::Pending;
-                    }
+        let Some(stream) = &mut self.stream else { return Poll::Ready(Ok(None)) };
+        match stream.poll_body(cx) {
+            Poll::Ready(Ok(Came::Data)) => {
+                self.waiting = false;
+                let count = stream.data().len();
+                if let Some(bill) = &self.bill {
+                    bill.note(self.outbox.bytes.capacity() + count);
                 }
-                Poll::Ready(Some(Err(error))) => return Poll::Ready(Err(self.failed(error))),
-                Poll::Ready(None) => match receive.poll_trailers(cx) {
-                    Poll::Ready(Ok(found)) => {
-                        self.trailers = found.map(|found| trailers(&found)).unwrap_or_default();
-                        self.end();
-                    }
-                    Poll::Ready(Err(error)) => return Poll::Ready(Err(self.failed(error))),
-                    Poll::Pending => return self.poll_patience(cx).map(Err),
-                },
-                Poll::Pending => return self.poll_patience(cx).map(Err),
+                Poll::Ready(Ok(Some(count)))
             }
+            Poll::Ready(Ok(Came::End(trailers))) => {
+                self.trailers = trailers;
+                self.end();
+                Poll::Ready(Ok(None))
+            }
+            Poll::Ready(Err(failure)) => Poll::Ready(Err(self.failed(failure))),
+            Poll::Pending => self.poll_patience(cx).map(Err),
         }
     }
 
     /// The response is there to its end.
     fn end(&mut self) {
-        self.receive = None;
+        self.stream = None;
         if let Some(slot) = self.slot.take() {
             slot.release(self.timer.now_ms());
         }
     }
 
     pub(super) fn data(&self) -> &[u8] {
-        &self.data
+        self.stream.as_ref().map_or(&[], OpenStream::data)
     }
 
     pub(super) fn consume(&mut self, count: usize) {
-        let count = count.min(self.data.len());
-        drop(self.data.split_to(count));
-        if let Some(receive) = &mut self.receive {
-            // It fails for a stream that has ended, which needs no window.
-            let _ended = receive.flow_control().release_capacity(count);
+        if let Some(stream) = &mut self.stream {
+            stream.consume(count);
         }
     }
 
@@ -325,6 +209,9 @@ impl H2Exchange {
 
     /// Ready when nothing moved for too long.
     fn poll_patience(&mut self, cx: &mut Context<'_>) -> Poll<ExchangeError> {
+        if let Some(bill) = &self.bill {
+            bill.note(self.outbox.bytes.capacity());
+        }
         if !self.waiting {
             self.waiting = true;
             self.timer.set(self.patience);
@@ -335,59 +222,21 @@ impl H2Exchange {
         if self.timer.poll(cx).is_ready() {
             // Not a word in all that time: others should not be put on a connection that may be dead.
             if let Some(slot) = &self.slot {
-                slot.retire();
+                slot.channel().retire();
             }
             return Poll::Ready(ExchangeError::TimedOut);
         }
         Poll::Pending
     }
 
-    fn failed(&mut self, error: h2::Error) -> ExchangeError {
-        // RFC 9113 section 8.7: neither a refused stream nor one above a GOAWAY's last was processed.
-        self.refused = error.is_remote()
-            && (error.is_go_away() || (error.is_reset() && error.reason() == Some(Reason::REFUSED_STREAM)));
-        if (error.is_io() || error.is_go_away())
-            && let Some(slot) = &self.slot
-        {
-            slot.retire();
-        }
-        match error.into_io() {
-            Some(error) => ExchangeError::Closed(error),
-            None if self.refused => ExchangeError::Closed(io::ErrorKind::ConnectionRefused.into()),
-            None => closed(),
+    fn failed(&mut self, failure: Failure) -> ExchangeError {
+        match failure {
+            Failure::Refused => {
+                self.refused = true;
+                ExchangeError::Closed(io::ErrorKind::ConnectionRefused.into())
+            }
+            Failure::Closed(kind) => ExchangeError::Closed(kind.into()),
+            Failure::Malformed(error) => error.into(),
         }
     }
-}
-
-/// Frames without data that are looked at in one turn.
-const EMPTY_FRAMES: u32 = 32;
-
-fn push(fields: &mut Fields, name: &HeaderName, value: &HeaderValue) -> Result<(), ResponseError> {
-    let unfit = |_| ResponseError::Head(HeadError::Control);
-    fields.push(name.as_str(), value.as_bytes().trim_ascii()).map_err(unfit)
-}
-
-/// Copies what is not the connection's.
-fn copy_fields(fields: &Fields, into: &mut HeaderMap) {
-    for field in fields.iter().filter(|field| !field.hop_by_hop) {
-        // Ours were checked by the same rules; a value that http refuses all the same is left out.
-        if let (Ok(name), Ok(value)) =
-            (HeaderName::from_bytes(field.name), HeaderValue::from_bytes(field.value))
-        {
-            into.append(name, value);
-        }
-    }
-}
-
-/// Trailers as ours.
-fn trailers(headers: &HeaderMap) -> Fields {
-    let mut fields = Fields::new();
-    for (name, value) in headers {
-        let framing = [header::CONTENT_LENGTH, header::TRANSFER_ENCODING, header::HOST, header::CONNECTION];
-        if !framing.contains(name) {
-            // What cannot be a field on HTTP/1 is left out.
-            let _unfit = fields.push_trimmed(name.as_str(), value.as_bytes());
-        }
-    }
-    fields
 }
