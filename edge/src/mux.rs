@@ -348,6 +348,7 @@ impl<E> Mux<E> {
     /// Appends RST_STREAM.
     pub(crate) fn write_reset(&mut self, id: u32, code: Code) {
         self.control(|out| write_reset(out, id, code));
+        self.frames += 1;
         self.wake();
     }
 }
