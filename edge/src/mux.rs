@@ -72,6 +72,8 @@ pub(crate) struct Mux<E> {
     encoder: Encoder,
     /// Streams that have data and wait for their turn, the first of which is next.
     turns: VecDeque<u32>,
+    /// The stream that was woken for its turn, and how often the connection's task has run since.
+    called: Option<(u32, u32)>,
     /// Streams that wait for room for a head.
     waiting: Vec<u32>,
     /// What the peer takes on all streams together.
@@ -98,6 +100,7 @@ impl<E> Mux<E> {
             sent: 0,
             encoder: Encoder::default(),
             turns: VecDeque::new(),
+            called: None,
             waiting: Vec::new(),
             window: FIRST_WINDOW.into(),
             first_window: FIRST_WINDOW,
@@ -113,6 +116,7 @@ impl<E> Mux<E> {
         if !self.waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
             self.waker = Some(cx.waker().clone());
         }
+        self.miss_turn();
     }
 
     /// Wakes the connection's task.
@@ -322,6 +326,7 @@ impl<E> Mux<E> {
             let was_next = self.turns.front() == Some(&id);
             self.turns.retain(|queued| *queued != id);
             if was_next {
+                self.called = None;
                 self.next_turn();
             }
         }
@@ -348,6 +353,7 @@ impl<E> Mux<E> {
     /// Appends RST_STREAM.
     pub(crate) fn write_reset(&mut self, id: u32, code: Code) {
         self.control(|out| write_reset(out, id, code));
+        self.frames += 1;
         self.wake();
     }
 }

@@ -30,10 +30,29 @@ impl<E> Mux<E> {
     pub(super) fn next_turn(&mut self) {
         if !self.is_full()
             && self.window > 0
-            && let Some(id) = self.turns.front()
-            && let Some(stream) = self.streams.find(*id)
+            && let Some(id) = self.turns.front().copied()
+            && let Some(stream) = self.streams.find(id)
         {
             stream.wake();
+            if self.called.is_none_or(|(called, _)| called != id) {
+                self.called = Some((id, 0));
+            }
+            // Looks whether it has come.
+            self.wake();
+        }
+    }
+
+    /// The connection's task runs. A stream that was called and has not come by the second time misses its turn: its task had one in
+    /// between, and waits for something else, which must not hold up the others.
+    pub(super) fn miss_turn(&mut self) {
+        let Some((id, runs)) = self.called else { return };
+        if self.turns.front() != Some(&id) || self.is_full() || self.window <= 0 {
+            self.called = None;
+        } else if runs == 0 {
+            self.called = Some((id, 1));
+            self.wake();
+        } else {
+            self.leave_queue(id);
         }
     }
 
@@ -41,6 +60,7 @@ impl<E> Mux<E> {
     fn leave_queue(&mut self, id: u32) {
         if self.turns.front() == Some(&id) {
             self.turns.pop_front();
+            self.called = None;
             if let Some(stream) = self.streams.find(id) {
                 stream.queued = false;
             }

@@ -71,6 +71,29 @@ fn streams_take_turns() {
 }
 
 #[test]
+fn a_stream_that_does_not_come_misses_its_turn() {
+    let mut peer = Peer::new();
+    peer.settles(&[(WINDOW, MOST)]);
+    let (first, second) = (peer.open(false), peer.open(false));
+    let mut left = 65_535;
+    while left > 0 {
+        left -= write(&first, &vec![0; left]).unwrap();
+        peer.hears();
+    }
+    for _ in 0..3 {
+        assert_eq!((write(&first, b"x"), write(&second, b"x")), (None, None));
+        // While nobody could send anything nobody has missed anything.
+        (0..5).for_each(|_| peer.channel.attend(&cx()));
+        peer.says(&more(0, 2)).unwrap();
+        peer.channel.attend(&cx());
+        assert_eq!(write(&second, b"x"), None, "the first may still come");
+        peer.channel.attend(&cx());
+        assert_eq!(write(&second, b"x"), Some(1), "its client takes nothing, say");
+        assert_eq!(write(&first, b"x"), Some(1), "later");
+    }
+}
+
+#[test]
 fn what_waits_to_be_written_is_bounded() {
     let mut peer = Peer::new();
     peer.settles(&[(WINDOW, MOST)]);
