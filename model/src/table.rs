@@ -11,7 +11,7 @@ pub(crate) use paths::{Hosted, Key, PathDraft, PathIndices, Root, whole_segments
 use crate::{
     Backend, CompileError, CompileLimits, CompiledAction, CompiledMatch, CompiledRoute, CompiledRule, Found,
     Listener, NotFound, PoolName, Request, StreamTable, TenantConfig,
-    compile::compile,
+    compile::{compile, position},
     host::{HOST_BYTES, HostMap},
 };
 
@@ -176,6 +176,16 @@ impl RouteTable {
     #[must_use]
     pub fn rule_count(&self) -> usize {
         self.rules.len()
+    }
+
+    /// The id of the route that the rule at a position is of, and the rule's position in it, from 0.
+    ///
+    /// # Panics
+    /// When there is no rule at that position.
+    #[must_use]
+    pub fn whose(&self, rule: usize) -> (&str, u32) {
+        let route = &self.routes[self.rules[rule].route as usize];
+        (&self.text[route.id.range()], position(rule).saturating_sub(route.first_rule))
     }
 
     /// Which route takes what is passed on as it is.
