@@ -15,7 +15,7 @@ use std::{cell::RefCell, fmt, rc::Rc, str::FromStr, time::Duration};
 
 use model::TenantId;
 
-pub(crate) use trail::{Entrance, Facts, OUTRUN, Place, Trail, TryPlace, brief_micros};
+pub(crate) use trail::{Counted, Entrance, Facts, OUTRUN, Place, Trail, TryPlace, brief_micros};
 
 use crate::{accesslog::Line, downstream::Client, h1::RequestHead, limits::FREE_TRAILS, metrics::Counters};
 use ring::Ring;

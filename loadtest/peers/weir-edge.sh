@@ -6,7 +6,7 @@
 # The arguments are the command; the file with the objects is added to it. Reads HTTP_PORT, HTTPS_PORT, UPSTREAM
 # (host:port), CERT and KEY (PEM files) from its environment.
 set -eu
-file=$(mktemp "${TMPDIR:-/tmp}/weir-edge.XXXXXX.yaml")
+file=$(mktemp "${TMPDIR:-/tmp}/weir-edge.XXXXXX")
 cat >"$file" <<YAML
 apiVersion: weir.dev/v1
 kind: Pool
@@ -51,4 +51,7 @@ spec:
   rules:
   - backendRefs: [{group: weir.dev, kind: Backend, name: upstream}]
 YAML
-exec "$@" "$file"
+# Open, but in no directory any more: whoever is killed leaves nothing behind. (A worker that is told to read it again cannot.)
+exec 3<"$file"
+rm "$file"
+exec "$@" /dev/fd/3

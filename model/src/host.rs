@@ -7,7 +7,7 @@ use foldhash::fast::RandomState;
 use crate::{HostPattern, TenantId};
 
 /// The longest hostname that DNS can carry, in bytes (RFC 1035 section 2.3.4, as text).
-const HOST_BYTES: usize = 253;
+pub(crate) const HOST_BYTES: usize = 253;
 
 /// Why a string is not a hostname pattern.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

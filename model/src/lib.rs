@@ -18,6 +18,7 @@ mod id;
 mod ir;
 mod limits;
 pub mod path;
+mod places;
 mod proxy;
 mod request;
 mod session;

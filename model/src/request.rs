@@ -73,12 +73,6 @@ impl<'t> Found<'t> {
         self.entered_at as usize
     }
 
-    /// The rule's position in its route, from 0.
-    #[must_use]
-    pub fn rule_number(&self) -> u32 {
-        self.rule_at.saturating_sub(self.route().first_rule)
-    }
-
     /// The same in the configuration that the table was compiled from. `None` in another one.
     #[must_use]
     pub fn written<'c>(&self, config: &'c TenantConfig) -> Option<Written<'c>> {

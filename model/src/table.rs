@@ -6,11 +6,13 @@ mod paths;
 use std::sync::Arc;
 
 use ask::Ask;
-pub(crate) use paths::{PathDraft, PathIndices, whole_segments};
+pub(crate) use paths::{Hosted, Key, PathDraft, PathIndices, Root, whole_segments};
 
 use crate::{
     Backend, CompileError, CompileLimits, CompiledAction, CompiledMatch, CompiledRoute, CompiledRule, Found,
-    Listener, NotFound, PoolName, Request, StreamTable, TenantConfig, compile::compile, host::HostMap,
+    Listener, NotFound, PoolName, Request, StreamTable, TenantConfig,
+    compile::{compile, position},
+    host::{HOST_BYTES, HostMap},
 };
 
 /// The compiled routes of one tenant: immutable, shared, looked up on every request.
@@ -38,8 +40,12 @@ pub struct RouteTable {
 pub(crate) struct Group {
     /// Positions in the table; never empty.
     pub(crate) listeners: Box<[u32]>,
-    /// Positions of path indices.
-    pub(crate) hosts: HostMap<u32>,
+    /// Its number among all groups.
+    pub(crate) number: u32,
+    /// Whether there are exact hosts; they are in the path indices.
+    pub(crate) has_exact: bool,
+    /// Of the other hosts.
+    pub(crate) patterns: HostMap<Root>,
 }
 
 /// Where requests for a host enter.
@@ -47,25 +53,41 @@ pub(crate) struct Group {
 pub struct Entered<'t> {
     table: &'t RouteTable,
     group: &'t Group,
-    index: u32,
+    start: Start,
+}
+
+/// Where the search for a path begins.
+#[derive(Debug, Clone, Copy)]
+enum Start {
+    /// At an exact host if it is there, of which nothing was looked at yet, or else at a pattern.
+    Host(Key),
+    Pattern(Root),
 }
 
 impl<'t> Entered<'t> {
-    /// The memory that [`find`](Self::find) looks at first which may be in no cache, where there is such: whoever has
-    /// something else to do can have it fetched in the meantime.
+    /// The memory that [`find`](Self::find) will probably look at first, which may be in no cache: whoever has something
+    /// else to do can have it fetched in the meantime.
     #[must_use]
-    pub fn first_step(&self, path: &str) -> Option<&'t (impl Sized + use<>)> {
-        self.table.indices.first_step(self.index, path)
+    pub fn first_step(&self, path: &str) -> impl IntoIterator<Item = &'t (impl Sized + use<>)> {
+        let (Start::Host(key) | Start::Pattern(Root { key, .. })) = self.start;
+        self.table.indices.ahead(key, path)
     }
 
     /// The rule that answers `request`, which is for this host.
     ///
     /// # Errors
-    /// When no match holds.
+    /// When nothing is for the host, or no match holds.
     pub fn find(&self, request: &impl Request) -> Result<Found<'t>, NotFound> {
         let table = self.table;
+        let root = match self.start {
+            Start::Pattern(root) => root,
+            Start::Host(key) => {
+                let exact = table.indices.root(self.group.number, request.host(), key);
+                exact.or_else(|| self.group.patterns.find(request.host()).copied()).ok_or(NotFound::Host)?
+            }
+        };
         let ask = Ask::new(request);
-        let found = table.indices.find(self.index, &table.matches, &ask).ok_or(NotFound::Route)?;
+        let found = table.indices.find(root, &table.matches, &ask).ok_or(NotFound::Route)?;
         let matched = &table.matches[found.at as usize];
         let rule = &table.rules[found.rule as usize];
         let entered_at = table.listener(self.group, rule);
@@ -111,15 +133,20 @@ impl RouteTable {
         self.enter(request.port(), request.host())?.find(request)
     }
 
-    /// The first half of [`find`](Self::find): where requests for `host` enter on a port.
+    /// The first half of [`find`](Self::find): where requests for `host` enter on a port. It looks at no memory that is the
+    /// host's own, unless a listener has it as its hostname.
     ///
     /// # Errors
-    /// When none does.
+    /// When none does; where there are hosts by name, the second half may say so as well.
     pub fn enter(&self, port: u16, host: &str) -> Result<Entered<'_>, NotFound> {
         let at = self.ports.binary_search_by_key(&port, |(port, _)| *port).map_err(|_| NotFound::Listener)?;
         let group = self.ports[at].1.find(host).ok_or(NotFound::Host)?;
-        let index = *group.hosts.find(host).ok_or(NotFound::Host)?;
-        Ok(Entered { table: self, group, index })
+        let start = if group.has_exact && host.len() <= HOST_BYTES {
+            Start::Host(self.indices.host(group.number, host))
+        } else {
+            Start::Pattern(*group.patterns.find(host).ok_or(NotFound::Host)?)
+        };
+        Ok(Entered { table: self, group, start })
     }
 
     /// The position of the first of the listeners of the rule's route that is in the group.
@@ -149,6 +176,16 @@ impl RouteTable {
     #[must_use]
     pub fn rule_count(&self) -> usize {
         self.rules.len()
+    }
+
+    /// The id of the route that the rule at a position is of, and the rule's position in it, from 0.
+    ///
+    /// # Panics
+    /// When there is no rule at that position.
+    #[must_use]
+    pub fn whose(&self, rule: usize) -> (&str, u32) {
+        let route = &self.routes[self.rules[rule].route as usize];
+        (&self.text[route.id.range()], position(rule).saturating_sub(route.first_rule))
     }
 
     /// Which route takes what is passed on as it is.

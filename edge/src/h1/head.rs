@@ -39,59 +39,53 @@ impl fmt::Display for Version {
     }
 }
 
-/// A request method. Case counts (RFC 9110 section 9.1): `get` is [`Method::Other`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
-#[expect(missing_docs, reason = "each is the method of that name")]
-pub enum Method {
+macro_rules! methods {
+    ($($(#[$attribute:meta])* $variant:ident = $text:literal;)+) => {
+        /// A request method. Case counts (RFC 9110 section 9.1): `get` is [`Method::Other`].
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+        pub enum Method {
+            $($(#[$attribute])* #[doc = concat!("`", $text, "`")] $variant,)+
+            /// Any other token; [`RequestHead::method_str`] has it.
+            Other,
+        }
+
+        impl Method {
+            /// The method of that name.
+            #[must_use]
+            pub fn of(name: &[u8]) -> Self {
+                match name {
+                    $(_ if name == $text.as_bytes() => Self::$variant,)+
+                    _ => Self::Other,
+                }
+            }
+
+            /// Its name; `None` for [`Method::Other`].
+            #[must_use]
+            pub const fn as_str(self) -> Option<&'static str> {
+                match self {
+                    $(Self::$variant => Some($text),)+
+                    Self::Other => None,
+                }
+            }
+        }
+    };
+}
+
+// The most frequent first: they are compared in this order.
+methods! {
     #[default]
-    Get,
-    Head,
-    Post,
-    Put,
-    Delete,
-    Connect,
-    Options,
-    Trace,
-    Patch,
-    /// Any other token; [`RequestHead::method_str`] has it.
-    Other,
+    Get = "GET";
+    Post = "POST";
+    Head = "HEAD";
+    Put = "PUT";
+    Delete = "DELETE";
+    Connect = "CONNECT";
+    Options = "OPTIONS";
+    Trace = "TRACE";
+    Patch = "PATCH";
 }
 
 impl Method {
-    /// The method of that name.
-    #[must_use]
-    pub fn of(name: &[u8]) -> Self {
-        match name {
-            b"GET" => Self::Get,
-            b"HEAD" => Self::Head,
-            b"POST" => Self::Post,
-            b"PUT" => Self::Put,
-            b"DELETE" => Self::Delete,
-            b"CONNECT" => Self::Connect,
-            b"OPTIONS" => Self::Options,
-            b"TRACE" => Self::Trace,
-            b"PATCH" => Self::Patch,
-            _ => Self::Other,
-        }
-    }
-
-    /// Its name; `None` for [`Method::Other`].
-    #[must_use]
-    pub const fn as_str(self) -> Option<&'static str> {
-        Some(match self {
-            Self::Get => "GET",
-            Self::Head => "HEAD",
-            Self::Post => "POST",
-            Self::Put => "PUT",
-            Self::Delete => "DELETE",
-            Self::Connect => "CONNECT",
-            Self::Options => "OPTIONS",
-            Self::Trace => "TRACE",
-            Self::Patch => "PATCH",
-            Self::Other => return None,
-        })
-    }
-
     /// Whether doing it twice is as good as once (RFC 9110 section 9.2.2).
     #[must_use]
     pub const fn is_idempotent(self) -> bool {

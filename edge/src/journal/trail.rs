@@ -220,7 +220,14 @@ pub(crate) fn brief_micros(time: Duration) -> u32 {
 #[derive(Debug, Clone)]
 pub(crate) struct Place {
     pub(crate) entrance: Rc<Entrance>,
-    /// Where it is counted: the route's own series, whose label is the route.
+    /// Nothing of it is known before the request goes on its way.
+    pub(crate) counted: Counted,
+}
+
+/// Where the requests of a rule are counted.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Counted {
+    /// The route's own series, whose label is the route, or that of all routes that came too late.
     pub(crate) series: Series,
     /// The route's own labels, where it has no series of its own.
     pub(crate) unlisted: Option<Rc<RouteKey>>,
@@ -242,13 +249,14 @@ pub(crate) struct Entrance {
 impl Place {
     /// The route, by what its thread counts.
     pub(crate) fn route<'a>(&'a self, counters: &'a Counters) -> &'a str {
-        let labels = self.unlisted.as_deref().or_else(|| counters.labels(self.series));
+        let Counted { series, unlisted, .. } = &self.counted;
+        let labels = unlisted.as_deref().or_else(|| counters.labels(*series));
         labels.map_or("", |labels| &labels.route)
     }
 
     /// The rule's field in the route's object.
     pub(crate) fn rule_text(&self) -> String {
-        format!("spec.rules[{}]", self.rule)
+        format!("spec.rules[{}]", self.counted.rule)
     }
 }
 

@@ -41,7 +41,7 @@ impl RouteKey {
 }
 
 /// The number of a series in its thread's counters.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Series(u32);
 
 impl Series {

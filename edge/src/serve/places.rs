@@ -1,10 +1,11 @@
 //! What a thread knows of the rules that answer its requests: where they are counted and what is told of them.
 //!
 //! It is found by positions in the tenant's table, so that a request neither hashes nor counts references for its
-//! rule: of 10,000 rules no memory of their own would be in a cache.
+//! rule: of 10,000 rules no memory of their own would be in a cache. Even the four bytes that are kept of a rule are not waited
+//! for: they are asked for when the rule is found and looked at when the request goes on its way.
 
 use std::{
-    cell::RefCell,
+    cell::{Cell, OnceCell, RefCell},
     collections::HashMap,
     rc::Rc,
     sync::{Arc, Weak},
@@ -12,11 +13,12 @@ use std::{
 
 use foldhash::fast::RandomState;
 use model::{Found, Listener, TenantId};
+use sys::prefetch;
 
 use crate::{
     accesslog::Policy,
     config::{Config, TenantTable},
-    journal::{Entrance, Place},
+    journal::{Counted, Entrance},
     metrics::{RouteKey, Series},
     worker::Thread,
 };
@@ -30,7 +32,7 @@ pub(crate) struct Places {
 #[derive(Default)]
 struct Known {
     /// By the address of the table, which the entry keeps alive, so that no other can take it.
-    tables: HashMap<*const TenantTable, OfTable, RandomState>,
+    tables: HashMap<*const TenantTable, Rc<OfTable>, RandomState>,
     /// The configuration that all of the tables are of; none if one was added since.
     config: Weak<Config>,
 }
@@ -39,11 +41,11 @@ struct Known {
 struct OfTable {
     table: Arc<TenantTable>,
     /// By their position.
-    rules: Box<[OfRule]>,
+    rules: Box<[Cell<OfRule>]>,
     /// By the listener's position; of those that requests came in by.
-    entrances: Box<[Option<Rc<Entrance>>]>,
+    entrances: Box<[OnceCell<Rc<Entrance>>]>,
     /// By the rule's position.
-    unlisted: HashMap<usize, Unlisted>,
+    unlisted: RefCell<HashMap<usize, Counted>>,
 }
 
 /// What is known of a rule: four bytes, so that what is known of 16 is one line of a cache.
@@ -75,23 +77,29 @@ impl OfRule {
     }
 }
 
-/// What is known of a rule whose requests are counted with those of others, because there are too many series.
-struct Unlisted {
-    series: Series,
-    rule: u32,
-    labels: Rc<RouteKey>,
+/// A rule that answers a request; what is known of it is on its way from memory.
+pub(crate) struct Answering {
+    table: Rc<OfTable>,
+    rule: usize,
 }
 
 impl Places {
-    /// The place of a request that a rule of `table` answers.
-    pub(crate) fn of(&self, thread: &Thread, table: &Arc<TenantTable>, found: &Found<'_>) -> Place {
+    /// Where a request came in that a rule of `table` answers, and the rule.
+    pub(crate) fn of(
+        &self,
+        thread: &Thread,
+        table: &Arc<TenantTable>,
+        found: &Found<'_>,
+    ) -> (Rc<Entrance>, Answering) {
         let Known { tables, config } = &mut *self.known.borrow_mut();
         let known = tables.entry(Arc::as_ptr(table)).or_insert_with(|| {
             // It may be of an older configuration, which the request began with.
             *config = Weak::new();
-            OfTable::new(table)
+            Rc::new(OfTable::new(table))
         });
-        known.place(thread, found)
+        let rule = found.rule_position();
+        prefetch::line(&known.rules[rule]);
+        (known.entrance(thread, found), Answering { table: Rc::clone(known), rule })
     }
 
     /// A tick: forgets tables that are in no configuration any more. What is known of those that are the same in the newest one
@@ -112,38 +120,45 @@ impl OfTable {
     fn new(table: &Arc<TenantTable>) -> Self {
         Self {
             table: Arc::clone(table),
-            rules: vec![OfRule::UNKNOWN; table.routes.rule_count()].into(),
-            entrances: vec![None; table.routes.listeners().len()].into(),
-            unlisted: HashMap::new(),
+            rules: vec![Cell::new(OfRule::UNKNOWN); table.routes.rule_count()].into(),
+            entrances: vec![OnceCell::new(); table.routes.listeners().len()].into(),
+            unlisted: RefCell::default(),
         }
     }
 
-    fn place(&mut self, thread: &Thread, found: &Found<'_>) -> Place {
-        let at = found.rule_position();
-        if self.rules[at] == OfRule::UNKNOWN {
-            self.rules[at] = self.learn(thread, found);
-        }
-        let known = self.rules[at];
-        let unlisted = if known == OfRule::UNLISTED { self.unlisted.get(&at) } else { None };
-        let (series, rule, unlisted) = match unlisted {
-            Some(of) => (of.series, of.rule, Some(Rc::clone(&of.labels))),
-            None => (known.series(), known.rule(), None),
-        };
-        thread.counters.expect(series);
-        let entrance = &mut self.entrances[found.listener_position()];
+    fn entrance(&self, thread: &Thread, found: &Found<'_>) -> Rc<Entrance> {
         let make = || Rc::new(entrance_of(thread, &self.table.tenant, found.listener));
-        Place { entrance: Rc::clone(entrance.get_or_insert_with(make)), series, unlisted, rule }
+        Rc::clone(self.entrances[found.listener_position()].get_or_init(make))
     }
 
-    fn learn(&mut self, thread: &Thread, found: &Found<'_>) -> OfRule {
-        let labels = RouteKey::new(&self.table.tenant, found.route_id());
-        let (series, rule) = (thread.counters.route(&labels), found.rule_number());
+    fn learn(&self, thread: &Thread, at: usize) -> OfRule {
+        let (route, rule) = self.table.routes.whose(at);
+        let labels = RouteKey::new(&self.table.tenant, route);
+        let series = thread.counters.route(&labels);
         let is_own = thread.counters.labels(series) == Some(&labels);
         let listed = OfRule::listed(series, rule).filter(|_| is_own);
         listed.unwrap_or_else(|| {
-            self.unlisted.insert(found.rule_position(), Unlisted { series, rule, labels: Rc::new(labels) });
+            let counted = Counted { series, rule, unlisted: Some(Rc::new(labels)) };
+            self.unlisted.borrow_mut().insert(at, counted);
             OfRule::UNLISTED
         })
+    }
+}
+
+impl Answering {
+    /// Where its requests are counted. This one's counters are on their way then.
+    pub(crate) fn counted(self, thread: &Thread) -> Counted {
+        let Self { table, rule: at } = self;
+        if table.rules[at].get() == OfRule::UNKNOWN {
+            table.rules[at].set(table.learn(thread, at));
+        }
+        let known = table.rules[at].get();
+        let unlisted =
+            if known == OfRule::UNLISTED { table.unlisted.borrow().get(&at).cloned() } else { None };
+        let listed = || Counted { series: known.series(), rule: known.rule(), unlisted: None };
+        let counted = unlisted.unwrap_or_else(listed);
+        thread.counters.expect(counted.series);
+        counted
     }
 }
 

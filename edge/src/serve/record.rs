@@ -10,13 +10,13 @@ use std::{
 
 use model::{Found, TenantId};
 
-use super::refusal::Refusal;
+use super::{places::Answering, refusal::Refusal};
 use crate::{
     accesslog::Entry,
     config::TenantTable,
     downstream::Client,
     h1::{Fields, Name, RequestHead},
-    journal::{BackendName, Facts, Gathered, OUTRUN, RequestId, TryPlace, brief_micros},
+    journal::{BackendName, Counted, Facts, Gathered, OUTRUN, Place, RequestId, TryPlace, brief_micros},
     metrics::{Outcome, Series},
     share::Share,
     trace::{Trace, Traced},
@@ -34,6 +34,8 @@ pub(crate) struct Record {
     gathered: Option<Box<Gathered>>,
     /// If it is part of a trace that is this worker's business.
     trace: Option<Box<Trace>>,
+    /// What answers it, until it is known where that is counted.
+    answering: Option<Answering>,
 }
 
 impl Record {
@@ -55,6 +57,7 @@ impl Record {
             share: None,
             keeps_connection: true,
             trace: None,
+            answering: None,
         }
     }
 
@@ -113,8 +116,8 @@ impl Record {
 
     /// A route answers it; `fields` are as the client sent them.
     pub(crate) fn found(&mut self, table: &Arc<TenantTable>, found: &Found<'_>, fields: &Fields) {
-        let place = self.thread.places.of(&self.thread, table, found);
-        let entrance = &*place.entrance;
+        let (entrance, answering) = self.thread.places.of(&self.thread, table, found);
+        self.answering = Some(answering);
         if let (Some(policy), true, Some(gathered)) =
             (&entrance.log, self.thread.logger.is_on(), &mut self.gathered)
         {
@@ -125,8 +128,18 @@ impl Record {
         }
         let trace = self.trace.as_ref().filter(|trace| trace.sampled).map(|trace| trace.id);
         let facts = self.facts_mut();
-        facts.place = Some(place);
+        facts.place = Some(Place { entrance, counted: Counted::default() });
         facts.trace = trace;
+    }
+
+    /// Finds where it is counted: as late as there is something else to do, for the memory that says so is on its way.
+    fn count_by_route(&mut self) {
+        if let Some(answering) = self.answering.take() {
+            let counted = answering.counted(&self.thread);
+            if let Some(place) = &mut self.facts_mut().place {
+                place.counted = counted;
+            }
+        }
     }
 
     /// Makes the fields of a try name the request's trace.
@@ -154,6 +167,7 @@ impl Record {
 
     /// An endpoint is tried.
     pub(crate) fn tries(&mut self, endpoint: SocketAddr) -> TryPlace {
+        self.count_by_route();
         // To find the first one takes microseconds, less than is worth a look at the clock.
         let began = if self.retries() == 0 { Duration::ZERO } else { self.began.elapsed() };
         let place = self.facts_mut().tries(endpoint, began);
@@ -175,6 +189,10 @@ impl Record {
     /// The endpoint's response has begun.
     pub(crate) fn upstream_answered(&mut self, place: TryPlace, status: u16) {
         let answered = brief_micros(self.began.elapsed());
+        // It was a while ago that it was asked for.
+        if let Some(place) = &self.facts().place {
+            self.thread.counters.expect(place.counted.series);
+        }
         if let Some(current) = self.facts_mut().try_at(place) {
             current.answered_us = Some(answered);
             current.status = status;
@@ -245,6 +263,7 @@ impl Record {
 
 impl Drop for Record {
     fn drop(&mut self) {
+        self.count_by_route();
         let Some(mut gathered) = self.gathered.take() else { return };
         let (thread, facts) = (&self.thread, &mut gathered.trail.facts);
         facts.duration = self.began.elapsed();
@@ -259,7 +278,7 @@ impl Drop for Record {
             counters.errors.add(1);
         }
         counters.latency.record(latency_us);
-        let series = facts.place.as_ref().map_or(Series::NONE, |place| place.series);
+        let series = facts.place.as_ref().map_or(Series::NONE, |place| place.counted.series);
         counters.finished(series, facts.outcome, facts.status, latency_us);
         if thread.logger.is_on() && is_logged(thread, &gathered) {
             thread.logger.log(&Entry::of(&gathered, counters));

@@ -7,7 +7,7 @@ use crate::{
     CompileLimits, HostPattern, Origin, PathMatch, PoolName, RouteTable, StreamTable, TenantConfig,
     host::HostMap,
     streams::attached_hosts,
-    table::{Group, PathDraft, PathIndices},
+    table::{Group, Hosted, PathDraft, PathIndices, Root},
 };
 
 /// Listeners of one port and hostname, and the routes on them by hostname. `None` is any host.
@@ -37,19 +37,11 @@ pub(super) fn place(
     attach(config, &parts, &mut drafts, &mut budget);
 
     let mut indices = Indices::new(config, &parts);
-    let mut ports: Vec<(u16, HostMap<Group>)> = vec![];
-    for ((port, hostname), draft) in drafts {
-        let mut hosts = HostMap::default();
-        for (host, routes) in draft.hosts {
-            let index = indices.of(routes, limits, &mut budget, errors);
-            hosts.insert(host.as_ref(), index);
-        }
-        if ports.last().is_none_or(|(last, _)| *last != port) {
-            ports.push((port, HostMap::default()));
-        }
-        let group = Group { listeners: draft.listeners.into(), hosts };
-        if let Some((_, groups)) = ports.last_mut() {
-            groups.insert(hostname.as_ref(), group);
+    let mut hosted = vec![];
+    for (group, draft) in (0..).zip(drafts.values()) {
+        for (host, routes) in &draft.hosts {
+            let tree = indices.of(routes, limits, &mut budget, errors);
+            hosted.push(Hosted { group, host: host.as_ref(), tree });
         }
     }
     if let Some(origin) = budget.origin {
@@ -57,7 +49,8 @@ pub(super) fn place(
         errors
             .push(&origin, format!("all routes on all their hosts and ports have more than {most} matches"));
     }
-    let indices = PathIndices::new(indices.done);
+    let (indices, roots) = PathIndices::new(indices.done, &hosted);
+    let ports = ports(&drafts, &hosted, &roots);
     RouteTable {
         listeners: config.listeners.clone().into(),
         routes: parts.routes.into(),
@@ -69,6 +62,35 @@ pub(super) fn place(
         indices,
         streams: StreamTable::default(),
     }
+}
+
+/// The groups of each port. `roots` are those of the hosts in `hosted`, which are in the order of the drafts.
+fn ports(drafts: &Drafts, hosted: &[Hosted<'_>], roots: &[Root]) -> Vec<(u16, HostMap<Group>)> {
+    let mut ports: Vec<(u16, HostMap<Group>)> = vec![];
+    let mut hosts = hosted.iter().zip(roots).peekable();
+    for (number, ((port, hostname), draft)) in (0..).zip(drafts) {
+        let mut group = Group {
+            listeners: draft.listeners.clone().into(),
+            number,
+            has_exact: false,
+            patterns: HostMap::default(),
+        };
+        while let Some((each, root)) = hosts.next_if(|(each, _)| each.group == number) {
+            match each.host {
+                Some(HostPattern::Exact(_)) => group.has_exact = true,
+                pattern => {
+                    group.patterns.insert(pattern, *root);
+                }
+            }
+        }
+        if ports.last().is_none_or(|(last, _)| last != port) {
+            ports.push((*port, HostMap::default()));
+        }
+        if let Some((_, groups)) = ports.last_mut() {
+            groups.insert(hostname.as_ref(), group);
+        }
+    }
+    ports
 }
 
 /// How many matches may still be placed, and where that ran out.
@@ -133,7 +155,7 @@ struct Indices<'p> {
     config: &'p TenantConfig,
     parts: &'p Parts<'p>,
     by_route: Vec<Vec<u32>>,
-    known: HashMap<Vec<u32>, u32>,
+    known: HashMap<&'p [u32], usize>,
     done: Vec<PathDraft<'p>>,
 }
 
@@ -145,19 +167,19 @@ impl<'p> Indices<'p> {
     /// The position of the index of the matches of `routes`.
     fn of(
         &mut self,
-        routes: Vec<u32>,
+        routes: &'p [u32],
         limits: &CompileLimits,
         budget: &mut Budget,
         errors: &mut Errors,
-    ) -> u32 {
-        if let Some(&known) = self.known.get(&routes) {
+    ) -> usize {
+        if let Some(&known) = self.known.get(routes) {
             return known;
         }
         let mut matches: Vec<u32> =
             routes.iter().flat_map(|route| &self.by_route[*route as usize]).copied().collect();
         matches.sort_unstable();
         let origin = |index: u32| &self.parts.rule(&self.parts.matches[index as usize], self.config).origin;
-        let index = position(self.done.len());
+        let index = self.done.len();
         let cost = matches.iter().map(|each| cost(self.parts.paths[*each as usize])).sum();
         if matches.first().is_none_or(|first| budget.take(cost, origin(*first))) {
             let paths = PathDraft::new(&self.parts.paths, &self.parts.matches, &matches);

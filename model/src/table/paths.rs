@@ -10,15 +10,25 @@ use std::collections::HashMap;
 use foldhash::fast::RandomState;
 
 use super::ask::Ask;
-use crate::{CompiledMatch, PathMatch, Request, compiled::CompiledPath};
+use crate::{CompiledMatch, HostPattern, PathMatch, Request, compiled::CompiledPath};
 use tree::{Forest, Growing, Tree};
+pub(crate) use tree::{Key, Root};
 
 /// The matches of each host, or of several hosts that have the same, by path.
 #[derive(Debug, Default)]
 pub(crate) struct PathIndices {
     segments: Forest,
-    /// Of each: what is not a segment prefix, if there is any.
-    others: Box<[Option<Box<Others>>]>,
+    /// By the name of the host's root: what is not a segment prefix. Of those hosts that have any.
+    others: HashMap<u32, Others, RandomState>,
+}
+
+/// A host in a group, and the draft that has its matches, by position.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Hosted<'p> {
+    pub(crate) group: u32,
+    /// `None` is any.
+    pub(crate) host: Option<&'p HostPattern>,
+    pub(crate) tree: usize,
 }
 
 /// The matches of one host, before they are put among the others.
@@ -81,7 +91,7 @@ impl<'p> PathDraft<'p> {
 
     /// Of a host without matches.
     pub(crate) fn empty() -> Self {
-        Self { segments: Tree::default(), others: Others::default() }
+        Self { segments: Growing::default().build(), others: Others::default() }
     }
 
     /// The position of a match in a list of more than `most`: these are tried one after another.
@@ -92,34 +102,54 @@ impl<'p> PathDraft<'p> {
 }
 
 impl PathIndices {
-    /// Numbered as the drafts are.
-    pub(crate) fn new(drafts: Vec<PathDraft<'_>>) -> Self {
-        let boxed = |others: Others| (!others.is_empty()).then(|| Box::new(others));
-        let (segments, others): (Vec<_>, Vec<_>) =
-            drafts.into_iter().map(|draft| (draft.segments, boxed(draft.others))).unzip();
-        Self { segments: Forest::new(&segments), others: others.into() }
+    /// The indices, and of each host in `hosted` its root.
+    pub(crate) fn new(drafts: Vec<PathDraft<'_>>, hosted: &[Hosted<'_>]) -> (Self, Vec<Root>) {
+        let (trees, mut others): (Vec<_>, Vec<_>) = drafts
+            .into_iter()
+            .map(|PathDraft { segments, others }| ((segments, !others.is_empty()), others))
+            .unzip();
+        let (segments, roots) = Forest::new(&trees, hosted);
+        let of_root =
+            |(each, root): (&Hosted<'_>, &Root)| (root.name, std::mem::take(&mut others[each.tree]));
+        let others =
+            hosted.iter().zip(&roots).map(of_root).filter(|(_, others)| !others.is_empty()).collect();
+        (Self { segments, others }, roots)
     }
 
-    /// A node of the path's first segment, if there is any.
-    pub(super) fn first_step(&self, index: u32, path: &str) -> Option<&(impl Sized + use<>)> {
-        self.segments.first_step(index, path)
+    /// The key of an exact host in a group, whether it is there or not.
+    pub(super) fn host(&self, group: u32, host: &str) -> Key {
+        self.segments.host(group, host)
     }
 
-    /// Of the matches in the index of that number the one with the lowest rank that holds.
+    /// The root of the host of that key, if it is there.
+    pub(super) fn root(&self, group: u32, host: &str, key: Key) -> Option<Root> {
+        self.segments.root(group, host, key)
+    }
+
+    /// The nodes that will probably be looked at for a path on the host of that key.
+    pub(super) fn ahead<'t>(
+        &'t self,
+        key: Key,
+        path: &str,
+    ) -> impl Iterator<Item = &'t (impl Sized + use<>)> {
+        self.segments.ahead(key, path)
+    }
+
+    /// Of the matches below a root the one with the lowest rank that holds.
     pub(super) fn find<R: Request>(
         &self,
-        index: u32,
+        root: Root,
         matches: &[CompiledMatch],
         ask: &Ask<'_, R>,
     ) -> Option<Placed> {
         let path = ask.request.path();
-        let others = self.others[index as usize].as_deref();
+        let others = if self.segments.has_others(root) { self.others.get(&root.name) } else { None };
         let mut best = Best { matches, ask, found: None };
         if let Some(list) = others.and_then(|others| others.exact.get(path)) {
             best.improve(list.iter().copied());
         }
         // The longest prefix first: most dialects rank it first, and the others are then passed over.
-        self.segments.lists(index, path).for_each(|list| best.improve(list));
+        self.segments.lists(root, path).for_each(|list| best.improve(list));
         if let Some(others) = others {
             let mut longest = others.longest(path);
             while let Some(at) = longest {

@@ -171,6 +171,8 @@ proptest! {
             let found = table.find(&request).map(|found| {
                 let written = found.written(&config).expect("of this configuration");
                 assert_eq!((found.route_id(), found.matched.rank), (&*written.route.id.0, written.matched.rank));
+                let (route, rule) = table.whose(found.rule_position());
+                assert_eq!((route, &written.route.rules[rule as usize]), (found.route_id(), written.rule));
                 (
                     written.route.id.clone(),
                     written.rule.origin.clone(),

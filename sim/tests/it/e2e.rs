@@ -13,6 +13,7 @@ mod history;
 mod http3;
 mod interop;
 mod lossless;
+mod objects;
 mod scale;
 mod secrets;
 mod streams;
@@ -66,6 +67,15 @@ spec:
 /// Applies the default pool.
 fn set_pool(weir: &Installation, workers: std::ops::RangeInclusive<usize>, more: &str) -> anyhow::Result<()> {
     weir.apply("platform", &pool(weir, workers, more)).map(|_| ())
+}
+
+/// Waits until all workers serve what the tenant applied last, and with it all that was changed before.
+fn wait_for_workers(weir: &Installation, tenant: &str) -> anyhow::Result<()> {
+    weir.wait(PATIENCE, "configuration on all workers", || {
+        let routes = weir.json(&["get", "httproutes", "-t", tenant])?;
+        let conditions = routes["items"][0]["status"]["conditions"].as_array().cloned().unwrap_or_default();
+        Ok(conditions.iter().any(|c| c["type"] == "Propagated" && c["status"] == "True"))
+    })
 }
 
 /// No process of the installation may say that a human must look.

@@ -47,10 +47,29 @@ struct Attack {
     per_second: f64,
     /// What an honest client does in its place.
     honest: Honest,
-    strike: fn(Rc<Striker>) -> Strike,
+    strike: Act,
 }
 
+/// What one of its connections does.
+type Act = fn(Rc<Striker>) -> Strike;
+
 type Strike = Pin<Box<dyn Future<Output = std::io::Result<()>>>>;
+
+impl Attack {
+    /// Makes attacks that are measured by such a client, a connection of theirs by one of its requests: by name, unit,
+    /// connections, units a second and what they do.
+    fn beside(honest: Honest) -> impl Fn(&'static str, &'static str, usize, f64, Act) -> Self {
+        move |name, unit, connections, per_second, strike| Self {
+            name,
+            unit,
+            connections,
+            requests: 1,
+            per_second,
+            honest,
+            strike,
+        }
+    }
+}
 
 /// What an attack is measured by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

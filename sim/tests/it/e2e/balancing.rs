@@ -8,39 +8,15 @@ use sim::{
     upstream::Upstream,
 };
 
-use super::{PATIENCE, one_at_a_time};
+use super::{PATIENCE, objects, one_at_a_time};
 
-fn objects(endpoints: &[u16]) -> String {
-    let endpoints: Vec<_> = endpoints.iter().map(|port| format!("{{address: '127.0.0.1:{port}'}}")).collect();
-    format!(
-        "apiVersion: gateway.networking.k8s.io/v1
-kind: Gateway
-metadata: {{name: edge}}
-spec:
-  gatewayClassName: weir
-  listeners:
-    - {{name: http, port: 80, protocol: HTTP}}
----
-apiVersion: gateway.networking.k8s.io/v1
-kind: HTTPRoute
-metadata: {{name: all}}
-spec:
-  parentRefs: [{{name: edge}}]
-  rules:
-    - backendRefs: [{{group: weir.dev, kind: Backend, name: up}}]
----
-apiVersion: weir.dev/v1
-kind: Backend
-metadata: {{name: up}}
-spec:
-  endpoints: [{}]
-  loadBalancer: {{type: Maglev, hash: {{type: QueryParam, name: id}}}}
+fn site(endpoints: &[u16]) -> String {
+    let policy = "  loadBalancer: {type: Maglev, hash: {type: QueryParam, name: id}}
   healthCheck:
-    active: {{http: {{path: /healthz}}, interval: 200ms}}
-    passive: {{consecutiveConnectFailures: 2}}
-",
-        endpoints.join(", ")
-    )
+    active: {http: {path: /healthz}, interval: 200ms}
+    passive: {consecutiveConnectFailures: 2}
+";
+    objects::gateway(objects::HTTP) + &objects::forward("up") + &objects::backend("up", endpoints) + policy
 }
 
 const HOST: &str = "acme.localhost";
@@ -51,7 +27,7 @@ fn a_key_keeps_its_endpoint_and_the_dead_are_left_out() -> Result<()> {
     let (a, b) = (Upstream::start("a")?, Upstream::start("b")?);
     let weir = Installation::up(&[])?;
     weir.ok(&["tenant", "create", "acme"])?;
-    weir.apply("acme", &objects(&[a.port, b.port, free_port()?]))?;
+    weir.apply("acme", &site(&[a.port, b.port, free_port()?]))?;
     let port = weir.ports.http;
     weir.wait(PATIENCE, "the route", || Ok(get(port, HOST, "/")?.status == 200))?;
     let ask = |id: usize| -> Result<String> {
@@ -65,7 +41,7 @@ fn a_key_keeps_its_endpoint_and_the_dead_are_left_out() -> Result<()> {
     let settled = || (0..30).map(&ask).collect::<Result<Vec<_>>>();
     weir.wait(PATIENCE, "the checks", || Ok(settled()? == settled()?))?;
     let before = settled()?;
-    weir.apply("acme", &objects(&[a.port, b.port]))?;
+    weir.apply("acme", &site(&[a.port, b.port]))?;
     weir.wait(PATIENCE, "the change", || {
         Ok(weir.ok(&["describe", "backend", "up", "-t", "acme"])?.contains("1 of 1 workers"))
     })?;

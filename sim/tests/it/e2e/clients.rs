@@ -19,7 +19,7 @@ use rustls::{
 };
 use sim::harness::{Installation, kill};
 
-use super::{PATIENCE, no_errors, one_at_a_time, set_pool};
+use super::{PATIENCE, no_errors, objects, one_at_a_time, set_pool, wait_for_workers};
 
 const HOST: &str = "shop.test";
 
@@ -46,67 +46,41 @@ impl Authority {
     }
 }
 
-fn indent(pem: &str) -> String {
-    pem.lines().map(|line| format!("    {line}\n")).collect()
-}
-
 /// A site on the host with a session for each client, for clients of an authority.
 fn site(pair: &Identity, clients: &Authority, backends: &[u16]) -> String {
-    let endpoints: Vec<_> =
-        backends.iter().map(|port| format!("{{address: \"127.0.0.1:{port}\"}}")).collect();
-    format!(
-        "apiVersion: v1
-kind: Secret
-metadata: {{name: tls}}
-type: kubernetes.io/tls
-stringData:
-  tls.crt: |
-{}  tls.key: |
-{}---
+    let partners = format!(
+        "---
 apiVersion: v1
 kind: ConfigMap
 metadata: {{name: partners}}
 data:
   ca.crt: |
-{}---
-apiVersion: gateway.networking.k8s.io/v1
-kind: Gateway
-metadata: {{name: web}}
-spec:
-  gatewayClassName: weir
-  tls:
+{}",
+        objects::indent(&clients.pem)
+    );
+    let asked = "  tls:
     frontend:
       default:
-        validation: {{caCertificateRefs: [{{group: \"\", kind: ConfigMap, name: partners}}]}}
-  listeners:
-    - {{name: https, port: 443, protocol: HTTPS, tls: {{certificateRefs: [{{name: tls}}]}}}}
+        validation: {caCertificateRefs: [{group: \"\", kind: ConfigMap, name: partners}]}
 ---
 apiVersion: weir.dev/v1
 kind: ListenerPolicy
-metadata: {{name: partners}}
+metadata: {name: partners}
 spec:
-  targetRefs: [{{group: gateway.networking.k8s.io, kind: Gateway, name: web}}]
-  clientCertificates: {{forward: {{}}}}
+  targetRefs: [{group: gateway.networking.k8s.io, kind: Gateway, name: web}]
+  clientCertificates: {forward: {}}
 ---
 apiVersion: gateway.networking.k8s.io/v1
 kind: HTTPRoute
-metadata: {{name: site}}
+metadata: {name: site}
 spec:
-  parentRefs: [{{name: web}}]
+  parentRefs: [{name: web}]
   rules:
-    - sessionPersistence: {{sessionName: cart}}
-      backendRefs: [{{group: weir.dev, kind: Backend, name: shop}}]
----
-apiVersion: weir.dev/v1
-kind: Backend
-metadata: {{name: shop}}
-spec: {{endpoints: [{}]}}
-",
-        indent(&pair.cert_pem),
-        indent(&pair.key_pem),
-        indent(&clients.pem),
-        endpoints.join(", ")
-    )
+    - sessionPersistence: {sessionName: cart}
+      backendRefs: [{group: weir.dev, kind: Backend, name: shop}]
+";
+    let gateway = objects::gateway(objects::HTTPS) + asked;
+    objects::tls(pair) + &partners + &gateway + &objects::backend("shop", backends)
 }
 
 /// An upstream that says its port and what it was told of the client, for as long as the process lives.
@@ -189,15 +163,6 @@ impl Client {
     }
 }
 
-/// Waits until all workers serve what the tenant applied last.
-fn wait_for_workers(weir: &Installation) -> Result<()> {
-    weir.wait(PATIENCE, "configuration on all workers", || {
-        let routes = weir.json(&["get", "httproutes", "-t", "acme"])?;
-        let conditions = routes["items"][0]["status"]["conditions"].as_array().cloned().unwrap_or_default();
-        Ok(conditions.iter().any(|c| c["type"] == "Propagated" && c["status"] == "True"))
-    })
-}
-
 #[test]
 fn certificates_are_verified_and_sessions_stay_on_every_worker() -> Result<()> {
     let _turn = one_at_a_time();
@@ -216,7 +181,7 @@ fn certificates_are_verified_and_sessions_stay_on_every_worker() -> Result<()> {
         ),
     )?;
     weir.apply("acme", &site(&pair, &partners, &backends))?;
-    wait_for_workers(&weir)?;
+    wait_for_workers(&weir, "acme")?;
 
     let partner = Client::new(&weir, &users, Some(&partners.signs()?))?;
     let other = Client::new(&weir, &users, Some(&others.signs()?))?;
@@ -244,7 +209,7 @@ fn certificates_are_verified_and_sessions_stay_on_every_worker() -> Result<()> {
     }
     // Others are partners now: TLS sessions of before let nobody in.
     weir.apply("acme", &site(&pair, &others, &backends))?;
-    wait_for_workers(&weir)?;
+    wait_for_workers(&weir, "acme")?;
     for _ in 0..8 {
         assert_eq!(partner.visit(Some(&cookie))?, None);
         ensure!(other.visit(None)?.is_some());

@@ -13,7 +13,7 @@ use rustix::process::Signal;
 use sim::harness::{Installation, command, free_port, get, kill, pause, tell, wait_exit, weir_binary};
 use tempfile::TempDir;
 
-use super::{PATIENCE, one_at_a_time, set_pool};
+use super::{PATIENCE, objects, one_at_a_time, set_pool};
 
 /// All threads of a worker of an installation, for what it may do is fixed before there is a second one.
 #[test]
@@ -46,7 +46,7 @@ fn a_worker_writes_nowhere_but_to_its_log() -> Result<()> {
     fs::create_dir(&logs)?;
     let port = free_port()?;
     let file = directory.path().join("gateway.yaml");
-    fs::write(&file, objects(port))?;
+    fs::write(&file, site(port))?;
     let log = logs.join("access.log");
     let mut child = command(&weir_binary().display().to_string())
         .args(["edge", "--static"])
@@ -99,34 +99,9 @@ fn wait(what: &str, mut holds: impl FnMut() -> Result<bool>) -> Result<()> {
 }
 
 /// A route to where nobody listens.
-fn objects(port: u16) -> String {
-    format!(
-        "apiVersion: weir.dev/v1
-kind: Pool
-metadata: {{name: default}}
-spec:
-  listen: [{{port: 80, bind: '127.0.0.1:{port}', protocol: HTTP}}]
----
-apiVersion: gateway.networking.k8s.io/v1
-kind: Gateway
-metadata: {{name: gateway}}
-spec:
-  gatewayClassName: weir
-  listeners: [{{name: http, port: 80, protocol: HTTP}}]
----
-apiVersion: weir.dev/v1
-kind: Backend
-metadata: {{name: nobody}}
-spec:
-  endpoints: [{{address: '127.0.0.1:1'}}]
----
-apiVersion: gateway.networking.k8s.io/v1
-kind: HTTPRoute
-metadata: {{name: all}}
-spec:
-  parentRefs: [{{name: gateway}}]
-  rules:
-  - backendRefs: [{{group: weir.dev, kind: Backend, name: nobody}}]
-"
-    )
+fn site(port: u16) -> String {
+    objects::pool_on(port)
+        + &objects::gateway(objects::HTTP)
+        + &objects::forward("nobody")
+        + &objects::backend("nobody", &[1])
 }

@@ -17,7 +17,7 @@ use anyhow::{Context, Result, ensure};
 use origin::Origin;
 use sim::harness::{Installation, tell};
 
-use super::{PATIENCE, no_errors, one_at_a_time, set_pool};
+use super::{PATIENCE, no_errors, objects, one_at_a_time, set_pool};
 
 const POOL: &str = "  scaleInDelay: 1s\n  drainDeadline: 10s\n";
 
@@ -48,29 +48,9 @@ impl Served {
         set_pool(&weir, 1..=1, POOL)?;
         weir.ok(&["tenant", "create", "acme"])?;
         let origin = Origin::start()?;
-        let yaml = format!(
-            "apiVersion: gateway.networking.k8s.io/v1
-kind: Gateway
-metadata: {{name: web}}
-spec:
-  gatewayClassName: weir
-  listeners: [{{name: https, port: 443, protocol: HTTPS}}]
----
-apiVersion: gateway.networking.k8s.io/v1
-kind: HTTPRoute
-metadata: {{name: all}}
-spec:
-  parentRefs: [{{name: web}}]
-  rules:
-  - backendRefs: [{{group: weir.dev, kind: Backend, name: origin}}]
----
-apiVersion: weir.dev/v1
-kind: Backend
-metadata: {{name: origin}}
-spec: {{endpoints: [{{address: '127.0.0.1:{}'}}]}}
-",
-            origin.port
-        );
+        let yaml = objects::gateway("{name: https, port: 443, protocol: HTTPS}")
+            + &objects::forward("origin")
+            + &objects::backend("origin", &[origin.port]);
         weir.apply("acme", &yaml)?;
         weir.settle(1, PATIENCE)?;
         Ok(Self { weir, origin })

@@ -28,7 +28,7 @@ use rustls::{
 use sim::harness::{Installation, Ports, get, kill, tell};
 use tempfile::TempDir;
 
-use super::{PATIENCE, one_at_a_time};
+use super::{PATIENCE, objects::indent, one_at_a_time};
 use needles::Needles;
 
 /// What is no secret, to see that the search finds what is there.
@@ -37,7 +37,6 @@ const HOST: &str = "acme.localhost";
 
 /// What a user applies: the key in the clear and in base64, and once more where `kubectl` leaves it.
 fn objects(pair: &Identity, canary: &str) -> String {
-    let indent = |pem: &str| pem.lines().map(|line| format!("    {line}\n")).collect::<String>();
     let secret = |name: &str| {
         format!(
             "apiVersion: v1\nkind: Secret\nmetadata:\n  name: {name}\n  labels: {{is: {MARKER}}}\n  \

@@ -20,47 +20,13 @@ use rustls::{
 };
 use sim::harness::{Installation, kill};
 
-use super::{PATIENCE, no_errors, one_at_a_time, set_pool};
+use super::{PATIENCE, no_errors, objects, one_at_a_time, set_pool, wait_for_workers};
 
 const HOST: &str = "shop.test";
 
 /// A site on the host that says `body`.
 fn site(pair: &Identity, body: &str) -> String {
-    let indent = |pem: &str| pem.lines().map(|line| format!("    {line}\n")).collect::<String>();
-    format!(
-        "apiVersion: v1
-kind: Secret
-metadata: {{name: tls}}
-type: kubernetes.io/tls
-stringData:
-  tls.crt: |
-{}  tls.key: |
-{}---
-apiVersion: gateway.networking.k8s.io/v1
-kind: Gateway
-metadata: {{name: web}}
-spec:
-  gatewayClassName: weir
-  listeners:
-    - {{name: https, port: 443, protocol: HTTPS, tls: {{certificateRefs: [{{name: tls}}]}}}}
----
-apiVersion: gateway.networking.k8s.io/v1
-kind: HTTPRoute
-metadata: {{name: site}}
-spec:
-  parentRefs: [{{name: web}}]
-  rules:
-    - filters:
-        - {{type: ExtensionRef, extensionRef: {{group: weir.dev, kind: DirectResponse, name: answer}}}}
----
-apiVersion: weir.dev/v1
-kind: DirectResponse
-metadata: {{name: answer}}
-spec: {{status: 200, body: {body}}}
-",
-        indent(&pair.cert_pem),
-        indent(&pair.key_pem)
-    )
+    objects::tls(pair) + &objects::gateway(objects::HTTPS) + &objects::answer("site", body)
 }
 
 /// Whose the host is.
@@ -107,15 +73,6 @@ impl Client {
     fn handshake(&self) -> Result<HandshakeKind> {
         Ok(self.visit()?.0)
     }
-}
-
-/// Waits until all workers serve what the tenant applied last, and with it all that was changed before.
-fn wait_for_workers(weir: &Installation, tenant: &str) -> Result<()> {
-    weir.wait(PATIENCE, "configuration on all workers", || {
-        let routes = weir.json(&["get", "httproutes", "-t", tenant])?;
-        let conditions = routes["items"][0]["status"]["conditions"].as_array().cloned().unwrap_or_default();
-        Ok(conditions.iter().any(|c| c["type"] == "Propagated" && c["status"] == "True"))
-    })
 }
 
 #[test]

@@ -16,7 +16,7 @@ use rustls::{ServerConfig, ServerConnection, StreamOwned, pki_types::PrivateKeyD
 use sim::harness::{command, free_port, get, kill, wait_exit, weir_binary};
 use tempfile::TempDir;
 
-use super::{PATIENCE, one_at_a_time};
+use super::{PATIENCE, objects, one_at_a_time};
 
 /// A collector that tells of the exports that it gets.
 struct Collector {
@@ -79,35 +79,9 @@ fn trace(collector: &Collector, authorities: &str, seen: impl FnOnce() -> Result
     let (roots, file, port) =
         (directory.path().join("ca.pem"), directory.path().join("site.yaml"), free_port()?);
     fs::write(&roots, authorities)?;
-    fs::write(
-        &file,
-        format!(
-            "apiVersion: weir.dev/v1
-kind: Pool
-metadata: {{name: default}}
-spec: {{listen: [{{port: 80, bind: \"127.0.0.1:{port}\", protocol: HTTP}}]}}
----
-apiVersion: gateway.networking.k8s.io/v1
-kind: Gateway
-metadata: {{name: web}}
-spec: {{gatewayClassName: weir, listeners: [{{name: http, port: 80, protocol: HTTP}}]}}
----
-apiVersion: gateway.networking.k8s.io/v1
-kind: HTTPRoute
-metadata: {{name: traced-site}}
-spec:
-  parentRefs: [{{name: web}}]
-  rules:
-    - filters:
-        - {{type: ExtensionRef, extensionRef: {{group: weir.dev, kind: DirectResponse, name: answer}}}}
----
-apiVersion: weir.dev/v1
-kind: DirectResponse
-metadata: {{name: answer}}
-spec: {{status: 200, body: hello}}
-"
-        ),
-    )?;
+    let site =
+        objects::pool_on(port) + &objects::gateway(objects::HTTP) + &objects::answer("traced-site", "hello");
+    fs::write(&file, site)?;
     let mut edge = command(&weir_binary().display().to_string())
         .args(["edge", "--static", &file.display().to_string(), "--otlp-endpoint", &collector.url()])
         .args(["--trace-sampled", "100", "--otlp-headers", "x-team=edge"])

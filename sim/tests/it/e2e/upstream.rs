@@ -12,7 +12,7 @@ use rustix::process::Signal;
 use sim::harness::{Installation, command, connect, exchange, free_port, get, has, kill, wait_exit};
 use tempfile::TempDir;
 
-use super::{PATIENCE, one_at_a_time};
+use super::{PATIENCE, objects, one_at_a_time};
 
 struct Nginx {
     child: Child,
@@ -75,31 +75,8 @@ impl Drop for Nginx {
     }
 }
 
-fn objects(port: u16) -> String {
-    format!(
-        "apiVersion: gateway.networking.k8s.io/v1
-kind: Gateway
-metadata: {{name: edge}}
-spec:
-  gatewayClassName: weir
-  listeners:
-    - {{name: http, port: 80, protocol: HTTP}}
----
-apiVersion: gateway.networking.k8s.io/v1
-kind: HTTPRoute
-metadata: {{name: all}}
-spec:
-  parentRefs: [{{name: edge}}]
-  rules:
-    - backendRefs: [{{group: weir.dev, kind: Backend, name: nginx}}]
----
-apiVersion: weir.dev/v1
-kind: Backend
-metadata: {{name: nginx}}
-spec:
-  endpoints: [{{address: '127.0.0.1:{port}'}}]
-"
-    )
+fn site(port: u16) -> String {
+    objects::gateway(objects::HTTP) + &objects::forward("up") + &objects::backend("up", &[port])
 }
 
 const HOST: &str = "acme.localhost";
@@ -146,7 +123,7 @@ fn nginx_behind_the_gateway_is_seen_as_it_is() -> Result<()> {
     let nginx = Nginx::start()?;
     let weir = Installation::up(&[])?;
     weir.ok(&["tenant", "create", "acme"])?;
-    weir.apply("acme", &objects(nginx.port))?;
+    weir.apply("acme", &site(nginx.port))?;
     let port = weir.ports.http;
     weir.wait(PATIENCE, "the route", || Ok(get(port, HOST, "/").is_ok_and(|a| a.status == 200)))?;
 
@@ -240,7 +217,7 @@ fn trailers_reach_the_client() -> Result<()> {
     });
     let weir = Installation::up(&[])?;
     weir.ok(&["tenant", "create", "acme"])?;
-    weir.apply("acme", &objects(port))?;
+    weir.apply("acme", &site(port))?;
     weir.wait(PATIENCE, "the route", || {
         Ok(weir.json(&["get", "httproutes", "-t", "acme"])?["items"][0]["status"]["conditions"]
             .as_array()

@@ -8,9 +8,7 @@ use super::{Attack, Honest, Strike, Striker};
 
 #[rustfmt::skip]
 pub(super) fn attacks() -> Vec<Attack> {
-    let attack = |name, unit, connections, per_second, strike| {
-        Attack { name, unit, connections, requests: 1, per_second, honest: Honest::Http2, strike }
-    };
+    let attack = Attack::beside(Honest::Http2);
     vec![
         attack("rapid reset", "stream", 20, 10_000.0, rapid_reset),
         attack("MadeYouReset", "stream", 20, 10_000.0, made_you_reset),

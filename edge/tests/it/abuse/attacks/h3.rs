@@ -15,9 +15,7 @@ use super::{Attack, Honest, Strike, Striker, raw};
 
 #[rustfmt::skip]
 pub(super) fn attacks() -> Vec<Attack> {
-    let attack = |name, unit, connections, per_second, strike| {
-        Attack { name, unit, connections, requests: 1, per_second, honest: Honest::Http3, strike }
-    };
+    let attack = Attack::beside(Honest::Http3);
     vec![
         attack("stream resets", "stream", 10, 5_000.0, resets),
         attack("unproved handshakes", "hello", 4, 2_000.0, hellos),

@@ -20,7 +20,7 @@ use sim::{
 use tempfile::TempDir;
 
 use super::{
-    super::{PATIENCE, set_pool},
+    super::{PATIENCE, objects, set_pool},
     doors::{BODIES, Doors, GRPC, HOST, WEBSOCKET},
     size::Size,
     upstream::Upstreams,
@@ -197,19 +197,10 @@ impl Site {
     }
 
     fn objects(&self) -> String {
-        let indent = |pem: &str| pem.lines().map(|line| format!("    {line}\n")).collect::<String>();
-        let (certificate, key) = (indent(&self.certificate.cert_pem), indent(&self.certificate.key_pem));
         let (generation, weight) = (self.generation, self.generation % 3);
         let (grpc, websocket, twin) = (self.grpc, self.websocket, self.twin.port);
-        format!(
-            "apiVersion: v1
-kind: Secret
-metadata: {{name: tls}}
-type: kubernetes.io/tls
-stringData:
-  tls.crt: |
-{certificate}  tls.key: |
-{key}---
+        let rest = format!(
+            "---
 apiVersion: gateway.networking.k8s.io/v1
 kind: Gateway
 metadata: {{name: demo}}
@@ -271,7 +262,8 @@ kind: Backend
 metadata: {{name: twin}}
 spec: {{endpoints: [{{address: '127.0.0.1:{twin}'}}]}}
 "
-        )
+        );
+        objects::tls(&self.certificate) + &rest
     }
 }
 
