@@ -345,7 +345,9 @@ impl World {
 
     /// A slot is asked back only if another worker that serves listens on it, unless nobody is to.
     fn check_return(&self, worker: &WorkerId, slots: &Slots) {
-        let planned = self.plan.as_ref().is_some_and(|plan| plan.listen.contains(&slots.listen));
+        // An address that was planned anew before it had gone goes first, and then comes anew.
+        let closing = self.pool.addresses.get(&slots.listen).is_some_and(|address| address.closing);
+        let planned = !closing && self.plan.as_ref().is_some_and(|plan| plan.listen.contains(&slots.listen));
         let udp = slots.listen.transport == Transport::Udp;
         assert!(!(udp && planned && !self.pool.stopping), "a UDP slot is asked back");
         if !planned || self.pool.target() == 0 {
