@@ -57,6 +57,11 @@ pub struct Limits {
     pub h2_stream_window: u32,
     /// HTTP/2 connection window, bytes: four streams at full window.
     pub h2_connection_window: u32,
+    /// HTTP/2 stream window that an upstream gets, bytes: two buffers, which is 64 MB/s at the 2 ms that upstreams are away.
+    pub upstream_stream_window: u32,
+    /// HTTP/2 connection window that an upstream gets, bytes: every stream's, for a client that takes nothing of its answer must not
+    /// hold up those of others on the same connection.
+    pub upstream_connection_window: u32,
     /// DATA frames without data in a row, of one stream: they are free to send and must not be free to repeat.
     pub h2_empty_frames: u32,
     /// HTTP/2 streams reset by us through the client's fault before GOAWAY (MadeYouReset, CVE-2025-8671).
@@ -114,6 +119,8 @@ pub const LIMITS: Limits = Limits {
     h2_streams: 100,
     h2_stream_window: 256 * 1024,
     h2_connection_window: 1024 * 1024,
+    upstream_stream_window: 128 * 1024,
+    upstream_connection_window: 100 * 128 * 1024,
     h2_empty_frames: 100,
     h2_local_resets: 200,
     h2_pending_resets: 50,

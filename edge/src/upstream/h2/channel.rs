@@ -73,12 +73,12 @@ pub(super) struct State {
 impl Channel {
     /// A connection that begins with our first words (RFC 9113 section 3.4).
     pub(crate) fn new(limits: Limits, clock: Rc<Clock>, changed: Rc<Notify>) -> Rc<Self> {
-        let mut mux = Mux::new(limits.h2_connection_window);
+        let mut mux = Mux::new(limits.upstream_connection_window);
         let field_section = u32::try_from(limits.head_bytes).unwrap_or(u32::MAX);
-        let more = limits.h2_connection_window.min(MOST).saturating_sub(FIRST_WINDOW);
+        let more = limits.upstream_connection_window.min(MOST).saturating_sub(FIRST_WINDOW);
         mux.control(|out| {
             out.extend_from_slice(PREFACE);
-            write_client_settings(out, limits.h2_stream_window.min(MOST), field_section);
+            write_client_settings(out, limits.upstream_stream_window.min(MOST), field_section);
             if more > 0 {
                 write_window_update(out, 0, more);
             }
@@ -145,7 +145,7 @@ impl Channel {
         state.is_retired = state.next > MOST;
         let position = state.mux.position();
         let asked = Asked { to_head, position, interim: 0, answered: false, head: None, failed: None };
-        let receive = Window::new(self.limits.h2_stream_window);
+        let receive = Window::new(self.limits.upstream_stream_window);
         let mut stream = Stream::new(id, asked, receive, state.mux.first_window());
         stream.finished = ends;
         state.mux.streams.open(stream);

@@ -167,7 +167,7 @@ fn much_goes_both_ways() {
                 }
             }
             driven.says(&ok(1, 0)).await;
-            let (mut window, mut left) = (LIMITS.h2_stream_window as usize, &whole[..]);
+            let (mut window, mut left) = (LIMITS.upstream_stream_window as usize, &whole[..]);
             while !left.is_empty() {
                 let count = left.len().min(7000).min(window);
                 if count > 0 {

@@ -94,6 +94,21 @@ fn a_stream_that_does_not_come_misses_its_turn() {
 }
 
 #[test]
+fn who_takes_nothing_holds_up_nobody_else() {
+    let mut peer = Peer::new();
+    let streams: Vec<_> = (0..UPSTREAM_H2_STREAMS).map(|_| peer.get()).collect();
+    let frame = vec![b'x'; 1 << 14];
+    for stream in &streams {
+        peer.says(&ok(stream.id, 0)).unwrap();
+        for _ in 0..LIMITS.upstream_stream_window >> 14 {
+            peer.says(&data(stream.id, 0, &frame)).unwrap();
+        }
+    }
+    assert_eq!(peer.resets(), []);
+    assert_eq!(peer.says(&data(1, 0, b"x")), Err(Code::FlowControlError), "and no more");
+}
+
+#[test]
 fn what_waits_to_be_written_is_bounded() {
     let mut peer = Peer::new();
     peer.settles(&[(WINDOW, MOST)]);
@@ -127,7 +142,7 @@ fn windows_have_their_bounds() {
 
 #[test]
 fn an_upstream_is_held_to_our_windows() {
-    let limits = Limits { h2_stream_window: 1000, h2_connection_window: 70_000, ..LIMITS };
+    let limits = Limits { upstream_stream_window: 1000, upstream_connection_window: 70_000, ..LIMITS };
     let increments = |peer: &Peer| -> Vec<_> {
         let frames = peer.hears().into_iter().filter(|(header, _)| header.kind == FrameKind::WindowUpdate);
         frames.map(|(header, payload)| (header.stream, reset(&payload).unwrap())).collect()
@@ -162,7 +177,7 @@ fn an_upstream_is_held_to_our_windows() {
 
 #[test]
 fn a_connection_has_so_much_room_and_no_more() {
-    let limits = Limits { h2_stream_window: MOST, h2_connection_window: 65_535, ..LIMITS };
+    let limits = Limits { upstream_stream_window: MOST, upstream_connection_window: 65_535, ..LIMITS };
     let mut peer = Peer::with(limits);
     peer.settles(&[]);
     let stream = peer.get();

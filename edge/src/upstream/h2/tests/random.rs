@@ -84,7 +84,7 @@ const KINDS: [FrameKind; 11] = [
 
 /// Does the steps up to the connection's end, if that comes.
 fn run(steps: Vec<Step>) {
-    let limits = Limits { h2_stream_window: 40_000, h2_connection_window: 100_000, ..LIMITS };
+    let limits = Limits { upstream_stream_window: 40_000, upstream_connection_window: 100_000, ..LIMITS };
     let mut peer = Peer::with(limits);
     peer.settles(&[]);
     let (mut asked, mut second): (Vec<OpenStream>, _) = (vec![], 0);
