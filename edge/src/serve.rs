@@ -85,6 +85,8 @@ pub(crate) struct Relay<'c> {
     pub(crate) framing: ResponseFraming,
     /// The response was read to its end.
     pub(crate) ended: bool,
+    /// It broke off; what was read of it may still be on its way.
+    pub(crate) broken: bool,
     /// Bytes of the response's body that were passed on.
     pub(crate) sent: u64,
 }
@@ -279,9 +281,14 @@ impl Answer {
         match self {
             Self::Local(body) => ReplyBody::Local(body),
             Self::Tunnel(tunnel) => ReplyBody::Tunnel(tunnel),
-            Self::Upstream(exchange, framing) => {
-                ReplyBody::Upstream(Box::new(Relay { exchange, request, framing, ended: false, sent: 0 }))
-            }
+            Self::Upstream(exchange, framing) => ReplyBody::Upstream(Box::new(Relay {
+                exchange,
+                request,
+                framing,
+                ended: false,
+                broken: false,
+                sent: 0,
+            })),
         }
     }
 }

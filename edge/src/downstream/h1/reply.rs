@@ -186,10 +186,9 @@ impl Wire {
         if seat.poll(cx) == Verdict::Abort {
             return Poll::Ready(Err(Broken::Client));
         }
-        let mut failed = false;
         loop {
             let mut starved = false;
-            while !relay.ended && !starved && !failed && outbox.len() < LARGE_BUFFER {
+            while !relay.ended && !starved && !relay.broken && outbox.len() < LARGE_BUFFER {
                 match relay.exchange.poll_data(cx, &mut relay.request) {
                     // Not copied; the head goes first.
                     Poll::Ready(Ok(Some(count))) if count >= BUFFER && outbox.is_plain() => {
@@ -206,14 +205,14 @@ impl Wire {
                         relay.ended = true;
                     }
                     Poll::Ready(Err(ExchangeError::Client(_))) => return Poll::Ready(Err(Broken::Client)),
-                    Poll::Ready(Err(_)) => failed = true,
+                    Poll::Ready(Err(_)) => relay.broken = true,
                     Poll::Pending => starved = true,
                 }
             }
             match self.poll_flush(cx, outbox, relay.ended && !stay) {
                 Poll::Ready(Err(Stuck)) => return Poll::Ready(Err(Broken::Client)),
-                // The client gets what there was, then sees the connection break.
-                _ if failed => return Poll::Ready(Err(Broken::Upstream)),
+                // The client has got what there was, and sees the connection break.
+                Poll::Ready(Ok(())) if relay.broken => return Poll::Ready(Err(Broken::Upstream)),
                 Poll::Ready(Ok(())) if relay.ended => return Poll::Ready(Ok(())),
                 Poll::Ready(Ok(())) if starved => {
                     return self.poll_gone(cx).map(|()| Err(Broken::Client));
