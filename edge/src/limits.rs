@@ -187,6 +187,10 @@ pub const QUANTUM: Duration = Duration::from_millis(1);
 /// The most of it, however long all else takes.
 pub const QUANTUM_MOST: Duration = Duration::from_millis(10);
 
+/// CPU time by which a tenant may have fallen behind its part and still catch up, before those who asked for more: what several
+/// requests cost that come at once, and as long as others may have to wait for them.
+pub const CREDIT: Duration = Duration::from_millis(20);
+
 /// A queue of requests that stands for this long is no burst.
 pub const STANDING: Duration = Duration::from_secs(1);
 

@@ -5,7 +5,8 @@
 //! longer than [`BUSY`] a request queues here once its head is read, in a lane of its tenant's. The dispatcher, which runs behind
 //! all that is ready, lets some of them begin: as many as their tenants' requests cost, for about [`QUANTUM`]. So what is ready
 //! stays little, and whoever asks for little waits for little. Which lane is next is start-time fair queueing (Goyal, Vin and
-//! Cheng, 1996), by CPU time and weight. Whether too much is asked for is seen in a lane as in CoDel (RFC 8289): a queue
+//! Cheng, 1996), by CPU time and weight, with a little memory: a tenant that had less than its part lately goes first until it has
+//! caught up, for several of its requests may come at once. Whether too much is asked for is seen in a lane as in CoDel (RFC 8289): a queue
 //! that comes and goes is a burst, which is what queues are for, and one that stands for [`STANDING`] is overload.
 //!
 //! While a thread is not busy a request costs a comparison, and a task every [`PROBE_PAUSE`] measures how long what is ready takes.
@@ -29,7 +30,7 @@ pub(crate) use rest::Rest;
 
 use crate::{
     admit::Overload,
-    limits::{BUSY, PROBE_PAUSE, QUANTUM, QUANTUM_MOST},
+    limits::{BUSY, CREDIT, PROBE_PAUSE, QUANTUM, QUANTUM_MOST},
     listen::{Asking, Membership},
     share::Share,
     worker::{Thread, micros},
@@ -147,7 +148,7 @@ impl Turns {
     fn ask(&self, share: &Rc<Share>, known: bool, now: Instant, limit: Duration) -> Result<Asked, Overload> {
         let lane = &share.lane;
         let cost = lane.cost(self.cost.get());
-        let start = lane.finish.get().max(self.now.get());
+        let start = self.start_of(lane);
         let next = self.waiting.borrow().first_key_value().map(|(place, _)| *place);
         let is_next = |next: Place| match lane.place.get() {
             None => start <= next.0,
@@ -173,6 +174,11 @@ impl Turns {
             self.enter(share, (start, self.numbers.get()));
         }
         Ok(Asked::Later(lane.wait(now, known)))
+    }
+
+    /// Where a lane's next request stands in the order: behind what its tenant has had, of which it is credited [`CREDIT`] at most.
+    fn start_of(&self, lane: &Lane) -> u64 {
+        lane.finish.get().max(self.now.get().saturating_sub(nanos(CREDIT)))
     }
 
     /// How long one more request of `share`'s would wait.
@@ -204,7 +210,7 @@ impl Turns {
     /// One of `share`'s requests begins, which is expected to cost so much.
     fn begins(&self, share: &Share, cost: u64) {
         let lane = &share.lane;
-        lane.finish.set(lane.finish.get().max(self.now.get()) + stretched(cost, share.weight()));
+        lane.finish.set(self.start_of(lane) + stretched(cost, share.weight()));
         self.begun.set(self.begun.get() + 1);
     }
 
@@ -262,7 +268,7 @@ impl Turns {
             }
             if share.lane.waits() {
                 self.numbers.set(self.numbers.get() + 1);
-                let start = share.lane.finish.get().max(self.now.get());
+                let start = self.start_of(&share.lane);
                 self.enter(&share, (start, self.numbers.get()));
             } else {
                 share.lane.rests();

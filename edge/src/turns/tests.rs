@@ -166,6 +166,21 @@ fn ten_times_the_load_of_one_tenant_is_not_felt_by_the_other() {
 }
 
 #[test]
+fn several_requests_at_once_of_who_asks_for_little_go_before_a_flood() {
+    let (mut world, mut tenants) = (World::new(), [Tenant::new(10_000.0, 100), Tenant::new(0.0, 100)]);
+    world.run(&mut tenants, Duration::from_secs(3));
+    forget(&mut tenants);
+    for _ in 0..100 {
+        tenants[1].due += 4.0;
+        world.run(&mut tenants, Duration::from_millis(14));
+    }
+    let [flood, honest] = &mut tenants;
+    assert_eq!((honest.refused, honest.served()), (0, 400));
+    assert!(honest.worst() < COST * 5, "the flood gets no turn among them: {:?}", honest.worst());
+    assert!(flood.served() > 900, "what is left is the other's: {}", flood.served());
+}
+
+#[test]
 fn whoever_asks_for_too_much_is_served_by_weight() {
     let mut world = World::new();
     let mut tenants = [Tenant::new(5_000.0, 100), Tenant::new(5_000.0, 300)];
