@@ -6,8 +6,8 @@
 //! all that is ready, lets some of them begin: as many as their tenants' requests cost, for about [`QUANTUM`]. So what is ready
 //! stays little, and whoever asks for little waits for little. Which lane is next is start-time fair queueing (Goyal, Vin and
 //! Cheng, 1996), by CPU time and weight, with a little memory: a tenant that had less than its part lately goes first until it has
-//! caught up, for several of its requests may come at once. Whether too much is asked for is seen in a lane as in CoDel (RFC 8289): a queue
-//! that comes and goes is a burst, which is what queues are for, and one that stands for [`STANDING`] is overload.
+//! caught up, for several of its requests may come at once. Whether too much is asked for is seen in a lane as in CoDel (RFC
+//! 8289): a queue that comes and goes is a burst, which is what queues are for, and one that stands for [`STANDING`] is overload.
 //!
 //! While a thread is not busy a request costs a comparison, and a task every [`PROBE_PAUSE`] measures how long what is ready takes.
 

@@ -35,7 +35,8 @@ impl Floods {
 
 /// How many frames that cost nothing an upstream has earned, ever, that was sent so many frames of so many bytes, and has sent
 /// `useful` frames that brought something: two for each frame, which may open the windows of its stream and of the connection
-/// (or cross the head and the trailers of a stream that we reset), more for large ones, and one for each of its own, which some servers follow by an empty one.
+/// (or cross the head and the trailers of a stream that we reset), more for large ones, and one for each of its own, which some
+/// servers follow by an empty one.
 pub(super) fn earned(frames: u64, bytes: u64, useful: u64) -> u64 {
     2 * frames + bytes / BYTES_PER_FRAME + useful
 }
