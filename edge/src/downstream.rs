@@ -65,7 +65,7 @@ impl Client {
 
 /// A peer's address without its port; an IPv4 client on a dual-stack socket is one of IPv4. Each connection pays for it, and
 /// `Display` costs ten times as much.
-fn address_text(peer: SocketAddr) -> String {
+pub(crate) fn address_text(peer: SocketAddr) -> String {
     match peer.ip().to_canonical() {
         IpAddr::V4(address) => {
             let mut text = String::with_capacity("255.255.255.255".len());

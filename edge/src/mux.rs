@@ -17,7 +17,7 @@ use std::{
 
 use tokio::io::AsyncWrite;
 
-pub(crate) use block::Blocks;
+pub(crate) use block::{Blocks, too_large};
 pub(crate) use rate::{BYTES_PER_FRAME, Rate};
 pub(crate) use streams::{Closed, Stream, Streams};
 pub(crate) use window::Window;

@@ -23,6 +23,7 @@ use crate::{
     balance::hash::hash,
     buffer::ReadBuffer,
     config::{Config, TenantTable},
+    downstream::address_text,
     drain::{Seat, Verdict},
     health,
     hello::{DECODE_ERROR, HelloReader, INTERNAL_ERROR, NotHello, UNRECOGNIZED_NAME, alert},
@@ -290,7 +291,7 @@ pub(crate) fn draw<'f>(thread: &Thread, forward: &'f Forward) -> Option<&'f Arc<
 /// What a policy that hashes looks at, of one who makes no requests: all else that can be hashed is a request's.
 pub(crate) fn source_key(backend: &Backend, client: SocketAddr) -> Option<u64> {
     match backend.traffic.balancing.key() {
-        Some(HashKey::SourceIp) => Some(hash(client.ip().to_canonical().to_string().as_bytes())),
+        Some(HashKey::SourceIp) => Some(hash(address_text(client).as_bytes())),
         _ => None,
     }
 }

@@ -2,9 +2,24 @@
 
 use super::CALM;
 use crate::{
-    h2::{Code, Fault, FrameHeader, FrameKind, flags},
+    h1::HeadError,
+    h2::{Code, Fault, FrameHeader, FrameKind, flags, hpack::HpackError},
     limits::Limits,
 };
+
+/// What came of decoding a field block: why its lines are not all there, if they are too many, which is its stream's matter.
+///
+/// # Errors
+/// The decoder is of no further use: the connection ends.
+pub(crate) fn too_large(decoded: Result<(), HpackError>) -> Result<Option<HeadError>, Fault> {
+    match decoded {
+        Ok(()) => Ok(None),
+        Err(HpackError::Malformed) => Err(Fault::Connection(Code::CompressionError)),
+        Err(HpackError::Bomb) => Err(CALM),
+        Err(HpackError::TooManyFields) => Ok(Some(HeadError::TooManyFields)),
+        Err(HpackError::TooLarge) => Ok(Some(HeadError::TooLarge)),
+    }
+}
 
 /// A field block, or its beginning.
 pub(crate) struct Block {

@@ -11,6 +11,7 @@ use model::{RouteId, TenantId};
 use super::splice::{Ended, Moved};
 use crate::{
     accesslog::Entry,
+    downstream::address_text,
     journal::TryPlace,
     metrics::Outcome,
     trace::{Trace, Traced},
@@ -81,7 +82,7 @@ impl Line {
             route: self.route.as_ref().map(ToString::to_string).unwrap_or_default(),
             host: self.host.clone(),
             protocol: carried.as_str().to_owned(),
-            client: self.client.ip().to_canonical().to_string(),
+            client: address_text(self.client),
             outcome: outcome.as_str().to_owned(),
             refusal: self.refusal.unwrap_or_default().to_owned(),
             duration_us: micros(duration),

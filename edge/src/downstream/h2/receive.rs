@@ -10,10 +10,10 @@ use crate::{
     h1::{FramingError, HeadError, RequestError, Version},
     h2::{
         Code, Fault, Frame, FrameHeader, FrameKind, PREFACE, Settings, data, flags, goaway, headers,
-        hpack::{Decoder, FieldLines, HpackError, SectionLimits},
+        hpack::{Decoder, FieldLines, SectionLimits},
         priority, window_update,
     },
-    mux::{Blocks, CALM, Closed},
+    mux::{Blocks, Closed, too_large},
     section,
     serve::{record, refusal::Refusal},
 };
@@ -203,13 +203,7 @@ impl Receiver {
         let limits = &self.link.thread.limits;
         // The five pseudo-headers come on top.
         let bounds = SectionLimits { fields: limits.head_fields + 5, bytes: limits.head_bytes };
-        let too_large = match self.decoder.decode(block, bounds, &mut self.lines) {
-            Ok(()) => None,
-            Err(HpackError::Malformed) => return Err(Fault::Connection(Code::CompressionError)),
-            Err(HpackError::Bomb) => return Err(CALM),
-            Err(HpackError::TooManyFields) => Some(HeadError::TooManyFields),
-            Err(HpackError::TooLarge) => Some(HeadError::TooLarge),
-        };
+        let too_large = too_large(self.decoder.decode(block, bounds, &mut self.lines))?;
         if id.is_multiple_of(2) {
             return Err(Fault::Connection(Code::ProtocolError));
         }

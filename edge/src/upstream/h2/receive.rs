@@ -4,13 +4,12 @@ use std::rc::Rc;
 
 use super::Channel;
 use crate::{
-    h1::HeadError,
     h2::{
         Code, Fault, Frame, FrameHeader, FrameKind, Settings, data, flags, goaway, headers,
-        hpack::{Decoder, FieldLines, HpackError, SectionLimits},
+        hpack::{Decoder, FieldLines, SectionLimits},
         priority, reset, window_update,
     },
-    mux::{Blocks, CALM},
+    mux::{Blocks, too_large},
 };
 
 const PROTOCOL: Fault = Fault::Connection(Code::ProtocolError);
@@ -120,13 +119,7 @@ impl Receiver {
         let limits = &self.channel.limits;
         // The pseudo-header comes on top.
         let bounds = SectionLimits { fields: limits.head_fields + 1, bytes: limits.head_bytes };
-        let too_large = match self.decoder.decode(block, bounds, &mut self.lines) {
-            Ok(()) => None,
-            Err(HpackError::Malformed) => return Err(Fault::Connection(Code::CompressionError)),
-            Err(HpackError::Bomb) => return Err(CALM),
-            Err(HpackError::TooManyFields) => Some(HeadError::TooManyFields),
-            Err(HpackError::TooLarge) => Some(HeadError::TooLarge),
-        };
+        let too_large = too_large(self.decoder.decode(block, bounds, &mut self.lines))?;
         if self.channel.is_idle(id) {
             return Err(PROTOCOL);
         }

@@ -7,6 +7,14 @@ fn write(stream: &OpenStream, data: &[u8]) -> Option<usize> {
     now(stream.poll_write(&cx(), data)).map(|written| written.unwrap())
 }
 
+/// Uses up so much of the connection's window.
+fn fill(peer: &Peer, stream: &OpenStream, mut left: usize) {
+    while left > 0 {
+        left -= write(stream, &vec![0; left]).unwrap();
+        peer.hears();
+    }
+}
+
 #[test]
 fn one_stream_until_the_upstream_has_said_more() {
     for (said, most) in [
@@ -44,11 +52,7 @@ fn data_waits_for_the_stream_and_for_the_connection() {
     assert_eq!(write(&stream, b"rld"), Some(1));
     // The connection's is its own.
     peer.settles(&[(WINDOW, MOST)]);
-    let mut left = 65_535 - 9;
-    while left > 0 {
-        left -= write(&stream, &vec![0; left]).unwrap();
-        peer.hears();
-    }
+    fill(&peer, &stream, 65_535 - 9);
     assert_eq!(write(&stream, b"x"), None);
     peer.says(&more(0, 1)).unwrap();
     assert_eq!(write(&stream, b"xy"), Some(1));
@@ -59,11 +63,7 @@ fn streams_take_turns() {
     let mut peer = Peer::new();
     peer.settles(&[(WINDOW, MOST)]);
     let (first, second) = (peer.open(false), peer.open(false));
-    let mut left = 65_535;
-    while left > 0 {
-        left -= write(&first, &vec![0; left]).unwrap();
-        peer.hears();
-    }
+    fill(&peer, &first, 65_535);
     assert_eq!((write(&first, b"x"), write(&second, b"x")), (None, None));
     peer.says(&more(0, 2)).unwrap();
     assert_eq!((write(&second, b"x"), write(&first, b"x")), (None, Some(1)));
@@ -75,11 +75,7 @@ fn a_stream_that_does_not_come_misses_its_turn() {
     let mut peer = Peer::new();
     peer.settles(&[(WINDOW, MOST)]);
     let (first, second) = (peer.open(false), peer.open(false));
-    let mut left = 65_535;
-    while left > 0 {
-        left -= write(&first, &vec![0; left]).unwrap();
-        peer.hears();
-    }
+    fill(&peer, &first, 65_535);
     for _ in 0..3 {
         assert_eq!((write(&first, b"x"), write(&second, b"x")), (None, None));
         // While nobody could send anything nobody has missed anything.
