@@ -251,13 +251,13 @@ impl Turns {
         if let Some(round) = round.filter(|_| count > 0) {
             self.pace.set(average(self.pace.get(), nanos(round) / u64::from(count)));
         }
-        // All else costs time, too, refusals among it: requests get at least half of the thread, and whoever has just come
-        // waits for no more than one round of both.
+        // All else costs time, too, refusals among it. Requests get at least as much, half of the thread, and no more than that
+        // beyond their quantum: what becomes ready in a round waits for its end.
         let other = round.unwrap_or_default().saturating_sub(spent);
         let owed = nanos(QUANTUM);
         // Those who did not wait had their part of it.
         let begun = owed.saturating_sub(self.owed.replace(owed));
-        let mut left = nanos((QUANTUM + other).min(QUANTUM_MOST)).saturating_sub(begun);
+        let mut left = nanos(other.clamp(QUANTUM, QUANTUM_MOST)).saturating_sub(begun);
         while let Some(share) = self.leave_first() {
             let cost = share.lane.cost(self.cost.get());
             share.lane.expire(now, limit);
@@ -271,7 +271,7 @@ impl Turns {
                 let start = self.start_of(&share.lane);
                 self.enter(&share, (start, self.numbers.get()));
             } else {
-                share.lane.rests();
+                share.lane.rests(now);
             }
             if left == 0 {
                 break;

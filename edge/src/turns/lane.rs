@@ -137,8 +137,45 @@ pub(crate) struct Lane {
     head: Cell<u64>,
     /// The same of what is left then.
     rest: Cell<u64>,
-    /// Since when requests wait for too long.
-    late_since: Cell<Option<Instant>>,
+    load: Cell<Load>,
+}
+
+/// What is asked for in a lane, beside what can be served.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+enum Load {
+    /// Nobody waits for too long.
+    #[default]
+    Light,
+    /// Somebody has waited for too long since then. That may be a burst.
+    Late(Instant),
+    /// Too much.
+    Over,
+    /// It was too much, until nobody waited at that time.
+    Eased(Instant),
+}
+
+impl Load {
+    /// What it is at `now`, when `longest` is how long somebody waits who may wait for `limit`.
+    fn at(self, now: Instant, longest: Duration, limit: Duration) -> Self {
+        let has_stood = |since: Instant| now.saturating_duration_since(since) >= STANDING;
+        match self {
+            Self::Light if longest > limit => Self::Late(now),
+            Self::Late(since) if has_stood(since) => Self::Over,
+            // Whoever refuses those who wait too long has an empty queue at times, and no less to do: this is no new burst.
+            Self::Eased(at) if longest > limit && !has_stood(at) => Self::Over,
+            Self::Eased(at) if has_stood(at) => Self::Light.at(now, longest, limit),
+            same => same,
+        }
+    }
+
+    /// What it is when nobody waits any more.
+    fn at_rest(self, now: Instant) -> Self {
+        match self {
+            Self::Light | Self::Late(_) => Self::Light,
+            Self::Over => Self::Eased(now),
+            Self::Eased(at) => Self::Eased(at),
+        }
+    }
 }
 
 impl Lane {
@@ -229,14 +266,12 @@ impl Lane {
     /// Whether its queue has been too long for a while.
     pub(super) fn is_overloaded(&self, now: Instant, limit: Duration) -> bool {
         let longest = self.known.longest(now).max(self.strangers.longest(now));
-        if longest > limit && self.late_since.get().is_none() {
-            self.late_since.set(Some(now));
-        }
-        self.late_since.get().is_some_and(|since| now.saturating_duration_since(since) >= STANDING)
+        self.load.set(self.load.get().at(now, longest, limit));
+        self.load.get() == Load::Over
     }
 
-    /// Nobody waits any more: it was a burst.
-    pub(super) fn rests(&self) {
-        self.late_since.set(None);
+    /// Nobody waits any more.
+    pub(super) fn rests(&self, now: Instant) {
+        self.load.set(self.load.get().at_rest(now));
     }
 }

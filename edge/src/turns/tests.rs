@@ -177,7 +177,8 @@ fn several_requests_at_once_of_who_asks_for_little_go_before_a_flood() {
     let [flood, honest] = &mut tenants;
     assert_eq!((honest.refused, honest.served()), (0, 400));
     assert!(honest.worst() < COST * 5, "the flood gets no turn among them: {:?}", honest.worst());
-    assert!(flood.served() > 900, "what is left is the other's: {}", flood.served());
+    // Of 1,400 ms; 10,000 refusals a second cost 10 % of the time.
+    assert!(flood.served() > 850, "what is left is the other's: {}", flood.served());
 }
 
 #[test]
@@ -302,6 +303,25 @@ fn who_has_waited_for_too_long_does_not_stand_before_others() {
     first.end(lane::State::Granted);
     assert_eq!(first.came, standing);
     drop(fresh);
+}
+
+#[test]
+fn a_flood_that_pauses_for_a_moment_is_the_same_flood() {
+    let (mut world, mut tenants) = (World::new(), [Tenant::new(5000.0, 100)]);
+    world.run(&mut tenants, Duration::from_secs(3));
+    let flood = std::mem::replace(&mut tenants[0].per_second, 0.0);
+    world.run(&mut tenants, Duration::from_millis(300));
+    assert!(world.turns.waiting.borrow().is_empty(), "nobody waits any more");
+    tenants[0].per_second = flood;
+    forget(&mut tenants);
+    world.run(&mut tenants, Duration::from_secs(3));
+    assert!(tenants[0].worst() < LIMIT * 2, "{:?}", tenants[0].worst());
+    tenants[0].per_second = 0.0;
+    world.run(&mut tenants, crate::limits::STANDING * 2);
+    forget(&mut tenants);
+    tenants[0].due = 600.0;
+    world.run(&mut tenants, Duration::from_secs(2));
+    assert_eq!(tenants[0].refused, 0, "a burst some time later is one");
 }
 
 #[test]
