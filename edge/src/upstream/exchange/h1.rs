@@ -174,7 +174,11 @@ impl H1Exchange {
             match written {
                 Poll::Pending => return Poll::Pending,
                 Poll::Ready(Err(_)) => self.sending = Sending::Broken,
-                Poll::Ready(Ok(())) if self.sending == Sending::Last => self.sending = Sending::Done,
+                Poll::Ready(Ok(())) if self.sending == Sending::Last => {
+                    self.sending = Sending::Done;
+                    // The answer may take its time, and the request may have been large.
+                    self.outbox.rest();
+                }
                 Poll::Ready(Ok(())) if filled == Filled::Starved => return Poll::Pending,
                 Poll::Ready(Ok(())) => {}
             }

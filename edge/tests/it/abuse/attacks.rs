@@ -182,7 +182,9 @@ fn yaml(made: &rcgen::CertifiedKey<rcgen::KeyPair>) -> String {
         "{name: udp, port: 5300, protocol: UDP}",
     ];
     let upstreams = backend("up", super::origin()) + &backend("bulk", super::bulk_origin());
-    let large = "  - matches: [{path: {value: /large}}]\n    backendRefs: [{group: weir.dev, kind: Backend, name: bulk}]\n";
+    // An upstream of theirs, where what they ask for takes its time: that is no time of the worker's.
+    let bulk = "  - matches: [{path: {value: /large}}, {path: {value: /bulk}}]\n    \
+                backendRefs: [{group: weir.dev, kind: Backend, name: bulk}]\n";
     format!(
         "{kind}: Gateway\nmetadata: {{name: gateway}}\nspec:\n  gatewayClassName: weir\n  listeners: [{}]\n---\n\
          {kind}: HTTPRoute\nmetadata: {{name: all}}\nspec:\n  parentRefs: [{{name: gateway}}]\n  rules:\n{}---\n\
@@ -193,7 +195,7 @@ fn yaml(made: &rcgen::CertifiedKey<rcgen::KeyPair>) -> String {
          - {{port: 8000, bind: \"127.0.0.1:8000\", proxyProtocol: {{trusted: [\"127.0.0.0/8\"], mode: Required}}}}\n  \
          - {{port: 5300, bind: \"127.0.0.1:5300\", protocol: UDP}}\n{upstreams}{}",
         listeners.join(", "),
-        forward("up") + large,
+        forward("up") + bulk,
         forward("silent"),
         backend("silent", origin::silent())
             + &secret("cert", &made.cert.pem(), &made.signing_key.serialize_pem()),

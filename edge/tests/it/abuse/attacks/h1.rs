@@ -120,7 +120,7 @@ fn churn(striker: Rc<Striker>) -> Strike {
 fn large_heads(striker: Rc<Striker>) -> Strike {
     Box::pin(async move {
         let field = format!("X-Pad: {}\r\n", "p".repeat(600));
-        let head = format!("GET / HTTP/1.1\r\n{HOST}{}\r\n", field.repeat(98));
+        let head = format!("GET /bulk HTTP/1.1\r\n{HOST}{}\r\n", field.repeat(98));
         let stream = open(&striker).await?;
         striker.flood(stream, b"", 1, || head.clone().into_bytes()).await
     })
