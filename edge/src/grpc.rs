@@ -16,6 +16,9 @@ pub(crate) fn is_grpc(fields: &Fields) -> bool {
     })
 }
 
+/// The `content-type` of what we say ourselves.
+pub(crate) const KIND: &[u8] = b"application/grpc";
+
 /// A status of gRPC's, as far as a gateway gives them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
@@ -44,9 +47,17 @@ fn status_of(refusal: &Refusal) -> Status {
 pub(crate) fn refuse(refusal: &Refusal) -> ResponseHead {
     let mut head = ResponseHead::new(200);
     // A constant is a valid value.
-    let _valid = head.fields.push_known(Name::ContentType, b"application/grpc");
+    let _valid = head.fields.push_known(Name::ContentType, KIND);
     put_status(&mut head.fields, status_of(refusal), &refusal.to_string());
     head
+}
+
+/// The trailers of a call that a drain cuts off at its end. Where there is no answer yet they are all of it, with
+/// [`KIND`].
+pub(crate) fn cut_off() -> Fields {
+    let mut trailers = Fields::new();
+    put_status(&mut trailers, Status::Unavailable, "the gateway's time to drain is over");
+    trailers
 }
 
 /// Whether a head is all that there is of a reply.

@@ -277,6 +277,9 @@ pub const UNSENT: u32 = 64 * 1024;
 /// How long an HTTP/2 client is given to see our last words before the connection is closed under what it still sends.
 pub const H2_FAREWELL: Duration = Duration::from_secs(2);
 
+/// The same for one whose streams a drain has cut off at its end: some round trips, and less than an agent waits beyond it.
+pub const H2_LAST_WORDS: Duration = Duration::from_millis(500);
+
 /// Bytes that it may still send meanwhile: what was on its way, a full window.
 pub const H2_FAREWELL_BYTES: usize = 1 << 20;
 

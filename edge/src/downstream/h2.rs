@@ -34,9 +34,10 @@ use crate::{
     buffer::ReadBuffer,
     clock::Timer,
     drain::{Seat, Verdict},
+    grpc,
     h2::{Code, FIRST_WINDOW, MOST, OurSettings, write_ping, write_settings, write_window_update},
     io::ClientIo,
-    limits::{H2_FAREWELL, H2_FAREWELL_BYTES},
+    limits::{H2_FAREWELL, H2_FAREWELL_BYTES, H2_LAST_WORDS},
     metrics::Outcome,
     serve::{Incoming, Reply, ReplyBody, local, refusal::Refusal, serve_request},
     share::Bill,
@@ -67,6 +68,7 @@ pub(super) async fn serve(
         phase: Phase::Beginning,
         leaving: Leaving::No,
         end: None,
+        late: false,
         discarded: 0,
     };
     connection.begin();
@@ -126,6 +128,8 @@ struct Connection {
     phase: Phase,
     leaving: Leaving,
     end: Option<End>,
+    /// It ends with the drain, which is over: its last words are all that it still has time for.
+    late: bool,
     /// Bytes that were read while lingering.
     discarded: usize,
 }
@@ -217,7 +221,13 @@ impl Connection {
         let limits = self.link.thread.limits;
         let verdict = self.seat.poll(cx);
         if verdict == Verdict::Abort {
-            return Poll::Ready(());
+            if !self.link.cut_off(reply::write_cut_off) {
+                return Poll::Ready(());
+            }
+            self.finish();
+            self.reading.set(H2_LAST_WORDS);
+            self.late = true;
+            return Poll::Pending;
         }
         let idle = self.link.open_streams() == 0;
         let phase = match self.leaving {
@@ -304,7 +314,8 @@ impl Connection {
 
     /// Says that nothing more comes, and waits a little for the client to see it.
     fn poll_farewell(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        if self.seat.poll(cx) == Verdict::Abort || self.reading.poll(cx).is_ready() {
+        let over = !self.late && self.seat.poll(cx) == Verdict::Abort;
+        if over || self.reading.poll(cx).is_ready() {
             return Poll::Ready(());
         }
         if self.end == Some(End::Writing) {
@@ -371,6 +382,9 @@ async fn serve_request_stream(
         }
     };
     let StreamRequest { head, length, upgrade, expects } = request;
+    if grpc::is_grpc(&head.fields) {
+        stream.calls_by_grpc();
+    }
     let method = head.method();
     let tunnels = upgrade.is_some() || method == crate::h1::Method::Connect;
     let body =

@@ -129,3 +129,56 @@ fn a_stream_that_breaks_ends_with_a_status() {
         trailers.as_ref().and_then(|t| t.get("grpc-status")).or(response.headers().get("grpc-status"));
     assert_eq!(status.unwrap(), "14");
 }
+
+#[test]
+fn a_drain_that_ends_cuts_calls_off_with_a_status_and_all_else_by_a_reset() {
+    let (came, mut coming) = tokio::sync::mpsc::unbounded_channel();
+    let peer = Peer::start(Manner::default(), move |turn| {
+        let came = came.clone();
+        async move {
+            let Turn { request, mut respond, .. } = turn;
+            let head = Response::builder().header("content-type", "application/grpc").body(()).unwrap();
+            let mut begun =
+                (request.uri().path() == "/s/begins").then(|| respond.send_response(head, false).unwrap());
+            if let Some(send) = &mut begun {
+                send.send_data("half".into(), false).unwrap();
+            }
+            came.send(()).unwrap();
+            std::future::pending::<()>().await;
+        }
+        .boxed()
+    });
+    let edge = Edge::start(&proxy(&peer, H2C));
+    let answers = edge.runtime.block_on(async {
+        let stream = TcpStream::connect(edge.at(80)).await.unwrap();
+        let (mut sender, connection) = h2::client::handshake(stream).await.unwrap();
+        tokio::spawn(async move { drop(connection.await) });
+        let mut answers = Vec::new();
+        let calls =
+            [("begins", "application/grpc"), ("silent", "application/grpc"), ("silent", "text/plain")];
+        for (path, kind) in calls {
+            sender = sender.ready().await.unwrap();
+            let request = Request::post(format!("http://a.test/s/{path}")).header("content-type", kind);
+            answers.push(sender.send_request(request.body(()).unwrap(), false).unwrap());
+        }
+        for _ in &answers {
+            tokio::time::timeout(PATIENCE, coming.recv()).await.unwrap().unwrap();
+        }
+        answers
+    });
+    let runtime = edge.drain_apart(Duration::from_millis(300));
+    runtime.block_on(async {
+        let mut answers = answers.into_iter();
+        let (begun, _send) = answers.next().unwrap();
+        let mut body = begun.await.unwrap().into_body();
+        assert_eq!(body.data().await.unwrap().unwrap(), "half");
+        assert!(body.data().await.is_none());
+        assert_eq!(body.trailers().await.unwrap().unwrap()["grpc-status"], "14");
+        let (silent, _send) = answers.next().unwrap();
+        let silent = silent.await.unwrap();
+        assert_eq!(silent.headers()["content-type"], "application/grpc");
+        assert_eq!(silent.headers()["grpc-status"], "14");
+        let (other, _send) = answers.next().unwrap();
+        assert_eq!(other.await.unwrap_err().reason(), Some(h2::Reason::INTERNAL_ERROR));
+    });
+}

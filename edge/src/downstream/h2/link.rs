@@ -31,6 +31,8 @@ pub(crate) struct Link {
 struct Served {
     /// The final head was written.
     answered: bool,
+    /// It is a call of gRPC.
+    grpc: bool,
 }
 
 struct State {
@@ -95,6 +97,27 @@ impl Link {
     /// Bytes that wait to be written.
     pub(super) fn unwritten(&self) -> usize {
         self.state.borrow().mux.unwritten()
+    }
+
+    /// Breaks off what is still served: calls of gRPC by a status, which `last_words` writes for a call that was answered
+    /// already or was not, all else by a reset. Whether there was anything.
+    pub(super) fn cut_off(&self, last_words: impl Fn(&mut Vec<u8>, bool)) -> bool {
+        let mux = &mut self.state.borrow_mut().mux;
+        let open: Vec<_> = mux
+            .streams
+            .iter()
+            .filter(|stream| !stream.finished)
+            .map(|stream| (stream.id, stream.own.grpc, stream.own.answered))
+            .collect();
+        for &(id, grpc, answered) in &open {
+            if grpc {
+                mux.section(id, true, |out| last_words(out, answered));
+                drop(mux.close(id, Closed::ByUs));
+            } else {
+                mux.reset(id, Code::InternalError);
+            }
+        }
+        !open.is_empty()
     }
 
     /// Ends all streams.
@@ -236,6 +259,13 @@ impl OpenStream {
     pub(super) fn attend(&self, cx: &Context<'_>) -> bool {
         let state = &mut *self.link.state.borrow_mut();
         state.mux.streams.find(self.id).map(|stream| stream.attend(cx)).is_some()
+    }
+
+    /// It is a call of gRPC.
+    pub(super) fn calls_by_grpc(&self) {
+        if let Some(stream) = self.link.state.borrow_mut().mux.streams.find(self.id) {
+            stream.own.grpc = true;
+        }
     }
 
     /// Ready when there is room for a head or trailers.

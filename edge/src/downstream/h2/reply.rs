@@ -195,6 +195,15 @@ impl<'s> Answer<'s> {
     }
 }
 
+/// Writes the last words to a call of gRPC that a drain cuts off, before or after the head of its answer.
+pub(super) fn write_cut_off(out: &mut Vec<u8>, answered: bool) {
+    if !answered {
+        write_status(out, 200);
+        write_field(out, b"content-type", grpc::KIND);
+    }
+    write_fields(out, &grpc::cut_off());
+}
+
 /// Writes what is not the connection's.
 fn write_fields(out: &mut Vec<u8>, fields: &Fields) {
     for field in fields.iter().filter(|field| !field.hop_by_hop && field.tag != Name::ContentLength) {
