@@ -265,6 +265,8 @@ fn honest_load(targets: &Targets, time: Duration) -> Load {
 fn measure(attack: &Attack, time: Duration) -> (Measured, Measured) {
     let (process, targets) = start();
     let skip = Duration::from_millis(300);
+    // What the first request by a protocol brings with it is no attack's.
+    block_on(raw::honest(attack.honest, &targets, 20));
     let before = process.cpu();
     let alone = honest_load(&targets, time).run();
     let usual = process.cpu() - before;

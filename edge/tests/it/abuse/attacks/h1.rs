@@ -28,7 +28,8 @@ pub(super) fn attacks() -> Vec<Attack> {
         loud("chunks of a byte", "chunk", 100_000.0, chunks),
         loud("bytes that are not HTTP", "connection", 2_000.0, garbage),
         loud("WebSocket frames of a byte", "frame", 50_000.0, websocket),
-        loud("sessions of UDP", "datagram", 5_000.0, sessions),
+        // Each of a client of its own: of those that come in the time of the attack none has ended.
+        Attack { requests: 250, ..loud("sessions of UDP", "session", 5_000.0, sessions) },
     ]
 }
 
