@@ -11,12 +11,12 @@ use crate::{
 /// Whether these are the fields of a gRPC message. gRPC-Web is HTTP in this respect: its clients read no trailers.
 pub(crate) fn is_grpc(fields: &Fields) -> bool {
     fields.known(Name::ContentType).is_some_and(|kind| {
-        let rest = kind.strip_prefix(b"application/grpc");
+        let rest = kind.strip_prefix(KIND);
         rest.is_some_and(|rest| matches!(rest.first(), None | Some(b'+' | b';' | b' ')))
     })
 }
 
-/// The `content-type` of what we say ourselves.
+/// The `content-type` of gRPC, and of what we say ourselves.
 pub(crate) const KIND: &[u8] = b"application/grpc";
 
 /// A status of gRPC's, as far as a gateway gives them.
@@ -55,9 +55,7 @@ pub(crate) fn refuse(refusal: &Refusal) -> ResponseHead {
 /// The trailers of a call that a drain cuts off at its end. Where there is no answer yet they are all of it, with
 /// [`KIND`].
 pub(crate) fn cut_off() -> Fields {
-    let mut trailers = Fields::new();
-    put_status(&mut trailers, Status::Unavailable, "the gateway's time to drain is over");
-    trailers
+    trailers(Status::Unavailable, "the gateway's time to drain is over")
 }
 
 /// Whether a head is all that there is of a reply.
@@ -71,8 +69,12 @@ pub(crate) fn broken_off(error: &ExchangeError) -> Fields {
         ExchangeError::TimedOut => Status::DeadlineExceeded,
         _ => Status::Unavailable,
     };
+    trailers(status, &error.to_string())
+}
+
+fn trailers(status: Status, message: &str) -> Fields {
     let mut trailers = Fields::new();
-    put_status(&mut trailers, status, &error.to_string());
+    put_status(&mut trailers, status, message);
     trailers
 }
 

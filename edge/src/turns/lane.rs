@@ -161,9 +161,9 @@ impl Load {
         match self {
             Self::Light if longest > limit => Self::Late(now),
             Self::Late(since) if has_stood(since) => Self::Over,
-            // Whoever refuses those who wait too long has an empty queue at times, and no less to do: this is no new burst.
-            Self::Eased(at) if longest > limit && !has_stood(at) => Self::Over,
             Self::Eased(at) if has_stood(at) => Self::Light.at(now, longest, limit),
+            // Whoever refuses those who wait too long has an empty queue at times, and no less to do: this is no new burst.
+            Self::Eased(_) if longest > limit => Self::Over,
             same => same,
         }
     }
@@ -173,7 +173,7 @@ impl Load {
         match self {
             Self::Light | Self::Late(_) => Self::Light,
             Self::Over => Self::Eased(now),
-            Self::Eased(at) => Self::Eased(at),
+            eased @ Self::Eased(_) => eased,
         }
     }
 }

@@ -9,11 +9,10 @@ use std::{
 
 use futures_util::FutureExt;
 use http::{Request, Response};
-use tokio::net::TcpStream;
 
 use crate::{
     support::{Edge, PATIENCE, backend, dead_address, forward, route},
-    upstreams::{H2C, Manner, Peer, Turn, proxy},
+    upstreams::{H2C, Manner, Peer, Turn, connect_h2c, proxy},
 };
 
 /// A Python that has the module: `WEIR_PYTHON`, or `python3`.
@@ -52,10 +51,7 @@ fn grpcio_is_served_in_all_of_its_ways() {
 
 /// Asks for `/s/m` as a gRPC client with that timeout, and gives head and trailers of the answer.
 async fn ask(edge: &Edge, timeout: Option<&str>) -> (Response<()>, Option<http::HeaderMap>) {
-    let stream = TcpStream::connect(edge.at(80)).await.unwrap();
-    let (sender, connection) = h2::client::handshake(stream).await.unwrap();
-    tokio::spawn(async move { drop(connection.await) });
-    let mut sender = sender.ready().await.unwrap();
+    let mut sender = connect_h2c(edge).await;
     let mut request = Request::post("http://a.test/s/m").header("content-type", "application/grpc");
     if let Some(timeout) = timeout {
         request = request.header("grpc-timeout", timeout);
@@ -150,9 +146,7 @@ fn a_drain_that_ends_cuts_calls_off_with_a_status_and_all_else_by_a_reset() {
     });
     let edge = Edge::start(&proxy(&peer, H2C));
     let answers = edge.runtime.block_on(async {
-        let stream = TcpStream::connect(edge.at(80)).await.unwrap();
-        let (mut sender, connection) = h2::client::handshake(stream).await.unwrap();
-        tokio::spawn(async move { drop(connection.await) });
+        let mut sender = connect_h2c(&edge).await;
         let mut answers = Vec::new();
         let calls =
             [("begins", "application/grpc"), ("silent", "application/grpc"), ("silent", "text/plain")];

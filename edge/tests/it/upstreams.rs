@@ -426,6 +426,14 @@ fn large_bodies_go_both_ways() {
     assert!(response.text().ends_with(&body));
 }
 
+/// A client's connection by HTTP/2 in cleartext.
+pub(crate) async fn connect_h2c(edge: &Edge) -> h2::client::SendRequest<Bytes> {
+    let stream = TcpStream::connect(edge.at(80)).await.unwrap();
+    let (sender, connection) = h2::client::handshake(stream).await.unwrap();
+    tokio::spawn(async move { drop(connection.await) });
+    sender.ready().await.unwrap()
+}
+
 #[test]
 fn trailers_and_streams_pass_from_http_2_to_http_2() {
     let peer = Peer::start(Manner::default(), |turn| {
@@ -448,10 +456,7 @@ fn trailers_and_streams_pass_from_http_2_to_http_2() {
     });
     let edge = Edge::start(&proxy(&peer, H2C));
     edge.runtime.block_on(async {
-        let stream = TcpStream::connect(edge.at(80)).await.unwrap();
-        let (sender, connection) = h2::client::handshake(stream).await.unwrap();
-        tokio::spawn(async move { drop(connection.await) });
-        let mut sender = sender.ready().await.unwrap();
+        let mut sender = connect_h2c(&edge).await;
         let request = Request::post("http://a.test/s").header("te", "trailers").body(()).unwrap();
         let (response, mut send) = sender.send_request(request, false).unwrap();
         send.send_data("one".into(), false).unwrap();

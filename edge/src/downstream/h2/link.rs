@@ -99,22 +99,16 @@ impl Link {
         self.state.borrow().mux.unwritten()
     }
 
-    /// Breaks off what is still served: calls of gRPC by a status, which `last_words` writes for a call that was answered
-    /// already or was not, all else by a reset. Whether there was anything.
+    /// Ends all streams, and says so on those that are still served: to calls of gRPC by a status, which `last_words` writes for a
+    /// call that was answered already or was not, to all else by a reset. Whether there was anything to say.
     pub(super) fn cut_off(&self, last_words: impl Fn(&mut Vec<u8>, bool)) -> bool {
         let mux = &mut self.state.borrow_mut().mux;
-        let open: Vec<_> = mux
-            .streams
-            .iter()
-            .filter(|stream| !stream.finished)
-            .map(|stream| (stream.id, stream.own.grpc, stream.own.answered))
-            .collect();
-        for &(id, grpc, answered) in &open {
-            if grpc {
-                mux.section(id, true, |out| last_words(out, answered));
-                drop(mux.close(id, Closed::ByUs));
+        let open: Vec<_> = mux.streams.abandon().filter(|stream| !stream.finished).collect();
+        for stream in &open {
+            if stream.own.grpc {
+                mux.section(stream.id, true, |out| last_words(out, stream.own.answered));
             } else {
-                mux.reset(id, Code::InternalError);
+                mux.write_reset(stream.id, Code::InternalError);
             }
         }
         !open.is_empty()
