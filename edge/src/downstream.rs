@@ -16,7 +16,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tokio::net::TcpStream;
 use tracing::debug;
 
 use crate::{
@@ -27,6 +26,7 @@ use crate::{
     listen::{Admitted, Membership, over_limit},
     proxy::Hop,
     serve::upgrade,
+    socket::Socket,
     stream,
     tls::{Accepted, Agreed, Spoken, clients::Credentials},
     turns,
@@ -83,7 +83,7 @@ pub(crate) fn address_text(peer: SocketAddr) -> String {
 
 /// A connection that was just accepted.
 pub(crate) struct Arrival {
-    pub(crate) stream: TcpStream,
+    pub(crate) stream: Socket,
     /// Who connected.
     pub(crate) peer: SocketAddr,
     /// Whether it passes on the connections of others, and then whether it must say whose.
@@ -121,11 +121,12 @@ impl StreamRequest {
 
 /// Serves a connection to its end.
 pub(crate) async fn serve(thread: Rc<Thread>, arrival: Arrival, mut admitted: Admitted, seat: Seat) {
-    let Arrival { stream, peer, introduces } = arrival;
+    let Arrival { mut stream, peer, introduces } = arrival;
     let ends = match introduces {
         None => Hop { source: peer, destination: local(&thread, &stream, &admitted) },
         Some(required) => {
-            let read = introduction::read(&thread, &stream, peer, required, &seat);
+            let Ok(socket) = stream.watched() else { return };
+            let read = introduction::read(&thread, socket, peer, required, &seat);
             let Some(said) = Box::pin(read).await else { return };
             let ends =
                 said.unwrap_or_else(|| Hop { source: peer, destination: local(&thread, &stream, &admitted) });
@@ -164,7 +165,7 @@ pub(crate) async fn serve(thread: Rc<Thread>, arrival: Arrival, mut admitted: Ad
     }
 }
 
-async fn serve_tls(thread: Rc<Thread>, stream: TcpStream, mut client: Client, seat: Seat) {
+async fn serve_tls(thread: Rc<Thread>, stream: Socket, mut client: Client, seat: Seat) {
     let Some((io, agreed, credentials)) = handshake(&thread, stream, &seat, &client).await else { return };
     client.server_name = agreed.server_name;
     client.tls_version = agreed.version;
@@ -178,7 +179,7 @@ async fn serve_tls(thread: Rc<Thread>, stream: TcpStream, mut client: Client, se
 }
 
 /// What the client connected to. The kernel is asked only where an upstream is to hear of it and the socket does not say.
-fn local(thread: &Thread, stream: &TcpStream, admitted: &Admitted) -> SocketAddr {
+fn local(thread: &Thread, stream: &Socket, admitted: &Admitted) -> SocketAddr {
     let bind = admitted.point.listen.bind;
     if bind.ip().is_unspecified() && thread.shared.sends_proxy.load(Ordering::Relaxed) {
         return stream.local_addr().unwrap_or(bind);
@@ -188,7 +189,7 @@ fn local(thread: &Thread, stream: &TcpStream, admitted: &Admitted) -> SocketAddr
 
 async fn handshake(
     thread: &Rc<Thread>,
-    stream: TcpStream,
+    stream: Socket,
     seat: &Seat,
     client: &Client,
 ) -> Option<(ClientIo, Agreed, Option<Credentials>)> {

@@ -38,6 +38,7 @@ mod section;
 mod serve;
 mod share;
 mod shared;
+mod socket;
 pub mod static_config;
 mod stream;
 mod tls;

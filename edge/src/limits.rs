@@ -269,6 +269,10 @@ pub const CONNECT_LOOKUPS: usize = 64;
 /// lost its network holds a connection for two minutes at most.
 pub const TCP_KEEPALIVE: Duration = Duration::from_secs(30);
 
+/// How long a client of a protocol in which it speaks first may say nothing before its connection is accepted
+/// (`TCP_DEFER_ACCEPT`; the least that the kernel knows). Most speak at once, and nobody is woken twice for them.
+pub const FIRST_BYTE: Duration = Duration::from_secs(1);
+
 /// Bytes of a connection that wait in the kernel for a client to take what was sent before, above which it takes no more from us.
 /// Its own bound is on all that is not acknowledged, 4 MiB: a client that takes nothing would have a large answer copied and kept.
 /// As much as one of our buffers, so that a connection that moves is never out of data.

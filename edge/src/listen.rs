@@ -9,7 +9,7 @@ use std::{
     collections::{BTreeMap, HashMap},
     io,
     net::{IpAddr, SocketAddr},
-    os::fd::OwnedFd,
+    os::fd::{AsFd, OwnedFd},
     rc::Rc,
     sync::{
         Arc, Mutex, PoisonError,
@@ -24,9 +24,11 @@ use rustix::{
     net::{SocketFlags, acceptfrom_with, sockopt},
 };
 use socket2::SockRef;
-use sys::polled::{Interest, Polled};
+use sys::{
+    polled::{Interest, Polled},
+    reuseport,
+};
 use tokio::{
-    net::TcpStream,
     sync::oneshot,
     task::{JoinHandle, spawn_local},
 };
@@ -35,9 +37,13 @@ use tracing::{debug, warn};
 use crate::{
     admit::{Overload, admit_connection},
     downstream::{self, Arrival},
-    limits::{ACCEPT_BATCH, ACCEPT_LEAST_PER_MS, ACCEPT_PASS, ACCEPT_PAUSE, Limits, TCP_KEEPALIVE, UNSENT},
+    limits::{
+        ACCEPT_BATCH, ACCEPT_LEAST_PER_MS, ACCEPT_PASS, ACCEPT_PAUSE, FIRST_BYTE, Limits, TCP_KEEPALIVE,
+        UNSENT,
+    },
     quic,
     share::Share,
+    socket::Socket,
     udp,
     worker::Thread,
 };
@@ -114,6 +120,23 @@ impl Listening {
             placed.push(thread);
         }
         Ok(placed)
+    }
+
+    /// Has clients accepted from now on before they have said anything. How long those take whose wait has begun.
+    ///
+    /// Theirs are not connections for the kernel yet: if the last copy of a socket closes, their first bytes meet a reset.
+    pub(crate) fn accept_silent(&self) -> Duration {
+        let mut waits = Duration::ZERO;
+        for held in
+            self.held.iter().filter(|(listen, _)| speaks_first(listen)).flat_map(|(_, held)| held.values())
+        {
+            match reuseport::set_defer_accept(held.socket.as_fd(), None) {
+                // The kernel asks them once more, whose timers are late by some per cent.
+                Ok(()) => waits = FIRST_BYTE * 5 / 4,
+                Err(error) => warn!(%error, "clients that have said nothing yet may be reset"),
+            }
+        }
+        waits
     }
 
     /// Forgets slots and closes our duplicates of them.
@@ -345,6 +368,11 @@ impl Drop for Admitted {
     }
 }
 
+/// Whether clients speak first, whatever they speak.
+fn speaks_first(listen: &Listen) -> bool {
+    listen.transport == Transport::Tcp && (listen.tls || !listen.raw)
+}
+
 enum Acceptor {
     Tcp {
         /// Says whether to accept what is queued before the socket is closed.
@@ -393,6 +421,9 @@ impl Acceptors {
             sockopt::set_tcp_keepintvl(&socket, TCP_KEEPALIVE)?;
             sockopt::set_tcp_keepcnt(&socket, 3)?;
             SockRef::from(&socket).set_tcp_notsent_lowat(UNSENT)?;
+            if speaks_first(&slots.listen) {
+                reuseport::set_defer_accept(socket.as_fd(), Some(FIRST_BYTE))?;
+            }
             let listener = Polled::new(socket, Interest::READABLE)?;
             let (stop, stopped) = oneshot::channel();
             let task = spawn_local(accept(Rc::clone(thread), listener, Arc::clone(point), stopped));
@@ -506,9 +537,8 @@ fn accept_some(
         match acceptfrom_with(listener.inner(), flags) {
             Ok((socket, peer)) => {
                 let peer = peer.and_then(|peer| SocketAddr::try_from(peer).ok());
-                let stream = TcpStream::from_std(socket.into());
-                if let (Some(peer), Ok(stream)) = (peer, stream) {
-                    begin(thread, point, stream, peer);
+                if let Some(peer) = peer {
+                    begin(thread, point, Socket::accepted(socket), peer);
                 }
             }
             Err(Errno::WOULDBLOCK) => return Ok(Queue::Empty),
@@ -530,7 +560,7 @@ fn accept_queued(thread: &Rc<Thread>, listener: &Polled<OwnedFd>, point: &Arc<Po
     while matches!(accept_some(thread, listener, point, ACCEPT_BATCH), Ok(Queue::Unknown)) {}
 }
 
-fn begin(thread: &Rc<Thread>, point: &Arc<Point>, stream: TcpStream, peer: SocketAddr) {
+fn begin(thread: &Rc<Thread>, point: &Arc<Point>, stream: Socket, peer: SocketAddr) {
     thread.counters.accepted.add(1);
     // A peer that speaks for others is no client; its connections count for those.
     let introduces = thread.config().pool.introduces(point.listen.port, peer.ip());

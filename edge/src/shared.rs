@@ -21,7 +21,7 @@ use futures_util::future::join_all;
 use model::{Epoch, Revision, TenantId};
 use tokio::{
     sync::{mpsc, oneshot, watch},
-    time::timeout,
+    time::{sleep, timeout},
 };
 
 use crate::{
@@ -286,9 +286,12 @@ impl Control {
         self.drop_slots(slots, false).await;
     }
 
-    /// Stops listening where nobody else holds the sockets: accepts what is queued first. What UDP has begun goes on to the
+    /// Stops listening where nobody else holds the sockets: accepts what is queued first, and waits for those who have connected
+    /// and said nothing yet, a second or so. What UDP has begun goes on to the
     /// end of the drain: by HTTP/3, where clients hear of it, with new requests, and otherwise without new sessions.
     pub async fn stop_listening(&self) {
+        let silent = self.listening().accept_silent();
+        sleep(silent).await;
         let held = self.listening().held();
         for slots in
             held.into_iter().filter(|slots| slots.listen.transport == Transport::Tcp || slots.listen.raw)

@@ -133,8 +133,7 @@ async fn serve(args: &StaticArgs) -> anyhow::Result<()> {
     }
 
     info!(deadline_ms = drain_deadline.as_millis(), "draining");
-    control.stop_listening().await;
-    control.drain(drain_deadline).await;
+    tokio::join!(control.drain(drain_deadline), control.stop_listening());
     control.drained().await;
     worker.join();
     if !log.close(LAST_LINES) {

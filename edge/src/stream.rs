@@ -16,7 +16,7 @@ use std::{
 };
 
 use model::{Backend, CompiledStream, Forward, HashKey, ListenerProtocol, TenantId};
-use tokio::{io::AsyncWriteExt, net::TcpStream};
+use tokio::io::AsyncWriteExt;
 use tracing::debug;
 
 use crate::{
@@ -31,6 +31,7 @@ use crate::{
     limits::STREAM_TRIES,
     listen::Point,
     proxy::Hop,
+    socket::Socket,
     tls::Spoken,
     upstream::{
         NoEndpoint, Occupied,
@@ -118,7 +119,7 @@ impl Refusal {
 }
 
 /// Passes a connection on to its end.
-pub(crate) async fn serve(thread: &Rc<Thread>, stream: TcpStream, ends: Hop, point: &Point, seat: &Seat) {
+pub(crate) async fn serve(thread: &Rc<Thread>, stream: Socket, ends: Hop, point: &Point, seat: &Seat) {
     // A drain takes a connection without a request for one that waits, and this one may be silent and alive.
     seat.busy();
     let carried = if point.listen.tls { Carried::Tls } else { Carried::Tcp };

@@ -19,9 +19,8 @@ use rustls::{
     server::{ClientHello, NoServerSessionStorage, ProducesTickets, ResolvesServerCert},
     sign::CertifiedKey,
 };
-use tokio::net::TcpStream;
 
-use crate::{buffer::ReadBuffer, config::Config, metrics::Counters};
+use crate::{buffer::ReadBuffer, config::Config, metrics::Counters, socket::Socket};
 use certificates::Shown;
 use clients::{ClientPolicy, Credentials};
 pub(crate) use stream::TlsStream;
@@ -103,7 +102,7 @@ impl Acceptor {
         &self,
         port: u16,
         spoken: Spoken,
-        stream: TcpStream,
+        stream: Socket,
         begun: ReadBuffer,
     ) -> io::Result<Accepted> {
         let mut clients = None;

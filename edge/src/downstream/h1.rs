@@ -118,6 +118,9 @@ pub(crate) async fn serve(thread: &Rc<Thread>, io: ClientIo, client: &Client, se
     }
 }
 
+/// How long a client's events need not be watched while its first request is served: until the next tick.
+const UNWATCHED: Duration = Duration::from_millis(1);
+
 /// How long a client is given to see our last words before the connection is closed under what it still sends.
 const LINGER: Duration = Duration::from_secs(2);
 
@@ -228,6 +231,7 @@ impl Wire {
     ) -> After {
         let ParsedRequest { head, framing, .. } = request;
         let (method, version) = (head.method(), head.version());
+        self.reading.set(UNWATCHED);
         *self.body.borrow_mut() = BodyState::new(&framing, &self.parse_limits());
         let body = match framing.body {
             BodyLength::None => RequestBody::Empty,
@@ -286,12 +290,15 @@ impl Wire {
         self.body.borrow().is_done() && self.input.borrow().is_empty()
     }
 
-    /// Ready when the client has closed the connection. What it sends in the meantime is kept for later.
+    /// Ready when the client has closed the connection. What it sends in the meantime is kept for later. For a connection's first
+    /// request that is seen after [`UNWATCHED`] only: most are answered before anybody had to wait for its events.
     fn poll_gone(&self, cx: &mut Context<'_>) -> Poll<()> {
         if !self.input.borrow().is_empty() || !self.body.borrow().is_done() {
             return Poll::Pending;
         }
-        match self.poll_read(cx, false) {
+        let unwatched = !self.io.borrow().is_watched() && self.reading.poll(cx).is_pending();
+        let read = if unwatched { Poll::Pending } else { self.poll_read(cx, false) };
+        match read {
             Poll::Ready(0) => Poll::Ready(()),
             Poll::Ready(_) => Poll::Pending,
             Poll::Pending => {

@@ -47,7 +47,7 @@ pub(super) async fn open(
     let opened_by = OpenedBy::Connect { listener_port: client.port, host: host.to_owned(), port };
     let route = TunnelRoute { tenant: tenant.clone(), host: asked.to_owned(), opened_by };
     let stream = reach(thread, host, port, config.pool.connect_private).await?;
-    let upstream = Connection::apart(thread, UpstreamIo::Plain(stream));
+    let upstream = Connection::apart(thread, UpstreamIo::Plain(stream.into()));
     Ok(Tunnel { upstream, occupied: None, websocket: false, route })
 }
 

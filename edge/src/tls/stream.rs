@@ -19,10 +19,7 @@ use rustls::{
     server::UnbufferedServerConnection,
     unbuffered::{ConnectionState, EncodeError, EncryptError, UnbufferedStatus},
 };
-use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::TcpStream,
-};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::{
     Agreed,
@@ -31,13 +28,13 @@ use super::{
 use crate::{
     buffer::{ReadBuffer, give_scratch, scratch},
     hello::HelloReader,
-    io::{After, Direct, poll_send},
     limits::LARGE_BUFFER,
+    socket::{After, Socket},
 };
 
 /// A connection whose handshake is over.
 pub(crate) struct TlsStream {
-    socket: TcpStream,
+    socket: Socket,
     session: Session,
     /// What was received and not yet opened.
     input: ReadBuffer,
@@ -89,10 +86,10 @@ impl Out {
         self.sent == self.bytes.len()
     }
 
-    fn poll_send(&mut self, cx: &mut Context<'_>, socket: &TcpStream, after: After) -> Poll<io::Result<()>> {
+    fn poll_send(&mut self, cx: &mut Context<'_>, socket: &mut Socket, after: After) -> Poll<io::Result<()>> {
         while !self.is_empty() {
             let waiting = &self.bytes[self.sent..];
-            let count = ready!(poll_send(cx, socket, waiting, after))?;
+            let count = ready!(socket.poll_send(cx, waiting, after))?;
             if count == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
@@ -268,7 +265,7 @@ impl TlsStream {
     /// # Errors
     /// The client was told by an alert, if it still listens.
     pub(super) async fn accept(
-        socket: TcpStream,
+        socket: Socket,
         input: ReadBuffer,
         choose: impl FnOnce(&str) -> Arc<ServerConfig>,
     ) -> io::Result<(Self, Agreed)> {
@@ -303,15 +300,15 @@ impl TlsStream {
                     if young.connection.protocol_version() == Some(ProtocolVersion::TLSv1_3) {
                         return Poll::Ready(Ok(()));
                     }
-                    return self.out.poll_send(cx, &self.socket, After::More);
+                    return self.out.poll_send(cx, &mut self.socket, After::More);
                 }
                 Err(error) => {
                     // The client may be gone, or its window closed: the error stands either way.
-                    let _told = self.out.poll_send(cx, &self.socket, After::More);
+                    let _told = self.out.poll_send(cx, &mut self.socket, After::More);
                     return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, error)));
                 }
             }
-            ready!(self.out.poll_send(cx, &self.socket, After::More))?;
+            ready!(self.out.poll_send(cx, &mut self.socket, After::More))?;
             if ready!(self.poll_fill(cx))? == 0 {
                 return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
             }
@@ -326,7 +323,7 @@ impl TlsStream {
         }
     }
 
-    pub(crate) fn socket(&self) -> &TcpStream {
+    pub(crate) fn socket(&self) -> &Socket {
         &self.socket
     }
 
@@ -341,7 +338,7 @@ impl TlsStream {
             // Longer than any message of a handshake that we take.
             return Poll::Ready(Err(io::ErrorKind::InvalidData.into()));
         }
-        self.input.poll_read(cx, Pin::new(&mut Direct(&self.socket)), false)
+        self.input.poll_read(cx, Pin::new(&mut self.socket), false)
     }
 
     /// Gives the reader what is opened. Whether there was something.
@@ -480,14 +477,14 @@ impl TlsStream {
 
     fn poll_seal(&mut self, cx: &mut Context<'_>, plain: &[u8], after: After) -> Poll<io::Result<usize>> {
         if self.out.waiting().len() >= LARGE_BUFFER {
-            ready!(self.out.poll_send(cx, &self.socket, After::More))?;
+            ready!(self.out.poll_send(cx, &mut self.socket, After::More))?;
         }
         let count = self.seal(plain)?;
         let after = if count == plain.len() { after } else { After::More };
         if after == After::Close {
             self.close()?;
         }
-        match self.out.poll_send(cx, &self.socket, after) {
+        match self.out.poll_send(cx, &mut self.socket, after) {
             Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
             // What is sealed is as good as written; `poll_flush` sees to the rest.
             Poll::Ready(Ok(())) | Poll::Pending => Poll::Ready(Ok(count)),
@@ -506,7 +503,7 @@ impl AsyncRead for TlsStream {
             let opened = this.open();
             if this.out.urgent {
                 // What the socket does not take now goes with the next write.
-                let sent = this.out.poll_send(cx, &this.socket, After::More);
+                let sent = this.out.poll_send(cx, &mut this.socket, After::More);
                 if let (Ok(_), Poll::Ready(Err(error))) = (&opened, sent) {
                     return Poll::Ready(Err(error));
                 }
@@ -538,20 +535,20 @@ impl AsyncWrite for TlsStream {
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        this.out.poll_send(cx, &this.socket, After::More)
+        this.out.poll_send(cx, &mut this.socket, After::More)
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         this.close()?;
-        ready!(this.out.poll_send(cx, &this.socket, After::More))?;
+        ready!(this.out.poll_send(cx, &mut this.socket, After::More))?;
         Pin::new(&mut this.socket).poll_shutdown(cx)
     }
 }
 
 /// A client that has not yet said which host it wants.
 struct Greeted {
-    socket: TcpStream,
+    socket: Socket,
     input: ReadBuffer,
     reader: HelloReader,
 }
@@ -565,7 +562,7 @@ impl Greeted {
                 Ok(None) if !self.input.is_full() => {}
                 Ok(None) | Err(_) => return Poll::Ready(Ok(None)),
             }
-            if ready!(self.input.poll_read(cx, Pin::new(&mut Direct(&self.socket)), false))? == 0 {
+            if ready!(self.input.poll_read(cx, Pin::new(&mut self.socket), false))? == 0 {
                 return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
             }
         }

@@ -19,6 +19,7 @@ use super::{
 use crate::{
     io::UpstreamIo,
     proxy::{self, Hop},
+    socket::Socket,
     worker::Thread,
 };
 
@@ -123,7 +124,7 @@ pub(super) async fn open(
     let stream = tcp(thread, endpoint, wish).await?;
     let wants_http2 = endpoint.transport.protocol == UpstreamProtocol::Http2;
     let Some(tls) = &endpoint.transport.tls else {
-        let io = UpstreamIo::Plain(stream);
+        let io = UpstreamIo::Plain(stream.into());
         return if wants_http2 {
             Ok(Way::H2(links::begin(thread, endpoint, io)))
         } else {
@@ -161,7 +162,7 @@ pub(crate) async fn open_stream(
     let ends = Instant::now() + wish.limit;
     let stream = tcp(thread, endpoint, wish).await?;
     let io = match &endpoint.transport.tls {
-        None => UpstreamIo::Plain(stream),
+        None => UpstreamIo::Plain(stream.into()),
         Some(tls) => {
             UpstreamIo::Tls(Box::new(handshake(thread, endpoint, tls, &tls.raw, stream, ends).await?))
         }
@@ -177,8 +178,9 @@ async fn handshake(
     config: &Arc<rustls::ClientConfig>,
     stream: TcpStream,
     ends: Instant,
-) -> Result<TlsStream<TcpStream>, ConnectError> {
-    let handshake = TlsConnector::from(Arc::clone(config)).connect(tls.server_name.clone(), stream);
+) -> Result<TlsStream<Socket>, ConnectError> {
+    let handshake =
+        TlsConnector::from(Arc::clone(config)).connect(tls.server_name.clone(), Socket::from(stream));
     let result = match timeout_at(ends, handshake).await {
         Ok(result) => result.map_err(ConnectError::Tls),
         Err(_) => Err(ConnectError::TimedOut),

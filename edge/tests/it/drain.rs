@@ -135,3 +135,15 @@ fn connections_that_are_queued_when_listening_stops_are_served() {
     drop(clients);
     edge.drain(Duration::from_millis(500));
 }
+
+#[test]
+fn who_has_connected_and_said_nothing_is_served_when_listening_stops() {
+    let edge = Edge::start(&route("  - backendRefs: []\n"));
+    let mut clients: Vec<Client> = (0..20).map(|_| edge.connect()).collect();
+    assert_eq!(edge.control.load().connections, 0, "the kernel keeps them");
+    edge.runtime.block_on(edge.control.stop_listening());
+    for (n, client) in clients.iter_mut().enumerate() {
+        client.send("GET / HTTP/1.1\r\nHost: a.test\r\n\r\n");
+        assert_eq!(client.response_to("GET").map(|response| response.status), Some(500), "connection {n}");
+    }
+}
