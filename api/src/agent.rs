@@ -33,6 +33,10 @@
 //!   Measured + a file      ->
 //!                          <-    Drain              (after the last TCP slot is returned)
 //!   Draining               ->                       (also unasked, on SIGTERM: then Return follows as above)
+//!                          <-    PassesOn           (after either greeting: HandOver is understood)
+//!   HandOver + sockets     ->                       (idle connections of a worker that drains; one message at a time)
+//!                          <-    HandedOver         (whether another worker got them)
+//!                          <-    Adopt + sockets    (to that other worker; not answered)
 //!   Drained                ->                       (the last connection is gone; the worker exits 0)
 //! ```
 //!
@@ -105,6 +109,15 @@ pub enum ToWorker {
     Keep(Slots),
     /// Accept what waits on these, then stop listening on them.
     Return(Slots),
+    /// Connections may be handed over to me. Only to workers that said that they adopt some.
+    PassesOn,
+    /// The answer to `HandOver`.
+    HandedOver {
+        /// Whether the connections are another worker's now; if not, they stay the sender's.
+        taken: bool,
+    },
+    /// Serve these connections. Their sockets come beside the message. Only to workers that said that they know this.
+    Adopt(Vec<IdleConnection>),
     /// Say your metrics. Only to workers that said that they know this.
     Measure {
         /// Names the question.
@@ -144,6 +157,9 @@ pub enum ToAgent {
         /// Whether it knows `Measure`.
         #[serde(default)]
         measures: bool,
+        /// Whether it knows `Adopt`.
+        #[serde(default)]
+        adopts: bool,
     },
     /// The sockets of one listen address that the worker holds; they come beside the message.
     Recovered(Slots),
@@ -165,10 +181,28 @@ pub enum ToAgent {
         /// The question's.
         question: u64,
     },
+    /// Connections for another worker, from one that drains; at most [`MAX_SOCKETS`], whose sockets come beside the message.
+    /// The sender does not read them until it has an answer.
+    HandOver(Vec<IdleConnection>),
     /// The worker drains, asked or not (SIGTERM): give its slots to others.
     Draining,
     /// The last connection is gone.
     Drained,
+}
+
+/// A cleartext connection that waits for its client's next request, as one worker hands it to another.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IdleConnection {
+    /// Where it was accepted.
+    pub listen: Listen,
+    /// Whose it is; a proxy before us may have said so.
+    pub client: SocketAddr,
+    /// What the client connected to.
+    pub local: SocketAddr,
+    /// Requests that were answered on it.
+    pub served: u64,
+    /// Since it was accepted, milliseconds.
+    pub age_ms: u64,
 }
 
 /// Slots of one listen address.

@@ -19,7 +19,7 @@ use api::{
 };
 use model::{PoolName, WorkerId};
 use tokio::{
-    sync::watch,
+    sync::{mpsc, oneshot, watch},
     time::{Instant, sleep, timeout},
 };
 use tracing::{debug, error, info, warn};
@@ -28,6 +28,7 @@ use crate::{
     accesslog::{AccessLog, LAST_LINES, Sink},
     config::PoolSettings,
     confine::confine_worker,
+    handover::{self, Leaving},
     limits::Limits,
     shared::{Control, Phase},
     tls,
@@ -179,6 +180,8 @@ struct Session {
     told: Phase,
     /// How the servers are reached, as an agent said last.
     servers: watch::Sender<Credentials>,
+    /// Connections that wait to hear whether another worker has them.
+    handing: Vec<oneshot::Sender<bool>>,
 }
 
 impl Session {
@@ -199,13 +202,18 @@ impl Session {
             renews: true,
             keeps: true,
             measures: true,
+            adopts: true,
         };
         link.send(&hello, &[]).await?;
-        Ok(Self { link, args, told: phase, servers })
+        Ok(Self { link, args, told: phase, servers, handing: Vec::new() })
     }
 
     /// Answers the agent and tells it of every change of phase, until the connection ends or the worker is drained.
-    async fn follow(&mut self, control: &Control) -> Result<(), LinkError> {
+    async fn follow(
+        &mut self,
+        control: &Control,
+        leaving: &mut mpsc::Receiver<Leaving>,
+    ) -> Result<(), LinkError> {
         let mut phase = control.phase();
         // A phase that came since Hello has not been told.
         phase.mark_changed();
@@ -215,6 +223,9 @@ impl Session {
                 message = self.link.recv() => {
                     let (message, sockets) = message?;
                     self.answer(message, sockets, control).await?;
+                }
+                Some(first) = leaving.recv(), if self.handing.is_empty() => {
+                    self.hand_over(handover::batch(first, leaving)).await?;
                 }
                 changed = phase.changed() => {
                     if changed.is_err() {
@@ -234,7 +245,7 @@ impl Session {
     }
 
     async fn answer(
-        &self,
+        &mut self,
         message: ToWorker,
         sockets: Vec<OwnedFd>,
         control: &Control,
@@ -266,6 +277,12 @@ impl Session {
                 }
             },
             ToWorker::Keep(slots) => control.keep(slots, sockets),
+            ToWorker::PassesOn => control.shared.exit.set_open(true),
+            ToWorker::HandedOver { taken } => self.handed_over(taken),
+            ToWorker::Adopt(connections) => {
+                debug!(connections = connections.len(), "another worker's connections go on here");
+                control.adopt(connections, sockets).await;
+            }
             ToWorker::Return(slots) => {
                 self.give_back(slots, control).await?;
             }
@@ -280,6 +297,28 @@ impl Session {
             }
         }
         Ok(())
+    }
+
+    /// Asks for another worker to take connections. Theirs to read is whose they are said to be, so they wait for the answer.
+    async fn hand_over(&mut self, leaving: Vec<Leaving>) -> Result<(), LinkError> {
+        let (mut connections, mut sockets) = (Vec::new(), Vec::new());
+        for Leaving { connection, socket, taken } in leaving {
+            connections.push(connection);
+            sockets.push(socket);
+            self.handing.push(taken);
+        }
+        let sent = self.link.send(&ToAgent::HandOver(connections), &sockets).await;
+        if sent.is_err() {
+            self.handed_over(false);
+        }
+        sent
+    }
+
+    fn handed_over(&mut self, taken: bool) {
+        for waiting in self.handing.drain(..) {
+            // Its connection's time may be over.
+            let _gone = waiting.send(taken);
+        }
     }
 
     async fn give_back(&self, slots: Slots, control: &Control) -> Result<(), LinkError> {
@@ -309,13 +348,21 @@ fn steps(from: Phase, to: Phase, control: &Control) -> Vec<ToAgent> {
 
 /// Follows the agent, and the next one when it is gone, until the worker is drained.
 async fn follow_agent(mut session: Session, control: Control) {
-    while let Err(error) = session.follow(&control).await {
+    // Whoever follows an agent first is the only one.
+    let Some(mut leaving) = control.shared.exit.leaving() else { return };
+    while let Err(error) = session.follow(&control, &mut leaving).await {
+        control.shared.exit.set_open(false);
+        // Another worker may have them: only that they are not read twice is certain.
+        session.handed_over(true);
         warn!(
             error = &error as &dyn std::error::Error,
             "agent lost, serving on with the sockets that are here"
         );
         let lost_at = Instant::now();
-        session = reconnect(session.args, session.servers, &control).await;
+        session = tokio::select! {
+            session = reconnect(session.args, session.servers, &control) => session,
+            never = handover::refuse(&mut leaving) => match never {},
+        };
         info!(after_ms = lost_at.elapsed().as_millis(), "agent found again");
     }
 }

@@ -16,6 +16,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use api::agent::IdleConnection;
 use tracing::debug;
 
 use crate::{
@@ -57,6 +58,22 @@ pub(crate) struct Client {
 }
 
 impl Client {
+    fn new(thread: &Thread, ends: Hop, admitted: &Admitted) -> Self {
+        let listen = &admitted.point.listen;
+        Self {
+            peer: ends.source,
+            local: ends.destination,
+            address: address_text(ends.source),
+            port: listen.port,
+            scheme: if listen.tls { Scheme::Https } else { Scheme::Http },
+            server_name: None,
+            tls_version: None,
+            credentials: None,
+            advertise_h3: listen.tls && thread.shared.advertises_h3(listen.bind),
+            membership: Rc::new(Membership::new(&admitted.point)),
+        }
+    }
+
     /// Both ends of its connection, for an upstream that is to know them.
     pub(crate) fn hop(&self) -> Hop {
         Hop { source: self.peer, destination: self.local }
@@ -79,6 +96,15 @@ pub(crate) fn address_text(peer: SocketAddr) -> String {
         }
         IpAddr::V6(address) => address.to_string(),
     }
+}
+
+/// What was before.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Past {
+    /// Requests that were answered on the connection.
+    pub(crate) served: u64,
+    /// It is not to be handed over again.
+    pub(crate) stays: bool,
 }
 
 /// A connection that was just accepted.
@@ -136,28 +162,35 @@ pub(crate) async fn serve(thread: Rc<Thread>, arrival: Arrival, mut admitted: Ad
             ends
         }
     };
-    let peer = ends.source;
     let listen = &admitted.point.listen;
     if listen.raw {
         return Box::pin(stream::serve(&thread, stream, ends, &admitted.point, &seat)).await;
     }
-    let client = Client {
-        peer,
-        local: ends.destination,
-        address: address_text(peer),
-        port: listen.port,
-        scheme: if listen.tls { Scheme::Https } else { Scheme::Http },
-        server_name: None,
-        tls_version: None,
-        credentials: None,
-        advertise_h3: listen.tls && thread.shared.advertises_h3(listen.bind),
-        membership: Rc::new(Membership::new(&admitted.point)),
-    };
+    let client = Client::new(&thread, ends, &admitted);
     // A connection is of one kind for life, so the larger states are boxed and paid for only where they are needed.
     if listen.tls {
         return Box::pin(serve_tls(thread, stream, client, seat)).await;
     }
-    match h1::serve(&thread, ClientIo::Plain(stream), &client, &seat).await {
+    serve_plain(thread, stream, client, seat, Past::default()).await;
+}
+
+/// Serves a connection on, from which another worker read whole requests.
+pub(crate) async fn resume(
+    thread: Rc<Thread>,
+    socket: Socket,
+    connection: IdleConnection,
+    admitted: Admitted,
+    seat: Seat,
+) {
+    let ends = Hop { source: connection.client, destination: connection.local };
+    let client = Client::new(&thread, ends, &admitted);
+    // Whoever drains, too, keeps it: the agent could only give it back and forth.
+    let past = Past { served: connection.served, stays: thread.registry.is_draining() };
+    serve_plain(thread, socket, client, seat, past).await;
+}
+
+async fn serve_plain(thread: Rc<Thread>, socket: Socket, client: Client, seat: Seat, past: Past) {
+    match h1::serve(&thread, ClientIo::Plain(socket), &client, &seat, past).await {
         h1::End::Closed => {}
         h1::End::PriorKnowledge(io, input) => {
             Box::pin(h2::serve(thread, io, input, Rc::new(client), seat)).await;
@@ -174,7 +207,7 @@ async fn serve_tls(thread: Rc<Thread>, stream: Socket, mut client: Client, seat:
         h2::serve(thread, io, ReadBuffer::default(), Rc::new(client), seat).await;
     } else {
         // HTTP/2 by prior knowledge is for cleartext; here ALPN has decided.
-        let _closed = Box::pin(h1::serve(&thread, io, &client, &seat)).await;
+        let _closed = Box::pin(h1::serve(&thread, io, &client, &seat, Past::default())).await;
     }
 }
 

@@ -9,7 +9,8 @@
 //!                                        +----------------------> Abort --> (end)
 //! ```
 //!
-//! HTTP/1 cannot take a request back: closing an idle connection may meet a request that is on its way. So a
+//! HTTP/1 cannot take a request back: closing an idle connection may meet a request that is on its way. So one in cleartext goes
+//! to another worker, if there is one ([`handover`](crate::handover)). Else a
 //! retired connection answers its next request with `Connection: close`; one that stays idle is closed once it
 //! has been idle for longer than the `Keep-Alive: timeout` that we advertised, when a careful client no longer
 //! uses it. HTTP/2 says GOAWAY and finishes its streams; HTTP/3, too, and goes on
@@ -186,10 +187,15 @@ impl Registry {
 
     /// Enters a connection, as idle.
     pub(crate) fn enter(self: &Rc<Self>, jitter_permille: u64) -> Seat {
+        self.enter_aged(jitter_permille, 0)
+    }
+
+    /// Enters a connection that was accepted so long ago, as idle.
+    pub(crate) fn enter_aged(self: &Rc<Self>, jitter_permille: u64, age_ms: u64) -> Seat {
         let now = self.clock.now_ms();
         let mut entries = self.entries.borrow_mut();
         let doing = Doing::Idle { since_ms: now };
-        let life = Life { born_ms: now, doing, jitter_permille, retired: false };
+        let life = Life { born_ms: now.saturating_sub(age_ms), doing, jitter_permille, retired: false };
         let entry = Rc::new(Entry {
             place: Cell::new(entries.len()),
             life: Cell::new(life),
@@ -317,6 +323,11 @@ impl Seat {
 
     fn set_doing(&self, doing: Doing) {
         self.entry.life.set(Life { doing, ..self.entry.life.get() });
+    }
+
+    /// How long ago the connection was accepted, milliseconds.
+    pub(crate) fn age_ms(&self) -> u64 {
+        self.registry.clock.now_ms().saturating_sub(self.entry.life.get().born_ms)
     }
 
     /// What to do now.

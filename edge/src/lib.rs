@@ -23,6 +23,7 @@ mod grpc;
 pub mod h1;
 pub mod h2;
 pub mod h3;
+mod handover;
 mod health;
 pub mod hello;
 mod io;

@@ -18,7 +18,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use api::agent::{Listen, MAX_SOCKETS, Slots, Transport};
+use api::agent::{IdleConnection, Listen, MAX_SOCKETS, Slots, Transport};
 use rustix::{
     io::Errno,
     net::{SocketFlags, acceptfrom_with, sockopt},
@@ -288,6 +288,11 @@ impl Membership {
         }
     }
 
+    /// Where its connection was accepted.
+    pub(crate) fn listen(&self) -> &Listen {
+        &self.point.listen
+    }
+
     /// One of the connection's requests was answered.
     pub(crate) fn answered(&self) {
         self.answered.set(true);
@@ -358,6 +363,12 @@ pub(crate) fn counted(peer: SocketAddr) -> Option<IpAddr> {
     (!client.is_loopback()).then_some(client)
 }
 
+impl Point {
+    fn new(listen: Listen) -> Arc<Self> {
+        Arc::new(Self { listen, connections: AtomicUsize::new(0) })
+    }
+}
+
 impl Drop for Admitted {
     fn drop(&mut self) {
         self.point.connections.fetch_sub(1, Ordering::Relaxed);
@@ -397,12 +408,10 @@ impl Acceptors {
         slots: &Slots,
         sockets: Vec<OwnedFd>,
     ) -> io::Result<()> {
-        let (point, acceptors) = self.points.entry(slots.listen.clone()).or_insert_with(|| {
-            (
-                Arc::new(Point { listen: slots.listen.clone(), connections: AtomicUsize::new(0) }),
-                BTreeMap::new(),
-            )
-        });
+        let (point, acceptors) = self
+            .points
+            .entry(slots.listen.clone())
+            .or_insert_with(|| (Point::new(slots.listen.clone()), BTreeMap::new()));
         if slots.listen.transport == Transport::Udp {
             for (slot, socket) in slots.slots.iter().zip(sockets) {
                 let acceptor = match slots.listen.raw {
@@ -430,6 +439,22 @@ impl Acceptors {
             acceptors.insert(*slot, Acceptor::Tcp { stop, task });
         }
         Ok(())
+    }
+
+    /// Serves connections that another worker has accepted, of addresses that this one may not listen on yet.
+    pub(crate) fn adopt(&self, thread: &Rc<Thread>, connections: Vec<(IdleConnection, OwnedFd)>) {
+        for (connection, socket) in connections {
+            let point = self.points.get(&connection.listen).map(|(point, _)| Arc::clone(point));
+            let point = point.unwrap_or_else(|| Point::new(connection.listen.clone()));
+            let Some(admitted) = Admitted::new(thread, &point, connection.client, &thread.limits) else {
+                over_limit(thread, &point, connection.client);
+                continue;
+            };
+            thread.counters.adopted.add(1);
+            let seat = thread.registry.enter_aged(thread.random_below(1000), connection.age_ms);
+            let socket = Socket::accepted(socket);
+            spawn_local(Box::pin(downstream::resume(Rc::clone(thread), socket, connection, admitted, seat)));
+        }
     }
 
     /// Whether no TCP slot is accepted from. UDP slots stay to the end: connections live on them.

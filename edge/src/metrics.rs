@@ -111,6 +111,10 @@ counters! {
     in_flight: Gauge = "weir_edge_requests_in_flight",
     /// Client connections that are open.
     connections: Gauge = "weir_edge_connections",
+    /// Idle connections of this worker that another one serves since it drains.
+    handed_over: Counter = "weir_edge_handed_over_connections_total",
+    /// Such connections of other workers that this one serves.
+    adopted: Counter = "weir_edge_adopted_connections_total",
     /// Client connections that were accepted.
     accepted: Counter = "weir_edge_accepted_connections_total",
     /// Client connections that were closed because a limit on connections was reached.

@@ -13,7 +13,7 @@ use std::{
 };
 
 use api::{
-    agent::{Slots, Transport},
+    agent::{IdleConnection, Slots, Transport},
     quic::QuicSecret,
 };
 use arc_swap::ArcSwap;
@@ -26,6 +26,7 @@ use tokio::{
 
 use crate::{
     config::{Config, PoolSettings},
+    handover::Exit,
     journal::RequestId,
     limits::RECALL,
     listen::{ClientCounts, Listening, TakeError},
@@ -62,6 +63,8 @@ pub(crate) struct Shared {
     /// Addresses that serve HTTP/3.
     quic_addresses: ArcSwap<Vec<SocketAddr>>,
     pub(crate) resolved: ArcSwap<Resolved>,
+    /// By which idle connections leave a worker that drains.
+    pub(crate) exit: Exit,
     /// Whether any upstream is told who its clients are, and what they connected to.
     pub(crate) sends_proxy: AtomicBool,
     pub(crate) vitals: Vitals,
@@ -102,6 +105,8 @@ pub(crate) enum Command {
     Take { slots: Slots, sockets: Vec<OwnedFd>, done: oneshot::Sender<io::Result<()>> },
     /// Stop accepting from these and close them; `empty` accepts what is queued first.
     Drop { slots: Slots, empty: bool, done: oneshot::Sender<()> },
+    /// Serve these, which another worker has handed over.
+    Adopt(Vec<(IdleConnection, OwnedFd)>),
     /// Look at the configuration: the pool's settings may have changed.
     Configured,
     /// Finish what you have.
@@ -128,6 +133,7 @@ impl Shared {
             quic,
             quic_addresses: ArcSwap::default(),
             resolved: ArcSwap::default(),
+            exit: Exit::default(),
             sends_proxy: AtomicBool::default(),
             vitals: Vitals::default(),
             helper,
@@ -347,6 +353,19 @@ impl Control {
         let mut phase = self.phase();
         // The sender lives in `shared`, which we hold.
         let _closed = phase.wait_for(|phase| *phase == Phase::Drained).await;
+    }
+
+    /// Serves idle connections of another worker, each on one of the threads.
+    pub(crate) async fn adopt(&self, connections: Vec<IdleConnection>, sockets: Vec<OwnedFd>) {
+        let mut shares: Vec<Vec<_>> = Vec::new();
+        shares.resize_with(self.threads(), Vec::new);
+        for (n, adopted) in connections.into_iter().zip(sockets).enumerate() {
+            shares[n % self.threads()].push(adopted);
+        }
+        for (thread, share) in self.shared.threads.iter().zip(shares).filter(|(_, share)| !share.is_empty()) {
+            // A thread that has ended closes them, as its worker would have done.
+            let _ended = thread.commands.send(Command::Adopt(share)).await;
+        }
     }
 
     /// Retires the oldest connections above this many, a part of them at each call.

@@ -81,6 +81,11 @@ impl Socket {
         }
     }
 
+    /// Another descriptor of it.
+    pub(crate) fn duplicate(&self) -> io::Result<OwnedFd> {
+        self.descriptor()?.try_clone_to_owned()
+    }
+
     /// What the client connected to.
     pub(crate) fn local_addr(&self) -> io::Result<SocketAddr> {
         Ok(rustix::net::getsockname(self.descriptor()?)?.try_into()?)

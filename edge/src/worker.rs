@@ -228,6 +228,7 @@ async fn run(thread: Rc<Thread>, mut inbox: mpsc::Receiver<Command>) {
                     acceptors.drop_slots(&slots, empty, deadline).await;
                     let _gone = done.send(());
                 }
+                Command::Adopt(connections) => acceptors.adopt(&thread, connections),
                 Command::Configured => {
                     let config = thread.config();
                     thread.registry.limit_age(config.pool.max_connection_age);

@@ -9,7 +9,7 @@ use std::{
 };
 
 use api::{
-    agent::{Credentials, ToAgent, ToWorker, Welcome},
+    agent::{Credentials, IdleConnection, ToAgent, ToWorker, Welcome},
     node::{NodePlan, NodeStatus},
     quic::QuicSecret,
 };
@@ -51,6 +51,8 @@ pub(crate) struct Agent {
     /// The scrape that waits for its workers, and how many there were.
     scrape: Option<Scrape>,
     scrapes: u64,
+    /// Messages of connections that were passed on.
+    handovers: usize,
     /// Where the servers are: as they said last, then as the agent was told at its start.
     servers: Vec<String>,
     pub(crate) stopping: bool,
@@ -81,6 +83,7 @@ impl Agent {
             saved: Saved::default(),
             scrape: None,
             scrapes: 0,
+            handovers: 0,
             stopping: false,
         }
     }
@@ -147,6 +150,28 @@ impl Agent {
         let scrape = self.scrape.as_mut().filter(|scrape| scrape.number == question);
         if let (Some(scrape), Some(file), Some(pool)) = (scrape, sockets.pop(), self.pool_of.get(&worker)) {
             scrape.take(pool.clone(), worker, file);
+        }
+    }
+
+    /// Passes a worker's idle connections on to another one, each message to the next: whoever drains has many.
+    fn hand_over(
+        &mut self,
+        pool: &PoolName,
+        worker: &WorkerId,
+        connections: Vec<IdleConnection>,
+        sockets: Vec<OwnedFd>,
+    ) {
+        let whole = connections.len() == sockets.len();
+        let heirs = self.pools.get(pool).filter(|_| whole).map(|running| running.pool.heirs());
+        let adopts = |heir: &WorkerId| heir != worker && self.links.get(heir).is_some_and(|link| link.adopts);
+        let heirs: Vec<_> = heirs.unwrap_or_default().into_iter().filter(adopts).collect();
+        self.handovers = self.handovers.wrapping_add(1);
+        let heir = heirs.get(self.handovers % heirs.len().max(1)).and_then(|heir| self.links.get(heir));
+        let sockets = sockets.into_iter().map(Arc::new).collect();
+        let taken = heir.is_some_and(|heir| heir.send(&ToWorker::Adopt(connections), sockets));
+        if let Some(link) = self.links.get(worker) {
+            // Who cannot be told has lost its connection, and takes them for gone.
+            link.send(&ToWorker::HandedOver { taken }, Vec::new());
         }
     }
 
@@ -274,6 +299,9 @@ impl Agent {
         let is_old = matches!(&message, ToAgent::Hello { welcomed: true, renews: true, .. });
         self.links.insert(worker.clone(), link);
         self.handle(&pool, Input::Said { worker: worker.clone(), message });
+        if let Some(link) = self.links.get(&worker).filter(|link| link.adopts) {
+            link.send(&ToWorker::PassesOn, Vec::new());
+        }
         if is_old && let Some(link) = self.links.get(&worker) {
             // What its last agent gave it may be over.
             link.send(&ToWorker::Renewed(Box::new(self.credentials())), Vec::new());
@@ -284,6 +312,7 @@ impl Agent {
         let Some(pool) = self.pool_of.get(&worker).cloned() else { return };
         let message = match message {
             ToAgent::Measured { question } => return self.measured(worker, question, sockets),
+            ToAgent::HandOver(connections) => return self.hand_over(&pool, &worker, connections, sockets),
             ToAgent::Recovered(slots) => match self.running(&pool).sockets.keep(slots, sockets) {
                 Ok(kept) => ToAgent::Recovered(kept),
                 Err(error) => return warn!(%worker, %error, "sockets that a worker sent are not used"),

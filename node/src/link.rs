@@ -31,6 +31,8 @@ pub(crate) struct Link {
     pub(crate) renews: bool,
     /// Whether it knows `Measure`.
     pub(crate) measures: bool,
+    /// Whether it knows `Adopt`.
+    pub(crate) adopts: bool,
     queue: mpsc::Sender<Outgoing>,
 }
 
@@ -109,7 +111,7 @@ async fn exchange(
     let stream = Polled::new(stream, Interest::READABLE | Interest::WRITABLE)?;
     let Some(first) = timeout(PATIENCE, receive(&stream)).await?? else { return Ok(()) };
     let message: ToAgent = parse(&first)?;
-    let ToAgent::Hello { worker, pool, pid, renews, measures, .. } = &message else {
+    let ToAgent::Hello { worker, pool, pid, renews, measures, adopts, .. } = &message else {
         return Err(io::Error::new(io::ErrorKind::InvalidData, "the first message is not Hello"));
     };
     if *pid != peer.pid {
@@ -119,7 +121,7 @@ async fn exchange(
     let (worker, pool, pid) = (worker.clone(), pool.clone(), *pid);
     *said_hello = Some(worker.clone());
     let (queue, mut outgoing) = mpsc::channel(MAX_QUEUED);
-    let link = Link { serial, renews: *renews, measures: *measures, queue };
+    let link = Link { serial, renews: *renews, measures: *measures, adopts: *adopts, queue };
     let hello = Hello { worker: worker.clone(), pool, pid, message, link };
     if events.send(Event::Hello(Box::new(hello))).await.is_err() {
         return Ok(());

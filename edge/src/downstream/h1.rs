@@ -6,18 +6,20 @@ mod reply;
 use std::{
     cell::RefCell,
     future::poll_fn,
+    io,
     pin::{Pin, pin},
     rc::Rc,
     task::{Context, Poll},
     time::Duration,
 };
 
+use api::agent::IdleConnection;
 use tokio::io::AsyncWrite;
 
 use body::BodyState;
 pub(crate) use body::H1Body;
 
-use super::{Client, tunnel::Tunnel};
+use super::{Client, Past, tunnel::Tunnel};
 use crate::{
     body::{Outbox, RequestBody},
     buffer::ReadBuffer,
@@ -61,6 +63,8 @@ enum Next {
     PriorKnowledge,
     Refused(Refusal),
     Closed,
+    /// Nothing yet, and another worker is to wait for it.
+    Leave,
 }
 
 /// Whether a connection can go on after a request.
@@ -76,17 +80,30 @@ enum After {
 }
 
 /// Serves requests until one side has enough.
-pub(crate) async fn serve(thread: &Rc<Thread>, io: ClientIo, client: &Client, seat: &Seat) -> End {
+pub(crate) async fn serve(
+    thread: &Rc<Thread>,
+    io: ClientIo,
+    client: &Client,
+    seat: &Seat,
+    past: Past,
+) -> End {
+    let Past { mut served, mut stays } = past;
     let wire = Wire::new(thread, io);
     let mut parser = RequestParser::default();
     let mut outbox = Outbox::default();
-    let mut served = 0;
     loop {
         seat.idle();
-        let next = wire.next(&mut parser, seat, served == 0).await;
+        let next = wire.next(&mut parser, seat, served == 0, stays).await;
         seat.busy();
         let after = match next {
             Next::Closed => return End::Closed,
+            Next::Leave => {
+                if Box::pin(wire.hand_over(client, seat, served)).await {
+                    return End::Closed;
+                }
+                stays = true;
+                continue;
+            }
             Next::PriorKnowledge if !thread.config().speaks_http2(client.port) => {
                 wire.refuse(client, &RequestError::VersionUnsupported.into(), &mut outbox).await
             }
@@ -148,14 +165,21 @@ impl Wire {
     }
 
     /// Waits for the next request and reads its head.
-    async fn next(&self, parser: &mut RequestParser, seat: &Seat, first: bool) -> Next {
+    async fn next(&self, parser: &mut RequestParser, seat: &Seat, first: bool, stays: bool) -> Next {
         let limits = self.parse_limits();
         self.reading.set(if self.input.borrow().is_empty() {
             self.thread.limits.idle
         } else {
             self.thread.limits.head
         });
-        poll_fn(|cx| self.poll_next(cx, parser, &limits, seat, first)).await
+        poll_fn(|cx| {
+            let next = self.poll_next(cx, parser, &limits, seat, first);
+            if next.is_pending() && !stays && self.may_leave(seat) {
+                return Poll::Ready(Next::Leave);
+            }
+            next
+        })
+        .await
     }
 
     fn poll_next(
@@ -218,6 +242,42 @@ impl Wire {
             self.thread.counters.bytes_in.add(count as u64);
             count
         })
+    }
+
+    /// Whether another worker could go on as well as this one, which drains.
+    fn may_leave(&self, seat: &Seat) -> bool {
+        seat.verdict() != Verdict::Stay
+            && self.thread.registry.is_draining()
+            && self.thread.shared.exit.is_open()
+            && self.input.borrow().is_empty()
+            && matches!(*self.io.borrow(), ClientIo::Plain(_))
+    }
+
+    /// Hands the connection over to another worker, with what has come of the next request meanwhile. Whether it is gone.
+    async fn hand_over(&self, client: &Client, seat: &Seat, served: u64) -> bool {
+        let duplicate = || match &*self.io.borrow() {
+            ClientIo::Plain(socket) => socket.duplicate(),
+            // Its keys are here.
+            ClientIo::Tls(_) => Err(io::ErrorKind::Unsupported.into()),
+        };
+        let connection = IdleConnection {
+            listen: client.membership.listen().clone(),
+            client: client.peer,
+            local: client.local,
+            served,
+            age_ms: seat.age_ms(),
+        };
+        let mut handing = pin!(self.thread.shared.exit.hand_over(connection, duplicate));
+        poll_fn(|cx| match handing.as_mut().poll(cx) {
+            Poll::Ready(taken) => {
+                self.thread.counters.handed_over.add(u64::from(taken));
+                Poll::Ready(taken)
+            }
+            // The drain is over; nobody reads it any more.
+            Poll::Pending if seat.poll(cx) == Verdict::Abort => Poll::Ready(true),
+            Poll::Pending => Poll::Pending,
+        })
+        .await
     }
 
     /// Serves one request and writes its reply.

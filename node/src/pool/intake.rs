@@ -64,8 +64,8 @@ impl Pool {
         }
         let Some(worker) = self.workers.get_mut(id).filter(|worker| worker.is_linked()) else { return };
         match message {
-            // Of a scrape, which is no business of the pool's.
-            ToAgent::Hello { .. } | ToAgent::Measured { .. } => {}
+            // Of a scrape, or of connections, which are no business of the pool's.
+            ToAgent::Hello { .. } | ToAgent::Measured { .. } | ToAgent::HandOver(_) => {}
             ToAgent::Recovered(slots) => {
                 let next_slots = &mut self.next_slots;
                 let address = self.addresses.entry(slots.listen.clone());

@@ -34,6 +34,7 @@ pub(super) fn hello(worker: &WorkerId, ready: bool, draining: bool, welcomed: bo
         renews: false,
         keeps: true,
         measures: false,
+        adopts: false,
         worker: worker.clone(),
         pool: "web".parse().unwrap(),
         pid: 7,

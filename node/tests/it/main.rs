@@ -63,6 +63,25 @@ async fn a_leaver_serves_its_connections_to_their_end() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_connection_that_is_handed_over_is_another_workers() {
+    let mut host = Host::start("serve").await;
+    host.plan(1);
+    host.until("one is ready", |pool| ready(pool, 1)).await;
+    let mut connection = Connection::open(host.address).await;
+    let first = connection.ask("hello").await;
+    assert_eq!(connection.ask("hand over").await, first, "there is nobody else");
+    host.plan(2);
+    host.until("two are ready", |pool| ready(pool, 2)).await;
+    connection.say("hand over").await;
+    // Said before anybody has it.
+    let second = connection.ask("hello").await;
+    assert_ne!(second, first);
+    assert_eq!(connection.ask("hello").await, second);
+    drop(connection);
+    host.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_killed_lose_no_queued_connection() {
     let mut host = Host::start("serve").await;
     host.plan(1);

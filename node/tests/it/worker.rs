@@ -14,7 +14,7 @@ use std::{
     time::Duration,
 };
 
-use api::agent::{Listen, MAX_PACKET, Slots, ToAgent, ToWorker, decode, encode};
+use api::agent::{IdleConnection, Listen, MAX_PACKET, Slots, ToAgent, ToWorker, Transport, decode, encode};
 use model::{PoolName, WorkerId};
 use sys::{
     polled::{Interest, Polled},
@@ -24,7 +24,7 @@ use tokio::{
     io::{AsyncBufReadExt, AsyncWriteExt, BufReader},
     net::{TcpListener, TcpStream},
     signal::unix::{SignalKind, signal},
-    sync::Notify,
+    sync::{Mutex, Notify, oneshot},
     task::JoinHandle,
     time::{Instant, sleep, timeout},
 };
@@ -51,6 +51,7 @@ fn run_as_process() {
         ready: false,
         welcomed: false,
         draining: false,
+        handing: None,
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let code = runtime.block_on(async { timeout(LIFETIME, worker.run()).await.unwrap_or(4) });
@@ -64,6 +65,8 @@ struct Shared {
     stuck: AtomicBool,
     sticks: Notify,
     changed: Notify,
+    /// A connection that is to be another worker's, and who waits to hear whether it is.
+    leaving: Mutex<Option<(OwnedFd, oneshot::Sender<bool>)>>,
 }
 
 struct Worker {
@@ -75,6 +78,7 @@ struct Worker {
     ready: bool,
     welcomed: bool,
     draining: bool,
+    handing: Option<oneshot::Sender<bool>>,
 }
 
 impl Worker {
@@ -105,6 +109,7 @@ impl Worker {
             renews: false,
             keeps: false,
             measures: true,
+            adopts: true,
             worker: self.id.clone(),
             pool: self.pool.clone(),
             pid: std::process::id(),
@@ -123,7 +128,19 @@ impl Worker {
                 packet = stream.async_io(Interest::READABLE, |stream| stream.recv(MAX_PACKET)) => {
                     self.obey(stream, packet.ok()??).await?;
                 }
-                () = shared.changed.notified() => {}
+                () = shared.changed.notified() => {
+                    if let Some((socket, told)) = shared.leaving.lock().await.take() {
+                        self.handing = Some(told);
+                        let connection = IdleConnection {
+                            listen: self.listeners.keys().next().map(|(listen, _)| listen.clone()).unwrap(),
+                            client: "127.0.0.1:1".parse().unwrap(),
+                            local: "127.0.0.1:2".parse().unwrap(),
+                            served: 1,
+                            age_ms: 2,
+                        };
+                        send(stream, &ToAgent::HandOver(vec![connection]), &[socket.as_fd()]).await?;
+                    }
+                }
                 _ = terminate.recv() => {
                     self.draining = true;
                     send(stream, &ToAgent::Draining, &[]).await?;
@@ -134,7 +151,22 @@ impl Worker {
 
     async fn obey(&mut self, stream: &Polled<Stream>, packet: Packet) -> Option<()> {
         match decode(&packet.bytes).unwrap() {
-            ToWorker::Renewed(_) => Some(()),
+            ToWorker::Renewed(_) | ToWorker::PassesOn => Some(()),
+            ToWorker::HandedOver { taken } => {
+                self.handing.take().unwrap().send(taken).unwrap();
+                Some(())
+            }
+            ToWorker::Adopt(connections) => {
+                assert_eq!((connections.len(), packet.fds.len()), (1, 1));
+                let IdleConnection { listen, client, served, age_ms, .. } = &connections[0];
+                assert_eq!((listen.transport, client.port(), *served, *age_ms), (Transport::Tcp, 1, 1, 2));
+                for socket in packet.fds {
+                    let stream = TcpStream::from_std(socket.into()).unwrap();
+                    self.shared.connections.fetch_add(1, Ordering::Relaxed);
+                    tokio::spawn(serve(stream, self.id.clone(), Arc::clone(&self.shared)));
+                }
+                Some(())
+            }
             ToWorker::Welcome(welcome) => {
                 assert!(welcome.cache_dir.is_dir() && welcome.cache_key.len() == 64);
                 self.welcomed = true;
@@ -224,13 +256,23 @@ async fn accept(listener: TcpListener, id: WorkerId, shared: Arc<Shared>) {
 }
 
 async fn serve(stream: TcpStream, id: WorkerId, shared: Arc<Shared>) {
-    let mut stream = BufReader::new(stream);
+    // Not a byte beyond the line: what follows may be another worker's.
+    let mut stream = BufReader::with_capacity(1, stream);
     let mut line = String::new();
     while let Ok(1..) = stream.read_line(&mut line).await {
         // Set before the answer: who has it may rely on it.
         if line.trim() == "stick" {
             shared.stuck.store(true, Ordering::Relaxed);
             shared.sticks.notify_waiters();
+        }
+        if line.trim() == "hand over" {
+            let (told, taken) = oneshot::channel();
+            let socket = stream.get_ref().as_fd().try_clone_to_owned().unwrap();
+            *shared.leaving.lock().await = Some((socket, told));
+            shared.changed.notify_one();
+            if taken.await.unwrap() {
+                break;
+            }
         }
         line.clear();
         if stream.write_all(format!("{id}\n").as_bytes()).await.is_err() {

@@ -29,8 +29,13 @@ impl Sim {
             slots.slots.iter().map(|slot| (slots.listen.clone(), *slot)).collect()
         };
         match message {
-            // A pool asks for no metrics.
-            ToWorker::Welcome(_) | ToWorker::Renewed(_) | ToWorker::Measure { .. } => {}
+            // A pool asks for no metrics, and moves no connections.
+            ToWorker::Welcome(_)
+            | ToWorker::Renewed(_)
+            | ToWorker::Measure { .. }
+            | ToWorker::PassesOn
+            | ToWorker::HandedOver { .. }
+            | ToWorker::Adopt(_) => {}
             ToWorker::Recover => {
                 let mut by_address = BTreeMap::<Listen, Vec<u32>>::new();
                 for (listen, slot) in &self.holds {

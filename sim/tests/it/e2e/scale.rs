@@ -1,9 +1,14 @@
 //! A hundred scale events under load, and no request lost.
 
-use std::{process::Command, time::Duration};
+use std::{
+    io::{BufRead as _, BufReader, Read as _, Write as _},
+    net::TcpStream,
+    process::Command,
+    time::Duration,
+};
 
-use anyhow::{Context, Result};
-use sim::harness::{Installation, Load, has, tell};
+use anyhow::{Context, Result, ensure};
+use sim::harness::{Installation, Load, get, has, tell};
 
 use super::{PATIENCE, long, no_errors, one_at_a_time, set_pool};
 
@@ -87,6 +92,71 @@ fn http2_streams_survive_scale_events() -> Result<()> {
     let _turn = one_at_a_time();
     let (events, rate, seconds) = size();
     no_request_fails(&["--protocol", "h2"], rate, events, seconds)
+}
+
+/// A client that waits between two requests while its worker goes.
+struct Patient(BufReader<TcpStream>);
+
+impl Patient {
+    fn connect(weir: &Installation) -> Result<Self> {
+        let stream = TcpStream::connect(("127.0.0.1", weir.ports.http))?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        Ok(Self(BufReader::new(stream)))
+    }
+
+    fn send(&mut self) -> Result<()> {
+        Ok(self.0.get_mut().write_all(b"GET / HTTP/1.1\r\nHost: demo.localhost\r\n\r\n")?)
+    }
+
+    /// The head of the answer.
+    fn answer(&mut self) -> Result<String> {
+        let mut head = String::new();
+        while !head.ends_with("\r\n\r\n") {
+            ensure!(self.0.read_line(&mut head)? > 0, "closed after {head:?}");
+        }
+        let head = head.to_ascii_lowercase();
+        let length = head.split("content-length: ").nth(1).and_then(|rest| rest.lines().next());
+        let mut body = vec![0; length.context("a length")?.parse()?];
+        self.0.read_exact(&mut body)?;
+        Ok(head)
+    }
+}
+
+#[test]
+fn idle_connections_outlive_their_workers() -> Result<()> {
+    let _turn = one_at_a_time();
+    let weir = Installation::up(&["--demo"])?;
+    set_pool(&weir, 3..=3, "  scaleInDelay: 1s\n")?;
+    weir.settle(3, PATIENCE)?;
+    let mut clients = (0..200).map(|_| Patient::connect(&weir)).collect::<Result<Vec<_>>>()?;
+    for client in &mut clients {
+        client.send()?;
+    }
+    for client in &mut clients {
+        let head = client.answer()?;
+        ensure!(head.starts_with("http/1.1 200"), "{head}");
+    }
+    for (workers, others) in [(1, 2), (2, 1), (1, 1)] {
+        set_pool(&weir, workers..=workers, "  scaleInDelay: 1s\n")?;
+        weir.settle(workers, PATIENCE)?;
+        tell(&format!("{workers} workers, {others} came or went"));
+        for (n, client) in clients.iter_mut().enumerate() {
+            client.send()?;
+            let head = client.answer().with_context(|| format!("connection {n}, {workers} workers"))?;
+            ensure!(head.starts_with("http/1.1 200"), "{head}");
+            ensure!(!head.contains("connection: close"), "{head}");
+        }
+    }
+    // Of three workers two went, and of what they had, nothing was closed.
+    let metrics = String::from_utf8(get(weir.ports.worker_metrics, "localhost", "/metrics")?.body)?;
+    let adopted = metrics.lines().filter(|line| line.starts_with("weir_edge_adopted_connections_total"));
+    let adopted: u64 = adopted.filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok()).sum();
+    ensure!(adopted > 0, "{metrics}");
+    tell(&format!("{adopted} connections were adopted by the worker that is left"));
+    let (status, log) = weir.stop()?;
+    assert!(status.success(), "{log}");
+    no_errors(&log);
+    Ok(())
 }
 
 /// wrk as a second opinion: it knows nothing of Weir and counts every socket error.
