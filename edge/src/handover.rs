@@ -8,26 +8,21 @@
 use std::{
     convert::Infallible,
     future::pending,
-    io,
     os::fd::OwnedFd,
     sync::{
         Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
-    time::Duration,
 };
 
 use api::agent::IdleConnection;
-use tokio::{
-    sync::{mpsc, oneshot},
-    time::timeout,
+use tokio::sync::{
+    mpsc::{self, OwnedPermit},
+    oneshot,
 };
 
 /// Connections on their way out, of all threads; as many as go into one message.
 const QUEUE: usize = 64;
-
-/// How long a connection waits for its place in the queue, unread, before it stays.
-const PATIENCE: Duration = Duration::from_millis(500);
 
 /// A connection that waits for another worker.
 #[derive(Debug)]
@@ -69,17 +64,22 @@ impl Exit {
         self.open.store(open, Ordering::Relaxed);
     }
 
-    /// Hands a connection over, of whose socket `duplicate` makes a copy once there is a place in the queue. Whether another
-    /// worker has it: then the one here is to be closed, unread. Not cancel-safe: whoever gives up waiting has to close it, too.
-    pub(crate) async fn hand_over(
-        &self,
-        connection: IdleConnection,
-        duplicate: impl FnOnce() -> io::Result<OwnedFd>,
-    ) -> bool {
-        let Ok(Ok(place)) = timeout(PATIENCE, self.queue.reserve()).await else { return false };
-        let Ok(socket) = duplicate() else { return false };
+    /// Waits for a place in the queue; `None` where nothing leaves any more. Meanwhile the connection is served as ever.
+    pub(crate) fn place(&self) -> impl Future<Output = Option<Place>> + use<> {
+        let queue = self.queue.clone();
+        async { queue.reserve_owned().await.ok().map(Place) }
+    }
+}
+
+/// A place in the queue, for one connection.
+pub(crate) struct Place(OwnedPermit<Leaving>);
+
+impl Place {
+    /// Hands a connection over with a copy of its socket. Whether another worker has it: then the one here is to be closed,
+    /// unread. Not cancel-safe: whoever gives up waiting has to close it, too.
+    pub(crate) async fn hand_over(self, connection: IdleConnection, socket: OwnedFd) -> bool {
         let (taken, answer) = oneshot::channel();
-        place.send(Leaving { connection, socket, taken });
+        self.0.send(Leaving { connection, socket, taken });
         answer.await.unwrap_or(false)
     }
 }
@@ -136,8 +136,9 @@ mod tests {
                     leaving.taken.send(taken).unwrap();
                 }
             };
-            let (heard, ()) =
-                tokio::join!(exit.hand_over(connection.clone(), || socket.try_clone()), pass_on);
+            let place = exit.place().await.unwrap();
+            let hand_over = place.hand_over(connection.clone(), socket.try_clone().unwrap());
+            let (heard, ()) = tokio::join!(hand_over, pass_on);
             assert_eq!(heard, taken);
         }
     }
@@ -147,18 +148,24 @@ mod tests {
         let exit = Exit::default();
         let mut queue = exit.leaving().unwrap();
         let (connection, socket) = connection();
+        let hand_over = async {
+            let place = exit.place().await.unwrap();
+            place.hand_over(connection.clone(), socket.try_clone().unwrap()).await
+        };
         tokio::select! {
             never = refuse(&mut queue) => match never {},
-            taken = exit.hand_over(connection.clone(), || socket.try_clone()) => assert!(!taken, "there is no agent"),
+            taken = hand_over => assert!(!taken, "there is no agent"),
         }
-        // An agent that does nothing: those who find no place in the queue go on as they are.
-        let hand_over = || exit.hand_over(connection.clone(), || socket.try_clone());
-        let mut first: Vec<_> = (0..QUEUE).map(|_| Box::pin(hand_over())).collect();
-        for waiting in &mut first {
-            assert!(futures_util::poll!(waiting).is_pending());
+        // An agent that does nothing: those who find no place in the queue wait for one, and are served meanwhile.
+        let mut places = Vec::new();
+        for _ in 0..QUEUE {
+            places.push(exit.place().await.unwrap());
         }
-        assert!(!hand_over().await);
+        let mut next = Box::pin(exit.place());
+        assert!(futures_util::poll!(&mut next).is_pending());
+        places.pop();
+        assert!(next.await.is_some());
         drop(queue);
-        assert!(!hand_over().await);
+        assert!(exit.place().await.is_none());
     }
 }

@@ -4,12 +4,11 @@ mod body;
 mod reply;
 
 use std::{
-    cell::RefCell,
+    cell::{Cell, RefCell},
     future::poll_fn,
-    io,
     pin::{Pin, pin},
     rc::Rc,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
@@ -29,6 +28,7 @@ use crate::{
         self, BodyLength, Outgoing, ParsedRequest, Persistence, Preface, RequestError, RequestParser,
         Version, h2_preface, write_response,
     },
+    handover::Place,
     io::ClientIo,
     limits::LARGE_BUFFER,
     serve::{Incoming, Reply, ReplyBody, local, refusal::Refusal, serve_request},
@@ -54,6 +54,8 @@ pub(crate) struct Wire {
     writing: Timer,
     /// Whom the buffers of this request are for, while it waits for anything.
     bill: RefCell<Option<Bill>>,
+    /// It is not to be handed over to another worker, or nobody took it.
+    stays: Cell<bool>,
     thread: Rc<Thread>,
 }
 
@@ -64,7 +66,7 @@ enum Next {
     Refused(Refusal),
     Closed,
     /// Nothing yet, and another worker is to wait for it.
-    Leave,
+    Leave(Place),
 }
 
 /// Whether a connection can go on after a request.
@@ -87,21 +89,21 @@ pub(crate) async fn serve(
     seat: &Seat,
     past: Past,
 ) -> End {
-    let Past { mut served, mut stays } = past;
-    let wire = Wire::new(thread, io);
+    let mut served = past.served;
+    let wire = Wire::new(thread, io, past.stays);
     let mut parser = RequestParser::default();
     let mut outbox = Outbox::default();
     loop {
         seat.idle();
-        let next = wire.next(&mut parser, seat, served == 0, stays).await;
+        let next = wire.next(&mut parser, seat, served == 0).await;
         seat.busy();
         let after = match next {
             Next::Closed => return End::Closed,
-            Next::Leave => {
-                if Box::pin(wire.hand_over(client, seat, served)).await {
+            Next::Leave(place) => {
+                if Box::pin(wire.hand_over(place, client, seat, served)).await {
                     return End::Closed;
                 }
-                stays = true;
+                wire.stays.set(true);
                 continue;
             }
             Next::PriorKnowledge if !thread.config().speaks_http2(client.port) => {
@@ -142,7 +144,7 @@ const UNWATCHED: Duration = Duration::from_millis(1);
 const LINGER: Duration = Duration::from_secs(2);
 
 impl Wire {
-    fn new(thread: &Rc<Thread>, io: ClientIo) -> Self {
+    fn new(thread: &Rc<Thread>, io: ClientIo, stays: bool) -> Self {
         Self {
             io: RefCell::new(io),
             input: RefCell::default(),
@@ -150,6 +152,7 @@ impl Wire {
             reading: thread.clock.timer(),
             writing: thread.clock.timer(),
             bill: RefCell::default(),
+            stays: Cell::new(stays),
             thread: Rc::clone(thread),
         }
     }
@@ -165,17 +168,23 @@ impl Wire {
     }
 
     /// Waits for the next request and reads its head.
-    async fn next(&self, parser: &mut RequestParser, seat: &Seat, first: bool, stays: bool) -> Next {
+    async fn next(&self, parser: &mut RequestParser, seat: &Seat, first: bool) -> Next {
         let limits = self.parse_limits();
         self.reading.set(if self.input.borrow().is_empty() {
             self.thread.limits.idle
         } else {
             self.thread.limits.head
         });
+        // Most never leave.
+        let mut leaving: Option<Pin<Box<dyn Future<Output = Option<Place>>>>> = None;
         poll_fn(|cx| {
             let next = self.poll_next(cx, parser, &limits, seat, first);
-            if next.is_pending() && !stays && self.may_leave(seat) {
-                return Poll::Ready(Next::Leave);
+            if next.is_pending() && self.input.borrow().is_empty() && self.may_leave(seat) {
+                let place = leaving.get_or_insert_with(|| Box::pin(self.thread.shared.exit.place()));
+                if let Some(place) = ready!(place.as_mut().poll(cx)) {
+                    return Poll::Ready(Next::Leave(place));
+                }
+                self.stays.set(true);
             }
             next
         })
@@ -244,22 +253,23 @@ impl Wire {
         })
     }
 
-    /// Whether another worker could go on as well as this one, which drains.
+    /// Whether another worker could go on after a request as well as this one, which drains.
     fn may_leave(&self, seat: &Seat) -> bool {
         seat.verdict() != Verdict::Stay
+            && !self.stays.get()
             && self.thread.registry.is_draining()
             && self.thread.shared.exit.is_open()
-            && self.input.borrow().is_empty()
             && matches!(*self.io.borrow(), ClientIo::Plain(_))
     }
 
     /// Hands the connection over to another worker, with what has come of the next request meanwhile. Whether it is gone.
-    async fn hand_over(&self, client: &Client, seat: &Seat, served: u64) -> bool {
-        let duplicate = || match &*self.io.borrow() {
-            ClientIo::Plain(socket) => socket.duplicate(),
+    async fn hand_over(&self, place: Place, client: &Client, seat: &Seat, served: u64) -> bool {
+        let socket = match &*self.io.borrow() {
+            ClientIo::Plain(socket) => socket.duplicate().ok(),
             // Its keys are here.
-            ClientIo::Tls(_) => Err(io::ErrorKind::Unsupported.into()),
+            ClientIo::Tls(_) => None,
         };
+        let Some(socket) = socket else { return false };
         let connection = IdleConnection {
             listen: client.membership.listen().clone(),
             client: client.peer,
@@ -267,7 +277,7 @@ impl Wire {
             served,
             age_ms: seat.age_ms(),
         };
-        let mut handing = pin!(self.thread.shared.exit.hand_over(connection, duplicate));
+        let mut handing = pin!(place.hand_over(connection, socket));
         poll_fn(|cx| match handing.as_mut().poll(cx) {
             Poll::Ready(taken) => {
                 self.thread.counters.handed_over.add(u64::from(taken));
@@ -317,7 +327,7 @@ impl Wire {
         let Some(reply) = reply else { return After::Close };
 
         let keep_alive = framing.keep_alive
-            && seat.verdict() == Verdict::Stay
+            && (seat.verdict() == Verdict::Stay || self.may_leave(seat))
             && reply.keeps_connection()
             && !self.body.borrow().is_withheld();
         let last = reply::Last { method, version, keep_alive };
