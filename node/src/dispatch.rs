@@ -162,7 +162,7 @@ impl Agent {
         sockets: Vec<OwnedFd>,
     ) {
         let whole = connections.len() == sockets.len();
-        let heirs = self.pools.get(pool).filter(|_| whole).map(|running| running.pool.heirs());
+        let heirs = self.pools.get(pool).filter(|_| whole).map(|running| running.pool.eligible());
         let adopts = |heir: &WorkerId| heir != worker && self.links.get(heir).is_some_and(|link| link.adopts);
         let heirs: Vec<_> = heirs.unwrap_or_default().into_iter().filter(adopts).collect();
         self.handovers = self.handovers.wrapping_add(1);

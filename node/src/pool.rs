@@ -19,7 +19,7 @@ mod reconcile;
 mod worker;
 
 use std::{
-    collections::{BTreeMap, BTreeSet, VecDeque},
+    collections::{BTreeMap, VecDeque},
     time::{Duration, Instant},
 };
 
@@ -260,12 +260,6 @@ impl Pool {
     /// The workers that are not known to have ended.
     pub fn workers(&self) -> impl Iterator<Item = &WorkerId> {
         self.workers.keys()
-    }
-
-    /// The workers that can go on with what another one began.
-    #[must_use]
-    pub fn heirs(&self) -> BTreeSet<WorkerId> {
-        self.eligible()
     }
 
     /// The next free slot number of each address, to be kept for the next agent: a worker that it finds late may

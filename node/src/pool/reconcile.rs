@@ -171,8 +171,8 @@ impl Pool {
         active.into_iter().take(surplus).map(|(id, _)| id.clone()).collect()
     }
 
-    /// Who may be given slots.
-    pub(super) fn eligible(&self) -> BTreeSet<WorkerId> {
+    /// Who may be given slots, or another worker's connections.
+    pub(crate) fn eligible(&self) -> BTreeSet<WorkerId> {
         let serving = || self.workers.iter().filter(|(_, w)| w.state == State::Ready && w.is_up());
         let well: BTreeSet<_> = serving().filter(|(_, w)| !w.stuck).map(|(id, _)| id.clone()).collect();
         // One that does not seem to take connections is better than none at all.

@@ -8,7 +8,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
-use sim::harness::{Installation, Load, get, has, tell};
+use sim::harness::{Installation, Load, connect, get, has, tell};
 
 use super::{PATIENCE, long, no_errors, one_at_a_time, set_pool};
 
@@ -99,9 +99,7 @@ struct Patient(BufReader<TcpStream>);
 
 impl Patient {
     fn connect(weir: &Installation) -> Result<Self> {
-        let stream = TcpStream::connect(("127.0.0.1", weir.ports.http))?;
-        stream.set_read_timeout(Some(PATIENCE))?;
-        Ok(Self(BufReader::new(stream)))
+        Ok(Self(BufReader::new(connect(weir.ports.http)?)))
     }
 
     fn send(&mut self) -> Result<()> {
