@@ -127,13 +127,21 @@ fn idle_connections_outlive_their_workers() -> Result<()> {
     set_pool(&weir, 3..=3, "  scaleInDelay: 1s\n")?;
     weir.settle(3, PATIENCE)?;
     let mut clients = (0..200).map(|_| Patient::connect(&weir)).collect::<Result<Vec<_>>>()?;
-    for client in &mut clients {
-        client.send()?;
-    }
-    for client in &mut clients {
-        let head = client.answer()?;
-        ensure!(head.starts_with("http/1.1 200"), "{head}");
-    }
+    // New workers relieve each other of connections first, until each has its part.
+    let began = std::time::Instant::now();
+    weir.wait(PATIENCE, "level workers", || {
+        let mut level = began.elapsed() > Duration::from_secs(4);
+        for client in &mut clients {
+            client.send()?;
+            let head = client.answer()?;
+            ensure!(head.starts_with("http/1.1 200"), "{head}");
+            if head.contains("connection: close") {
+                *client = Patient::connect(&weir)?;
+                level = false;
+            }
+        }
+        Ok(level)
+    })?;
     set_pool(&weir, 1..=1, "  scaleInDelay: 1s\n")?;
     weir.settle(1, PATIENCE)?;
     let mut kept = 0;
