@@ -162,6 +162,14 @@ struct Entry {
     route: RefCell<Option<Box<TunnelRoute>>>,
 }
 
+impl Entry {
+    fn wake(&self) {
+        if let Some(waker) = self.waker.borrow_mut().take() {
+            waker.wake();
+        }
+    }
+}
+
 /// The connections of one thread.
 pub(crate) struct Registry {
     clock: Rc<Clock>,
@@ -215,6 +223,8 @@ impl Registry {
         policy.drain = Some(policy.drain.map_or((now, end), |(began, earlier)| (began, end.min(earlier))));
         self.policy.set(policy);
         self.sweep();
+        // Those that were to go before have another way out now.
+        self.entries.borrow().iter().for_each(|entry| entry.wake());
     }
 
     /// Whether the drain has begun.
@@ -271,10 +281,8 @@ impl Registry {
         let (policy, now) = (self.policy.get(), self.clock.now_ms());
         for entry in self.entries.borrow().iter() {
             let verdict = verdict(&entry.life.get(), &policy, now);
-            if verdict != entry.verdict.replace(verdict)
-                && let Some(waker) = entry.waker.borrow_mut().take()
-            {
-                waker.wake();
+            if verdict != entry.verdict.replace(verdict) {
+                entry.wake();
             }
         }
     }

@@ -80,6 +80,23 @@ fn the_oldest_retire_first_and_an_eighth_at_a_time() {
 }
 
 #[test]
+fn a_drain_wakes_those_that_were_to_go_before() {
+    let registry = Registry::new(Clock::new(Instant::now()));
+    let seat = registry.enter(0);
+    registry.retire_above(0);
+    registry.sweep();
+    let waits = || {
+        seat.poll(&Context::from_waker(Waker::noop()));
+        registry.sweep();
+        seat.entry.waker.borrow().is_some()
+    };
+    assert!(waits(), "its verdict is as before");
+    registry.drain(Duration::from_secs(30));
+    assert!(seat.entry.waker.borrow().is_none(), "woken");
+    assert!(waits());
+}
+
+#[test]
 fn a_seat_leaves_when_dropped() {
     let registry = Registry::new(Clock::new(Instant::now()));
     let (first, second) = (registry.enter(0), registry.enter(0));
