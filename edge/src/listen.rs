@@ -43,7 +43,7 @@ use crate::{
     },
     quic,
     share::Share,
-    socket::Socket,
+    socket::{self, Socket},
     udp,
     worker::Thread,
 };
@@ -430,6 +430,7 @@ impl Acceptors {
             sockopt::set_tcp_keepintvl(&socket, TCP_KEEPALIVE)?;
             sockopt::set_tcp_keepcnt(&socket, 3)?;
             SockRef::from(&socket).set_tcp_notsent_lowat(UNSENT)?;
+            socket::unpaced(&socket, slots.listen.bind);
             if speaks_first(&slots.listen) {
                 reuseport::set_defer_accept(socket.as_fd(), Some(FIRST_BYTE))?;
             }

@@ -46,6 +46,16 @@ pub(crate) enum After {
     Close,
 }
 
+/// Spares the connections of a socket the timers of a pacer (BBR's, where the host has chosen it) if the other side is on this
+/// machine: there is no network between them whose queues could fill. A listener's connections inherit it.
+pub(crate) fn unpaced(socket: impl AsFd, address: SocketAddr) {
+    let is_paced = || sockopt::tcp_congestion(&socket).is_ok_and(|control| control.starts_with("bbr"));
+    if address.ip().is_loopback() && is_paced() {
+        // Who may not choose goes on with what there is.
+        let _slower = sockopt::set_tcp_congestion(&socket, "reno");
+    }
+}
+
 impl Socket {
     /// One that `accept` gave.
     pub(crate) fn accepted(socket: OwnedFd) -> Self {
@@ -232,5 +242,30 @@ impl AsyncWrite for Socket {
             Self::Watched(stream) => Pin::new(stream).poll_shutdown(cx),
             Self::Lost => Poll::Ready(Ok(())),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+
+    use super::*;
+
+    #[test]
+    fn who_is_on_this_machine_is_not_paced() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let control = || sockopt::tcp_congestion(&listener).unwrap();
+        if let Err(error) = sockopt::set_tcp_congestion(&listener, "bbr") {
+            println!("skipped: this host has no BBR: {error}");
+            return;
+        }
+        unpaced(&listener, "192.0.2.1:80".parse().unwrap());
+        assert_eq!(control(), "bbr", "there is a network");
+        let address = listener.local_addr().unwrap();
+        unpaced(&listener, address);
+        assert_eq!(control(), "reno");
+        let _client = std::net::TcpStream::connect(address).unwrap();
+        let (accepted, _) = listener.accept().unwrap();
+        assert_eq!(sockopt::tcp_congestion(&accepted).unwrap(), "reno", "inherited");
     }
 }

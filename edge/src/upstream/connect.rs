@@ -19,7 +19,7 @@ use super::{
 use crate::{
     io::UpstreamIo,
     proxy::{self, Hop},
-    socket::Socket,
+    socket::{self, Socket},
     worker::Thread,
 };
 
@@ -200,6 +200,7 @@ async fn tcp(thread: &Thread, endpoint: &Endpoint, wish: Wish) -> Result<TcpStre
     let connecting = async {
         let mut stream = TcpStream::connect(endpoint.address).await?;
         stream.set_nodelay(true)?;
+        socket::unpaced(&stream, endpoint.address);
         if let Some(version) = endpoint.transport.proxy {
             let mut header = Vec::new();
             proxy::write(version, &wish.hop, &mut header);
