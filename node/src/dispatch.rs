@@ -27,7 +27,7 @@ use crate::{
     pool::{Action, DEFAULT_DRAIN_DEADLINE, Input, Known, Pool},
     processes::Processes,
     running::Running,
-    saved::{Saved, SavedPool, make_private_dir},
+    saved::{Saved, SavedPool, Writer, make_private_dir},
     scrape::{Answers, Scrape},
 };
 
@@ -48,6 +48,7 @@ pub(crate) struct Agent {
     events: mpsc::Sender<Event>,
     statuses: watch::Sender<NodeStatus>,
     saved: Saved,
+    record: Writer,
     /// The scrape that waits for its workers, and how many there were.
     scrape: Option<Scrape>,
     scrapes: u64,
@@ -69,6 +70,7 @@ impl Agent {
         let quic = QuicSecret::from_hex(&quic_secret).unwrap_or_else(|| QuicSecret::new(rand::random()));
         Self {
             servers: config.servers.clone(),
+            record: Writer::new(record(&config)),
             config,
             cache_key,
             quic_secret,
@@ -88,13 +90,9 @@ impl Agent {
         }
     }
 
-    fn record(&self) -> PathBuf {
-        self.config.data_dir.join("agent.json")
-    }
-
     /// Finds what an agent before this one left.
     pub(crate) fn take_over(&mut self) {
-        let saved = Saved::load(&self.record());
+        let saved = Saved::load(&record(&self.config));
         let told = self.config.servers.iter().filter(|server| !saved.servers.contains(server));
         self.servers = saved.servers.iter().chain(told).cloned().collect();
         for SavedPool { pool, plan, workers, next_slots } in saved.pools {
@@ -467,10 +465,13 @@ impl Agent {
         let pools = self.pools.iter().map(|(pool, running)| running.saved(pool, &self.processes)).collect();
         let saved = Saved { servers: self.servers.clone(), pools };
         if saved != self.saved {
-            if let Err(error) = saved.store(&self.record()) {
-                error!(path = %self.record().display(), %error, "the record for the next agent cannot be written");
-            }
+            self.record.write(saved.clone());
             self.saved = saved;
         }
     }
+}
+
+/// Where the agent keeps what the next one is to know.
+fn record(config: &NodeConfig) -> PathBuf {
+    config.data_dir.join("agent.json")
 }

@@ -5,7 +5,9 @@ use std::{
     fs, io,
     io::Write,
     os::unix::fs::{DirBuilderExt, OpenOptionsExt},
-    path::Path,
+    path::{Path, PathBuf},
+    sync::mpsc,
+    thread::{self, JoinHandle},
 };
 
 use api::agent::Listen;
@@ -66,9 +68,47 @@ impl Saved {
     }
 
     /// Replaces what is saved.
-    pub(crate) fn store(&self, path: &Path) -> io::Result<()> {
+    fn store(&self, path: &Path) -> io::Result<()> {
         let bytes = serde_json::to_vec_pretty(self)?;
         write_atomically(path, &bytes)
+    }
+}
+
+/// Saves on a thread of its own what has changed: a disk takes its time, and connections that workers hand over wait for the agent.
+/// Dropping it waits until the last is written.
+#[derive(Debug)]
+pub(crate) struct Writer {
+    queue: Option<mpsc::Sender<Saved>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Writer {
+    pub(crate) fn new(path: PathBuf) -> Self {
+        let (queue, changes) = mpsc::channel::<Saved>();
+        let write = move || {
+            while let Ok(next) = changes.recv() {
+                // Whatever came meanwhile says all that this one says.
+                let saved = changes.try_iter().last().unwrap_or(next);
+                if let Err(error) = saved.store(&path) {
+                    error!(path = %path.display(), %error, "the record for the next agent cannot be written");
+                }
+            }
+        };
+        Self { queue: Some(queue), thread: Some(thread::spawn(write)) }
+    }
+
+    /// Replaces what is saved, soon.
+    pub(crate) fn write(&self, saved: Saved) {
+        // The thread ends when the queue does.
+        let _queued = self.queue.as_ref().map(|queue| queue.send(saved));
+    }
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        drop(self.queue.take());
+        // It has reported what went wrong.
+        let _ended = self.thread.take().map(JoinHandle::join);
     }
 }
 
@@ -130,6 +170,17 @@ mod tests {
         assert_eq!(Saved::load(&path), saved);
         fs::write(&path, "{").unwrap();
         assert_eq!(Saved::load(&path), Saved::default());
+    }
+
+    #[test]
+    fn the_last_change_is_saved_when_the_writer_is_gone() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("agent.json");
+        let saved = |number: usize| Saved { servers: vec![number.to_string()], pools: Vec::new() };
+        let writer = Writer::new(path.clone());
+        (0..=1000).for_each(|number| writer.write(saved(number)));
+        drop(writer);
+        assert_eq!(Saved::load(&path), saved(1000));
     }
 
     #[test]
