@@ -28,7 +28,7 @@ use crate::{
     accesslog::{AccessLog, LAST_LINES, Sink},
     config::PoolSettings,
     confine::confine_worker,
-    handover::{self, Leaving},
+    exit::{self, Leaving},
     limits::Limits,
     shared::{Control, Phase},
     tls,
@@ -225,7 +225,7 @@ impl Session {
                     self.answer(message, sockets, control).await?;
                 }
                 Some(first) = leaving.recv(), if self.handing.is_empty() => {
-                    self.hand_over(handover::batch(first, leaving)).await?;
+                    self.hand_over(exit::batch(first, leaving)).await?;
                 }
                 changed = phase.changed() => {
                     if changed.is_err() {
@@ -361,7 +361,7 @@ async fn follow_agent(mut session: Session, control: Control) {
         let lost_at = Instant::now();
         session = tokio::select! {
             session = reconnect(session.args, session.servers, &control) => session,
-            never = handover::refuse(&mut leaving) => match never {},
+            never = exit::refuse(&mut leaving) => match never {},
         };
         info!(after_ms = lost_at.elapsed().as_millis(), "agent found again");
     }

@@ -10,7 +10,7 @@
 //! ```
 //!
 //! HTTP/1 cannot take a request back: closing an idle connection may meet a request that is on its way. So one in cleartext goes
-//! to another worker, if there is one ([`handover`](crate::handover)). Else a
+//! to another worker, if there is one ([`exit`](crate::exit)). Else a
 //! retired connection answers its next request with `Connection: close`; one that stays idle is closed once it
 //! has been idle for longer than the `Keep-Alive: timeout` that we advertised, when a careful client no longer
 //! uses it. HTTP/2 says GOAWAY and finishes its streams; HTTP/3, too, and goes on

@@ -273,6 +273,12 @@ pub const TCP_KEEPALIVE: Duration = Duration::from_secs(30);
 /// (`TCP_DEFER_ACCEPT`; the least that the kernel knows). Most speak at once, and nobody is woken twice for them.
 pub const FIRST_BYTE: Duration = Duration::from_secs(1);
 
+/// How long a client's events need not be watched while its first request is served: until the next tick.
+pub const UNWATCHED: Duration = Duration::from_millis(1);
+
+/// Idle connections on their way to another worker at once, of all threads; as many as go into one message.
+pub const LEAVING: usize = 64;
+
 /// Bytes of a connection that wait in the kernel for a client to take what was sent before, above which it takes no more from us.
 /// Its own bound is on all that is not acknowledged, 4 MiB: a client that takes nothing would have a large answer copied and kept.
 /// As much as one of our buffers, so that a connection that moves is never out of data.

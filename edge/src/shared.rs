@@ -26,7 +26,7 @@ use tokio::{
 
 use crate::{
     config::{Config, PoolSettings},
-    handover::Exit,
+    exit::Exit,
     journal::RequestId,
     limits::RECALL,
     listen::{ClientCounts, Listening, TakeError},

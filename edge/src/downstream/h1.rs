@@ -24,13 +24,13 @@ use crate::{
     buffer::ReadBuffer,
     clock::Timer,
     drain::{Seat, Verdict},
+    exit::Place,
     h1::{
         self, BodyLength, Outgoing, ParsedRequest, Persistence, Preface, RequestError, RequestParser,
         Version, h2_preface, write_response,
     },
-    handover::Place,
     io::ClientIo,
-    limits::LARGE_BUFFER,
+    limits::{LARGE_BUFFER, UNWATCHED},
     serve::{Incoming, Reply, ReplyBody, local, refusal::Refusal, serve_request},
     share::Bill,
     worker::Thread,
@@ -136,9 +136,6 @@ pub(crate) async fn serve(
         }
     }
 }
-
-/// How long a client's events need not be watched while its first request is served: until the next tick.
-const UNWATCHED: Duration = Duration::from_millis(1);
 
 /// How long a client is given to see our last words before the connection is closed under what it still sends.
 const LINGER: Duration = Duration::from_secs(2);

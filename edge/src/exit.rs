@@ -21,8 +21,7 @@ use tokio::sync::{
     oneshot,
 };
 
-/// Connections on their way out, of all threads; as many as go into one message.
-const QUEUE: usize = 64;
+use crate::limits::LEAVING;
 
 /// A connection that waits for another worker.
 #[derive(Debug)]
@@ -43,7 +42,7 @@ pub(crate) struct Exit {
 
 impl Default for Exit {
     fn default() -> Self {
-        let (queue, leaving) = mpsc::channel(QUEUE);
+        let (queue, leaving) = mpsc::channel(LEAVING);
         Self { queue, leaving: Mutex::new(Some(leaving)), open: AtomicBool::default() }
     }
 }
@@ -97,7 +96,7 @@ pub(crate) async fn refuse(queue: &mut mpsc::Receiver<Leaving>) -> Infallible {
 /// Takes what waits behind `first`, for one message.
 pub(crate) fn batch(first: Leaving, queue: &mut mpsc::Receiver<Leaving>) -> Vec<Leaving> {
     let mut batch = vec![first];
-    while batch.len() < QUEUE
+    while batch.len() < LEAVING
         && let Ok(next) = queue.try_recv()
     {
         batch.push(next);
@@ -158,7 +157,7 @@ mod tests {
         }
         // An agent that does nothing: those who find no place in the queue wait for one, and are served meanwhile.
         let mut places = Vec::new();
-        for _ in 0..QUEUE {
+        for _ in 0..LEAVING {
             places.push(exit.place().await.unwrap());
         }
         let mut next = Box::pin(exit.place());
