@@ -641,7 +641,7 @@ fn begin_stream(
 
 /// Host and path as the upstream shall see them.
 fn rewritten<'i>(head: &'i RequestHead, to: &'i Destination<'_>) -> (Cow<'i, str>, Cow<'i, str>) {
-    let mut host = edit::authority(head);
+    let mut host = Cow::Borrowed(head.authority());
     let mut path = Cow::Borrowed(to.place.path.as_str());
     for filter in to.filters() {
         if let Filter::Rewrite(rewrite) = filter {

@@ -4,6 +4,7 @@ use std::fmt;
 
 use super::{
     fields::{Fields, InvalidField, Span},
+    name::Name,
     target::{self, Target},
 };
 
@@ -98,7 +99,7 @@ impl Method {
 pub(super) struct HostSpan {
     /// Lowercase, no port, no trailing dot. Empty where an HTTP/1.0 request names no host.
     pub(super) name: Span,
-    /// As it came, with its port.
+    /// The same with its port, without leading zeros.
     pub(super) authority: Span,
     pub(super) port: Option<u16>,
 }
@@ -107,8 +108,8 @@ pub(super) struct HostSpan {
 #[derive(Debug, Clone)]
 pub struct RequestHead {
     pub(super) method: Method,
-    /// What routing reads again and again, once it was found to be ASCII: the target, the authority, the host where that is written
-    /// in another way, and a method without a tag.
+    /// What routing reads again and again, once it was found to be ASCII: the target, the authority in canonical form, and a method
+    /// without a tag.
     pub(super) names: String,
     /// Of the names, as all spans that follow; empty where the tag says it.
     pub(super) method_text: Span,
@@ -189,10 +190,19 @@ impl RequestHead {
         self.host.port
     }
 
-    /// The authority as the client wrote it: what `Host` says upstream unless a route changes it.
+    /// Host and port as the client named them, in canonical form: what `Host` says upstream unless a route changes it.
     #[must_use]
     pub fn authority(&self) -> &str {
         self.str(self.host.authority)
+    }
+
+    /// Says in a field which authority the client named.
+    ///
+    /// # Errors
+    ///
+    /// As [`Fields::push_known`].
+    pub(crate) fn tell_authority(&mut self, name: Name) -> Result<(), InvalidField> {
+        self.fields.push_known(name, self.host.authority.of_str(&self.names).as_bytes())
     }
 
     /// The path as the client wrote it, never empty: `*` for `OPTIONS *`, `/` where the target has none.

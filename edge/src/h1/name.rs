@@ -56,6 +56,7 @@ names! {
     Tracestate = "tracestate";
     Accept = "accept";
     AcceptEncoding = "accept-encoding";
+    AltSvc = "alt-svc";
     Authorization = "authorization";
     CacheControl = "cache-control";
     ContentEncoding = "content-encoding";
@@ -90,6 +91,7 @@ impl Name {
             (6, b'e') => Self::Expect,
             (6, b'o') => Self::Origin,
             (6, b's') => Self::Server,
+            (7, b'a') => Self::AltSvc,
             (7, b't') => Self::Trailer,
             (7, b'u') => Self::Upgrade,
             (8, b'l') => Self::Location,

@@ -137,19 +137,32 @@ pub(super) fn resolve_host(head: &mut RequestHead, host: Option<Span>) -> Result
         return Err(RequestError::HostMismatch);
     }
     let Some(Authority { host, port }) = from_target.or(from_field) else { return Ok(()) };
-    let lowercase = host.iter().any(u8::is_ascii_uppercase).then(|| host.to_ascii_lowercase());
     let host_len = host.len();
+    let text = head.target.authority.map_or(written, |authority| authority.of_str(&head.names).as_bytes());
+    // Most clients write it so.
+    let is_canonical =
+        !host.iter().any(u8::is_ascii_uppercase) && matches!(text[host_len..], [] | [b':', b'1'..=b'9', ..]);
     let authority = match head.target.authority {
-        Some(authority) => authority,
-        None => note(&mut head.names, ascii(written)?),
+        Some(authority) if is_canonical => authority,
+        None if is_canonical => note(&mut head.names, ascii(written)?),
+        _ => {
+            let canonical = canonical(ascii(host)?, port);
+            note(&mut head.names, &canonical)
+        }
     };
-    let name = match lowercase {
-        Some(lowercase) => note(&mut head.names, ascii(&lowercase)?),
-        // An authority begins with its host.
-        None => Span::new(authority.start(), host_len),
-    };
+    // An authority begins with its host.
+    let name = Span::new(authority.start(), host_len);
     head.host = HostSpan { name, authority, port };
     Ok(())
+}
+
+fn canonical(host: &str, port: Option<u16>) -> String {
+    let mut text = host.to_ascii_lowercase();
+    if let Some(port) = port {
+        text.push(':');
+        text.push_str(itoa::Buffer::new().format(port));
+    }
+    text
 }
 
 /// A part of a checked authority as text, which it is.

@@ -1,7 +1,5 @@
 //! Changes to heads: who the client is, what the route's filters say.
 
-use std::{borrow::Cow, io::Write};
-
 use model::{CompiledMatch, Filter, HeaderEdit, PathModifier, path};
 
 use super::record::Record;
@@ -37,35 +35,32 @@ pub(super) fn response(head: &mut ResponseHead, filters: &[Filter]) {
 /// Says that the same port serves HTTP/3 by UDP (RFC 7838). The port is the one that the client named: it may be mapped on
 /// its way to us.
 pub(super) fn advertise_h3(head: &mut ResponseHead, port: Option<u16>) {
-    let mut value = [0; 40];
-    let mut rest = &mut value[..];
-    let port = port.unwrap_or(Scheme::Https.default_port());
-    // 31 bytes at most; and printable ASCII is a valid value.
-    let _fits = write!(rest, "h3=\":{port}\"; ma={ALT_SVC_AGE_S}");
-    let left = rest.len();
-    let _valid = head.fields.set("alt-svc", &value[..value.len() - left]);
+    let (mut port_digits, mut age_digits) = (itoa::Buffer::new(), itoa::Buffer::new());
+    let port = port_digits.format(port.unwrap_or(Scheme::Https.default_port()));
+    let age = age_digits.format(ALT_SVC_AGE_S);
+    // 31 bytes at most.
+    let (mut value, mut len) = ([0; 40], 0);
+    for part in ["h3=\":", port, "\"; ma=", age] {
+        value[len..len + part.len()].copy_from_slice(part.as_bytes());
+        len += part.len();
+    }
+    // Printable ASCII is a valid value.
+    let _valid = head.fields.set_known(Name::AltSvc, &value[..len]);
 }
 
 /// Says who the client is, in place of whatever the client said of itself.
 pub(super) fn identify(head: &mut RequestHead, client: &Client, certificate: Option<&str>, record: &Record) {
-    let host = authority(head).into_owned();
-    let fields = &mut head.fields;
-    fields.remove_each(says_who_asks);
-    let ours: [(Name, &[u8]); 3] = [
-        (Name::XForwardedFor, client.address.as_bytes()),
-        (Name::XForwardedProto, client.scheme.as_str().as_bytes()),
-        (Name::XForwardedHost, host.as_bytes()),
-    ];
-    for (name, value) in ours {
-        // An address, a scheme and a checked host are valid values; an HTTP/1.0 request
-        // without a host is the only one with an empty one.
-        let _valid = fields.push_known(name, value);
-    }
+    head.fields.remove_each(says_who_asks);
+    // An address, a scheme and a checked host are valid values; an HTTP/1.0 request without a host is the only one with an empty
+    // one.
+    let _valid = head.fields.push_known(Name::XForwardedFor, client.address.as_bytes());
+    let _valid = head.fields.push_known(Name::XForwardedProto, client.scheme.as_str().as_bytes());
+    let _valid = head.tell_authority(Name::XForwardedHost);
     if let Some(certificate) = certificate {
         // Of printable ASCII.
-        let _valid = fields.push_known(Name::XForwardedClientCert, certificate.as_bytes());
+        let _valid = head.fields.push_known(Name::XForwardedClientCert, certificate.as_bytes());
     }
-    record.name(fields);
+    record.name(&mut head.fields);
 }
 
 /// Whether a field is the gateway's to say.
@@ -80,20 +75,6 @@ const fn says_who_asks(name: Name) -> bool {
             | Name::XRealIp
             | Name::XForwardedClientCert
     )
-}
-
-/// Host and port as the client named them, in canonical form.
-pub(super) fn authority(head: &RequestHead) -> Cow<'_, str> {
-    let host = head.host();
-    let Some(port) = head.port() else { return Cow::Borrowed(host) };
-    let mut digits = itoa::Buffer::new();
-    let port = digits.format(port);
-    let written = head.authority();
-    // Most clients write the canonical form.
-    match written.strip_prefix(host).and_then(|rest| rest.strip_prefix(':')) {
-        Some(rest) if rest == port => Cow::Borrowed(written),
-        _ => Cow::Owned([host, ":", port].concat()),
-    }
 }
 
 /// The path with a rewrite or redirect applied.

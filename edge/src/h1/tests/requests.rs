@@ -123,7 +123,7 @@ fn the_head_keeps_what_the_client_wrote() {
     assert_eq!((head.method(), head.method_str(), head.version()), (Method::Other, "get", Version::Http11));
     assert_eq!(
         (head.host(), head.port(), head.authority()),
-        ("shop.example", Some(8080), "Shop.Example:8080")
+        ("shop.example", Some(8080), "shop.example:8080")
     );
     assert_eq!((head.path(), head.query(), head.scheme()), ("/A", Some("b=%20&c"), None));
     let fields: Vec<_> = head.fields.iter().map(|field| (field.name, field.tag, field.value)).collect();
@@ -137,6 +137,29 @@ fn the_head_keeps_what_the_client_wrote() {
     assert_eq!(head.fields.joined("x-A").as_deref(), Some(b"1,\xff".as_slice()));
     assert_eq!(head.fields.joined("cookie").as_deref(), Some(b"".as_slice()));
     assert_eq!(head.fields.joined("accept"), None);
+}
+
+#[test]
+fn an_authority_has_one_form() {
+    for (written, canonical) in [
+        ("a.test", "a.test"),
+        ("a.test:80", "a.test:80"),
+        ("a.test.", "a.test"),
+        ("A.test.:8080", "a.test:8080"),
+        ("a.test.:8080", "a.test:8080"),
+        ("a.test:0080", "a.test:80"),
+        ("[2001:DB8::1]:443", "[2001:db8::1]:443"),
+    ] {
+        let by_host = format!("GET / HTTP/1.1\r\nHost: {written}\r\n\r\n");
+        let by_target = format!("GET http://{written}/ HTTP/1.1\r\nHost: {written}\r\n\r\n");
+        for request in [by_host, by_target] {
+            let parsed = parse_request(request.as_bytes(), &Limits::default()).unwrap().unwrap();
+            assert_eq!(parsed.head.authority(), canonical, "{request}");
+            let host = canonical.strip_suffix(":443").or(canonical.strip_suffix(":8080"));
+            let host = host.or(canonical.strip_suffix(":80")).unwrap_or(canonical);
+            assert_eq!(parsed.head.host(), host, "{request}");
+        }
+    }
 }
 
 #[test]
@@ -168,7 +191,7 @@ fn heads_are_made_from_parts_as_from_the_wire() {
         (head.host(), head.port(), head.path(), head.query()),
         ("shop.example", Some(443), "/a", Some("b"))
     );
-    assert_eq!(head.authority(), "Shop.example:443");
+    assert_eq!(head.authority(), "shop.example:443");
     assert_eq!(head.fields.known(Name::Host), Some(b"Shop.example:443".as_slice()));
 
     let from = |method, authority, target| {
