@@ -103,11 +103,18 @@ impl<'a> Survey<'a> {
 pub(crate) fn content_length(value: &[u8]) -> Option<u64> {
     match value {
         [b'0'] => Some(0),
-        [b'1'..=b'9', rest @ ..] if rest.iter().all(u8::is_ascii_digit) => {
-            std::str::from_utf8(value).ok()?.parse().ok()
-        }
+        [b'1'..=b'9', ..] => decimal(value),
         _ => None,
     }
+}
+
+/// The number that one or more digits say, in 64 bits.
+pub(super) fn decimal(digits: &[u8]) -> Option<u64> {
+    let add = |number: u64, byte: &u8| {
+        let digit = byte.wrapping_sub(b'0');
+        if digit > 9 { None } else { number.checked_mul(10)?.checked_add(digit.into()) }
+    };
+    if digits.is_empty() { None } else { digits.iter().try_fold(0, add) }
 }
 
 /// Only `chunked`, once and alone.
@@ -135,6 +142,11 @@ pub(super) fn list(value: &[u8]) -> impl Iterator<Item = &[u8]> + Clone {
     value.split(|&byte| byte == b',').map(<[u8]>::trim_ascii).filter(|element| !element.is_empty())
 }
 
+/// Whether there is one value, and it is that token.
+fn is_alone<'v>(mut values: impl Iterator<Item = &'v [u8]>, token: &[u8]) -> bool {
+    values.next().is_some_and(|value| value.eq_ignore_ascii_case(token)) && values.next().is_none()
+}
+
 /// What the `Connection` fields say.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct ConnectionOptions {
@@ -151,6 +163,10 @@ const MAX_OPTIONS: usize = 16;
 impl ConnectionOptions {
     /// Reads the `Connection` fields and marks the fields that they name as hop-by-hop.
     pub(super) fn take(fields: &mut Fields) -> Self {
+        if is_alone(fields.all_known(Name::Connection), b"keep-alive") {
+            // Most say this or nothing.
+            return Self { keep_alive: true, ..Self::default() };
+        }
         let mut options = Self::default();
         let mut named: Vec<Vec<u8>> = Vec::new();
         let mut count = 0;

@@ -2,6 +2,8 @@
 
 use std::net::Ipv6Addr;
 
+use super::framing::decimal;
+
 /// What is wrong with an authority.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum HostError {
@@ -99,8 +101,6 @@ fn check_name(name: &[u8]) -> Result<&[u8], HostError> {
 }
 
 fn parse_port(digits: &[u8]) -> Option<u16> {
-    if digits.len() > 5 || !digits.iter().all(u8::is_ascii_digit) {
-        return None;
-    }
-    std::str::from_utf8(digits).ok()?.parse().ok().filter(|&port| port != 0)
+    let port = if digits.len() > 5 { None } else { decimal(digits) };
+    port.and_then(|port| u16::try_from(port).ok()).filter(|&port| port != 0)
 }

@@ -49,6 +49,11 @@ impl Load {
     pub(crate) fn h1(tls: bool) -> Self {
         Self::H1 { tls, requests: Rc::new(vec![request("localhost", "/")]) }
     }
+
+    /// Answers of 1 MiB.
+    pub(crate) fn large() -> Self {
+        Self::H1 { tls: false, requests: Rc::new(vec![request("localhost", "/large")]) }
+    }
 }
 
 /// A request without a body as HTTP/1.1 has it.

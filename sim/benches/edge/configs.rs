@@ -7,7 +7,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use base64::{Engine, prelude::BASE64_STANDARD};
 use tempfile::TempDir;
 
@@ -39,15 +39,18 @@ impl Identity {
         self.directory.path().join(name).display().to_string()
     }
 
-    /// nginx as upstream.
-    pub(crate) fn nginx_upstream(&self, directory: &Path, port: u16) -> String {
+    /// nginx as upstream: 1 KiB, and 1 MiB at `/large`.
+    pub(crate) fn nginx_upstream(&self, directory: &Path, port: u16) -> Result<String> {
         let body = "x".repeat(1024);
-        nginx(
+        fs::write(directory.join("large"), body.repeat(1024))?;
+        let root = directory.display();
+        Ok(nginx(
             directory,
             &format!(
-                "server {{ listen 127.0.0.1:{port} backlog=4096; location / {{ return 200 \"{body}\"; }} }}"
+                "server {{ listen 127.0.0.1:{port} backlog=4096; location / {{ return 200 \"{body}\"; }} \
+                 location = /large {{ root {root}; }} }}"
             ),
-        )
+        ))
     }
 }
 
@@ -67,9 +70,13 @@ pub(crate) fn write(
     };
     let ports = Ports { http, https };
     Ok(match setup.kind {
-        Kind::Weir => {
+        Kind::Weir | Kind::WeirBefore => {
             let objects = file("weir.yaml", weir(setup, identity, ports)?)?;
-            (sim::harness::weir_binary().into(), vec!["edge".into(), "--static".into(), objects])
+            let binary = match setup.kind {
+                Kind::WeirBefore => std::env::var_os("WEIR_BEFORE").context("WEIR_BEFORE names no build")?,
+                _ => sim::harness::weir_binary().into(),
+            };
+            (binary.into(), vec!["edge".into(), "--static".into(), objects])
         }
         Kind::Nginx => {
             let config = file("nginx.conf", nginx(directory, &nginx_proxy(setup, identity, ports)))?;

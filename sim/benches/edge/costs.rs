@@ -15,8 +15,10 @@ use crate::{
 
 /// Caches, pools and connections before anything counts.
 const WARM_UP: Duration = Duration::from_millis(300);
-/// Whose turn it is changes as often.
-const SLICE: Duration = Duration::from_secs(1);
+/// Whose turn it is changes as often: the less the machine's speed changes from one to the next, the more a ratio says.
+const SLICE: Duration = Duration::from_millis(100);
+/// The same for a load generator that knows whole seconds only.
+const LONG_SLICE: Duration = Duration::from_secs(1);
 
 /// Of the row with many of them.
 pub(crate) const ROUTES: usize = 10_000;
@@ -63,9 +65,31 @@ pub(crate) async fn row(bench: &Bench, row: &str) -> Result<()> {
             ("WebSocket, messages of 125 bytes echoed, 64 connections", all)
         }
         "routes" => return routes(bench).await,
+        "builds" => return builds(bench).await,
         _ => bail!("not a row of costs: {row}"),
     };
     beside_each_other(bench, title, contenders).await?;
+    Ok(())
+}
+
+/// Two builds of Weir beside each other, by the loads that everybody looks at.
+async fn builds(bench: &Bench) -> Result<()> {
+    let loads = [
+        ("HTTP/1.1, 1 KiB, 64 connections", Load::h1(false)),
+        ("The same in TLS", Load::h1(true)),
+        ("HTTP/2, 1 KiB, 16 connections x 32 streams", Load::H2),
+        ("A connection for each request", Load::Connect),
+        ("HTTP/1.1, 1 MiB", Load::large()),
+    ];
+    for (title, load) in loads {
+        let contender = |kind: Kind| {
+            let setup = Setup { kind, service: Service::Http, upstream: bench.upstreams.http, routes: 1 };
+            Contender::new(kind.name(), setup, load.clone())
+        };
+        let contenders = vec![contender(Kind::Weir), contender(Kind::WeirBefore)];
+        beside_each_other(bench, title, contenders).await?;
+        println!();
+    }
     Ok(())
 }
 
@@ -153,6 +177,10 @@ impl Contender {
         }
     }
 
+    fn slice(&self) -> Duration {
+        if matches!(self.load, Load::Grpc) { LONG_SLICE } else { SLICE }
+    }
+
     /// Where requests differ, each has been made before: what is made for a route's first request is not a request's cost.
     fn warm_up(&self) -> Quota {
         match &self.load {
@@ -195,10 +223,11 @@ async fn round(bench: &Bench, contenders: &mut [Contender]) -> Result<()> {
         clients.run(&contender.warm_up()).await.with_context(|| contender.name.clone())?;
         running.push((proxy, clients, 0.0, 0, 0.0));
     }
-    for _ in 0..bench.plan.seconds {
+    let slice = contenders.iter().map(Contender::slice).max().unwrap_or(SLICE);
+    for _ in 0..(u128::from(bench.plan.seconds) * 1000 / slice.as_millis()) {
         for ((proxy, clients, cpu, done, seconds), contender) in running.iter_mut().zip(&*contenders) {
             let (before, began) = (figures::cpu(proxy.process)?, Instant::now());
-            *done += clients.run(&contender.quota(SLICE)).await.with_context(|| contender.name.clone())?;
+            *done += clients.run(&contender.quota(slice)).await.with_context(|| contender.name.clone())?;
             *cpu += figures::cpu(proxy.process)? - before;
             *seconds += began.elapsed().as_secs_f64();
         }

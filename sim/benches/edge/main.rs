@@ -3,11 +3,12 @@
 //! ```text
 //! WEIR_BIN=target/dist/weir cargo bench -p sim --bench edge [-- OPTIONS]
 //!   --rows h3,grpc,websocket,routes,idle,calls,latency,instructions  --rounds 9  --seconds 2  --record
+//! WEIR_BIN=NEW WEIR_BEFORE=OLD cargo bench -p sim --bench edge -- --rows builds
 //! ```
 //!
 //! Proxies run on CPU 0 with one thread, this program and the upstreams on CPU 1. Costs are CPU time of the proxy's threads
-//! for a request, from the kernel's accounting. In each round all proxies of a row are started anew and take turns, a second
-//! each; a ratio is of the same round, so that it holds while the machine's speed drifts. `instructions` needs valgrind and
+//! for a request, from the kernel's accounting. In each round all proxies of a row are started anew and take turns of a tenth of a
+//! second; a ratio is of the same round, so that it holds while the machine's speed drifts. `builds` is two builds of Weir. `instructions` needs valgrind and
 //! compares with `instructions.txt`; `--record` writes that file.
 #![expect(clippy::print_stdout, reason = "a benchmark's output")]
 
@@ -50,7 +51,8 @@ pub(crate) struct Bench {
     pub(crate) upstreams: Upstreams,
 }
 
-const ROWS: [&str; 8] = ["h3", "grpc", "websocket", "routes", "idle", "calls", "latency", "instructions"];
+const ROWS: [&str; 9] =
+    ["h3", "grpc", "websocket", "routes", "idle", "calls", "latency", "instructions", "builds"];
 
 fn main() -> Result<()> {
     let plan = plan(std::env::args().skip(1))?;
@@ -84,7 +86,7 @@ async fn measure(plan: Plan) -> Result<()> {
     for row in &bench.plan.rows {
         println!();
         match row.as_str() {
-            "h3" | "grpc" | "websocket" | "routes" => costs::row(&bench, row).await,
+            "h3" | "grpc" | "websocket" | "routes" | "builds" => costs::row(&bench, row).await,
             "idle" => idle::row(&bench).await,
             "calls" => calls::row(&bench).await,
             "latency" => latency::row(&bench).await,
@@ -96,7 +98,9 @@ async fn measure(plan: Plan) -> Result<()> {
 }
 
 fn plan(arguments: impl Iterator<Item = String>) -> Result<Plan> {
-    let mut plan = Plan { rows: ROWS.map(str::to_owned).to_vec(), rounds: 9, seconds: 2, record: false };
+    // All that need no second build.
+    let rows = ROWS.iter().filter(|row| **row != "builds").map(|row| (*row).to_owned()).collect();
+    let mut plan = Plan { rows, rounds: 9, seconds: 2, record: false };
     // Cargo's own.
     let mut arguments = arguments.filter(|argument| argument != "--bench");
     while let Some(flag) = arguments.next() {

@@ -22,6 +22,8 @@ const PATIENCE: Duration = Duration::from_secs(60);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
     Weir,
+    /// Another build of it, which `WEIR_BEFORE` names.
+    WeirBefore,
     Nginx,
     Haproxy,
     Envoy,
@@ -31,6 +33,7 @@ impl Kind {
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Weir => "Weir",
+            Self::WeirBefore => "Weir before",
             Self::Nginx => "nginx",
             Self::Haproxy => "HAProxy",
             Self::Envoy => "Envoy",

@@ -35,7 +35,7 @@ impl Upstreams {
         let directory = tempfile::Builder::new().prefix("weir-bench-upstream-").tempdir()?;
         let http = sim::harness::free_port()?;
         let config = directory.path().join("nginx.conf");
-        std::fs::write(&config, identity.nginx_upstream(directory.path(), http))?;
+        std::fs::write(&config, identity.nginx_upstream(directory.path(), http)?)?;
         let nginx = Command::new("nginx").arg("-c").arg(&config).kill_on_drop(true).spawn()?;
         let at = SocketAddr::from(([127, 0, 0, 1], http));
         while TcpStream::connect(at).await.is_err() {
