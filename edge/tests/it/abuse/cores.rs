@@ -2,16 +2,11 @@
 //! those attackers, and who answers them, give way to honest clients. So what honest clients wait for is the worker, and not
 //! their attackers beside them.
 
-use std::{
-    fs,
-    process::{Child, Command},
-    sync::OnceLock,
-    time::Duration,
-};
+use std::{fs, process::Child, sync::OnceLock, time::Duration};
 
 use rustix::{
     process::{Pid, getpriority_process, setpriority_process},
-    thread::{CpuSet, gettid, sched_getaffinity, sched_setaffinity},
+    thread::{CpuSet, sched_getaffinity, sched_setaffinity},
 };
 
 use super::is_long;
@@ -36,17 +31,12 @@ pub(crate) fn part(worker: &Child) {
     }
 }
 
-/// This thread, and those that it starts, run when no honest client does: by `SCHED_IDLE`, which whoever becomes ready takes the
-/// core from at once, and where that cannot be by niceness, whose turn may last for milliseconds. Only where the worker's core
-/// is its own: on a machine that has other work an attack would be none.
+/// This thread, and those that it starts, run when no honest client does. Only where the worker's core is its own: on a machine
+/// that has other work an attack would be none.
 pub(crate) fn give_way() {
     if parted().is_some() {
-        let thread = gettid().as_raw_nonzero().to_string();
-        let idle = Command::new("chrt").args(["--idle", "--pid", "0", &thread]).status();
-        if !idle.is_ok_and(|status| status.success()) {
-            let nice = getpriority_process(None).unwrap();
-            setpriority_process(None, nice + 19).unwrap();
-        }
+        let nice = getpriority_process(None).unwrap();
+        setpriority_process(None, nice + 19).unwrap();
     }
 }
 

@@ -111,8 +111,11 @@ fn handshakes(striker: Rc<Striker>) -> Strike {
 fn churn(striker: Rc<Striker>) -> Strike {
     Box::pin(async move {
         while striker.pace(1).await {
+            let mut stream = open(&striker).await?;
+            // Without a byte the worker would never see it (`TCP_DEFER_ACCEPT`).
+            stream.write_all(b"G").await?;
             // Closed by a reset, so that no port of ours waits.
-            SockRef::from(&open(&striker).await?).set_linger(Some(Duration::ZERO))?;
+            SockRef::from(&stream).set_linger(Some(Duration::ZERO))?;
         }
         Ok(())
     })
