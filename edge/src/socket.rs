@@ -49,8 +49,9 @@ pub(crate) enum After {
 /// Spares the connections of a socket the timers of a pacer (BBR's, where the host has chosen it) if the other side is on this
 /// machine: there is no network between them whose queues could fill. A listener's connections inherit it.
 pub(crate) fn unpaced(socket: impl AsFd, address: SocketAddr) {
-    let is_paced = || sockopt::tcp_congestion(&socket).is_ok_and(|control| control.starts_with("bbr"));
-    if address.ip().is_loopback() && is_paced() {
+    if address.ip().is_loopback()
+        && sockopt::tcp_congestion(&socket).is_ok_and(|control| control.starts_with("bbr"))
+    {
         // Who may not choose goes on with what there is.
         let _slower = sockopt::set_tcp_congestion(&socket, "reno");
     }

@@ -50,7 +50,7 @@ pub(crate) async fn row(bench: &Bench) -> Result<()> {
 
         drop(clients);
         // A worker that is traced is thirty times slower: with more in flight it would refuse work as overload.
-        let shape = if matches!(load, Load::H1 { .. }) { (32, 1) } else { (4, 16) };
+        let shape = if matches!(load, Load::H1 { .. }) { (64, 1) } else { (4, 16) };
         let mut clients = Clients::open_some(&load, &proxy, &bench.identity, shape).await?;
         clients.run(&Quota::count(1_000)).await?;
         let requests = async { clients.run(&Quota::count(REQUESTS)).await.map(drop) };

@@ -10,7 +10,7 @@ use crate::{
     clients::{self, Clients, Load, Quota},
     configs,
     figures::{self, Spread},
-    proxies::{self, Kind, Proxy, Service, Setup},
+    proxies::{Kind, Proxy, Service, Setup},
 };
 
 /// Caches, pools and connections before anything counts.
@@ -37,20 +37,10 @@ struct Contender {
 /// Measures one of the rows and prints it.
 pub(crate) async fn row(bench: &Bench, row: &str) -> Result<()> {
     let upstreams = &bench.upstreams;
-    let setup = |kind, service, upstream| Setup { kind, service, upstream, routes: 1 };
-    let beside = |kinds: &[Kind], service, upstream, load: &Load| {
-        let there = kinds.iter().filter(|kind| match kind {
-            Kind::Weir => true,
-            other => proxies::installed(&other.name().to_lowercase()),
-        });
-        there
-            .map(|kind| Contender::new(kind.name(), setup(*kind, service, upstream), load.clone()))
-            .collect::<Vec<_>>()
-    };
     let (title, contenders) = match row {
         "h3" => {
             let mut all = beside(&[Kind::Weir, Kind::Envoy], Service::Http, upstreams.http, &Load::H3);
-            let h2 = setup(Kind::Weir, Service::Http, upstreams.http);
+            let h2 = Setup { kind: Kind::Weir, service: Service::Http, upstream: upstreams.http, routes: 1 };
             all.push(Contender::new("Weir, HTTP/2", h2, Load::H2));
             ("HTTP/3, 1 KiB, 16 connections x 32 streams", all)
         }
@@ -72,6 +62,14 @@ pub(crate) async fn row(bench: &Bench, row: &str) -> Result<()> {
     Ok(())
 }
 
+/// Those that can be started, with the same load.
+fn beside(kinds: &[Kind], service: Service, upstream: u16, load: &Load) -> Vec<Contender> {
+    let there = kinds.iter().copied().filter(|kind| kind.is_there());
+    let contender =
+        |kind: Kind| Contender::new(kind.name(), Setup { kind, service, upstream, routes: 1 }, load.clone());
+    there.map(contender).collect()
+}
+
 /// Two builds of Weir beside each other, by the loads that everybody looks at.
 async fn builds(bench: &Bench) -> Result<()> {
     let loads = [
@@ -82,11 +80,8 @@ async fn builds(bench: &Bench) -> Result<()> {
         ("HTTP/1.1, 1 MiB", Load::large()),
     ];
     for (title, load) in loads {
-        let contender = |kind: Kind| {
-            let setup = Setup { kind, service: Service::Http, upstream: bench.upstreams.http, routes: 1 };
-            Contender::new(kind.name(), setup, load.clone())
-        };
-        let contenders = vec![contender(Kind::Weir), contender(Kind::WeirBefore)];
+        let kinds = [Kind::Weir, Kind::WeirBefore];
+        let contenders = beside(&kinds, Service::Http, bench.upstreams.http, &load);
         beside_each_other(bench, title, contenders).await?;
         println!();
     }

@@ -10,7 +10,7 @@ use crate::{
     Bench,
     clients::{self, Connection, connector},
     figures,
-    proxies::{self, Kind, Proxy, Service, Setup},
+    proxies::{Kind, Proxy, Service, Setup},
 };
 
 /// Connections: a listener of Weir takes 10,000, and HAProxy asks for two descriptors for each.
@@ -31,7 +31,7 @@ pub(crate) async fn row(bench: &Bench) -> Result<()> {
     println!("|---|---|---|");
     let mut held = vec![];
     for kind in [Kind::Weir, Kind::Nginx, Kind::Haproxy] {
-        if kind != Kind::Weir && !proxies::installed(&kind.name().to_lowercase()) {
+        if !kind.is_there() {
             continue;
         }
         let mut bytes = vec![];

@@ -10,7 +10,7 @@ use crate::{
     Bench,
     clients::{Clients, Load, Quota},
     figures::{self, Spread},
-    proxies::{self, Kind, Proxy, Service, Setup},
+    proxies::{Kind, Proxy, Service, Setup},
 };
 
 /// Of what the slowest serves at most.
@@ -38,7 +38,7 @@ async fn beside(bench: &Bench, name: &str, load: &Load) -> Result<()> {
     let mut contenders: Vec<Contender> = vec![];
     let mut peak = f64::INFINITY;
     for kind in [Kind::Weir, Kind::Nginx, Kind::Haproxy] {
-        if kind == Kind::Weir || proxies::installed(&kind.name().to_lowercase()) {
+        if kind.is_there() {
             let setup = Setup { kind, service: Service::Http, upstream: bench.upstreams.http, routes: 1 };
             peak = peak.min(fastest(bench, setup, load).await?);
             contenders.push(Contender { setup, p50: vec![], p99: vec![] });

@@ -8,8 +8,8 @@
 //!
 //! Proxies run on CPU 0 with one thread, this program and the upstreams on CPU 1. Costs are CPU time of the proxy's threads
 //! for a request, from the kernel's accounting. In each round all proxies of a row are started anew and take turns of a tenth of a
-//! second; a ratio is of the same round, so that it holds while the machine's speed drifts. `builds` is two builds of Weir. `instructions` needs valgrind and
-//! compares with `instructions.txt`; `--record` writes that file.
+//! second; a ratio is of the same round, so that it holds while the machine's speed drifts. `builds` is two builds of Weir.
+//! `instructions` needs valgrind and compares with `instructions.txt`; `--record` writes that file.
 #![expect(clippy::print_stdout, reason = "a benchmark's output")]
 
 mod calls;

@@ -39,6 +39,11 @@ impl Kind {
             Self::Envoy => "Envoy",
         }
     }
+
+    /// Whether there is a program to start: Weir is named or built where it is started.
+    pub(crate) fn is_there(self) -> bool {
+        matches!(self, Self::Weir | Self::WeirBefore) || installed(&self.name().to_lowercase())
+    }
 }
 
 /// What is behind a proxy.
